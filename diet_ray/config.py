@@ -1,0 +1,495 @@
+"""The run's typed configuration: YAML in, a validated tree out, every key documented once.
+
+Protocol: a job calls :func:`load_config` with a YAML file (any URI) and ``key.path=value``
+overrides. Everything is checked there, before any long work starts; the rest of the code
+trusts what it gets. An unknown key is an error that names the nearest known one.
+
+Two kinds of keys exist. Everything outside ``output`` and ``resources`` determines the result,
+bit for bit, and is written into the artifacts. ``resources`` says how many processes do the work
+and never changes a result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import itertools
+import typing
+from datetime import date, datetime, time, timedelta
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from diet_ray import storage
+
+Fraction = Annotated[float, Field(gt=0, le=1)]
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run; the message names file, key, value and remedy."""
+
+
+class Section(BaseModel):
+    """A group of keys; unknown ones are refused, values are not coerced silently later on."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Interval(BaseModel):
+    """A half-open time interval in the log's own time zone, written ``2022-04-25..2022-04-27``.
+
+    A bare date as the end means *through* that day; an end with a clock time is exclusive.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    start: datetime
+    end: datetime
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        if isinstance(value, date):
+            value = value.isoformat()
+        if not isinstance(value, str):
+            return value
+        first, _, last = value.partition("..")
+        try:
+            end = datetime.fromisoformat(last or first)
+            if end.time() == time(0) and "T" not in (last or first):
+                end += timedelta(days=1)
+            return {"start": datetime.fromisoformat(first), "end": end}
+        except ValueError:
+            raise ValueError(
+                f"{value!r} is not an interval; write 2022-04-25..2022-04-27, one date, "
+                "or 2022-04-25T00:00..2022-04-25T12:00"
+            ) from None
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Interval:
+        if self.start >= self.end:
+            raise ValueError(f"the interval {self} ends before it starts")
+        return self
+
+    def bounds_ms(self, timezone: str) -> tuple[int, int]:
+        """First and one-past-last millisecond since the epoch."""
+        zone = ZoneInfo(timezone)
+        start, end = (
+            round(t.replace(tzinfo=zone).timestamp() * 1000) for t in (self.start, self.end)
+        )
+        return start, end
+
+    def __str__(self) -> str:
+        return f"{self.start.isoformat()}..{self.end.isoformat()}"
+
+
+class IntervalsConfig(Section):
+    historical: Annotated[list[Interval], Field(min_length=1)]
+    """Blocks D_1..D_T that are distilled, oldest first."""
+    subsequent: Interval
+    """The block on which a candidate is trained for one epoch after its warm-up."""
+    validation: Interval
+    """Chooses a candidate's warm-up epoch; never trained on."""
+    test: Interval
+    """Judges; never used to choose anything."""
+
+    def named(self) -> list[tuple[str, Interval]]:
+        """Block name and interval in stream order; historical ones are ``historical-1``.."""
+        blocks = [(f"historical-{t}", i) for t, i in enumerate(self.historical, start=1)]
+        return [
+            *blocks,
+            ("subsequent", self.subsequent),
+            ("validation", self.validation),
+            ("test", self.test),
+        ]
+
+    @model_validator(mode="after")
+    def _in_time_order(self) -> IntervalsConfig:
+        named = self.named()
+        for (before, a), (after, b) in itertools.pairwise(named):
+            if b.start < a.end:
+                raise ValueError(
+                    f"{after} ({b}) overlaps or precedes {before} ({a}); give the intervals in "
+                    "time order without overlap"
+                )
+        return self
+
+
+class TableConfig(Section):
+    format: Literal["parquet", "csv"] = "parquet"
+    """File format of the files below `logs.path`."""
+    time_column: str
+    """Column that holds the time of the interaction."""
+    time_unit: str = "ms"
+    """`s`, `ms`, `us`, `ns` since the epoch, or a strptime pattern such as `%Y-%m-%d %H:%M:%S`."""
+    fields: Annotated[list[str], Field(min_length=1)]
+    """Columns that are features; each becomes one categorical field."""
+    tasks: Annotated[dict[str, str], Field(min_length=1)]
+    """Task name to a 0/1 column, or to an expression such as `rating >= 4`."""
+    feedback: list[str] = []
+    """Columns known only after the interaction; naming one as a field is refused."""
+
+
+class SyntheticConfig(Section):
+    rows: PositiveInt = 120_000
+    """Rows of the whole log; row i is a pure function of (seed, i)."""
+    users: PositiveInt = 2_000
+    items: PositiveInt = 1_500
+    categories: PositiveInt = 20
+    latent_dim: PositiveInt = 6
+    """Width of the planted user and item vectors."""
+    days: PositiveInt = 7
+    """The log spans this many days from `start`, rows evenly in time."""
+    start: date = date(2024, 1, 1)
+    drift: Annotated[float, Field(ge=0)] = 0.5
+    """How far (radians) a user's taste turns over the log; 0 keeps it still."""
+    rows_per_part: PositiveInt = 32_768
+    """Rows that one task generates at a time."""
+
+
+class LogsConfig(Section):
+    source: Literal["kuairand", "table", "synthetic"]
+    """Where the raw log comes from."""
+    path: str | None = None
+    """Folder of the raw files (any URI); not used by `synthetic`."""
+    intervals: IntervalsConfig
+    timezone: str = "UTC"
+    """Time zone in which the intervals are meant."""
+    fields: list[str] | None = None
+    """Features to keep, in this order; default: all that the source offers."""
+    tasks: list[str] | None = None
+    """Tasks to keep, in this order; default: all that the source offers."""
+    hash_buckets: dict[str, PositiveInt] = {}
+    """Fields encoded as 1 + hash(value) mod buckets instead of by a vocabulary."""
+    fragment_rows: PositiveInt = 1_000_000
+    """Rows per Parquet file, the unit of a scan."""
+    row_group_rows: PositiveInt = 65_536
+    """Rows per Parquet row group."""
+    bad_rows_limit: Annotated[float, Field(ge=0, le=1)] = 0.001
+    """Share of unusable rows (quarantined, counted) above which the job stops."""
+    table: TableConfig | None = None
+    """Schema of a `table` source."""
+    synthetic: SyntheticConfig = SyntheticConfig()
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_timezone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError):
+            raise ValueError(
+                f"{value!r} is not a time zone; use a name such as Asia/Shanghai"
+            ) from None
+        return value
+
+    @model_validator(mode="after")
+    def _source_is_described(self) -> LogsConfig:
+        if self.source != "synthetic" and not self.path:
+            raise ValueError(f"source {self.source!r} needs logs.path, the folder of its raw files")
+        if self.source == "table" and self.table is None:
+            raise ValueError("source 'table' needs logs.table (time_column, fields, tasks)")
+        return self
+
+
+class NetworkConfig(Section):
+    name: str
+    """A registered network, see `diet_ray.models`."""
+    parameters: dict[str, Any] = {}
+    """Its hyper-parameters; checked against the network's own typed list."""
+    label: str | None = None
+    """How tables name it; default: `name`. Needed when one network stands in two sizes."""
+
+    @property
+    def title(self) -> str:
+        return self.label or self.name
+
+
+class MMoEConfig(Section):
+    experts: PositiveInt = 4
+    expert_units: list[PositiveInt] = [64, 32]
+    gate_units: list[PositiveInt] = [32]
+    tower_units: list[PositiveInt] = [32]
+
+
+class ModelsConfig(Section):
+    embedding_dim: PositiveInt = 16
+    """d: width of every field's vector, shared by the reference and all candidates."""
+    embedding_std: PositiveFloat = 0.01
+    """Standard deviation of a fresh embedding."""
+    mmoe: MMoEConfig = MMoEConfig()
+
+
+class ReferenceConfig(Section):
+    network: NetworkConfig = NetworkConfig(name="dcn")
+    batch_size: PositiveInt = 512
+    """Rows per step, over all workers together."""
+    learning_rate: PositiveFloat = 1e-3
+    """Adam's; one epoch per block."""
+
+
+class ScoringConfig(Section):
+    batch_rows: PositiveInt = 8_192
+    """Rows per forward or JVP pass of a scoring actor."""
+    sketch_k: Annotated[int, Field(ge=8, le=65_535)] = 400
+    """Size of the KLL quantile sketches; larger brackets a band more tightly (the cut is exact)."""
+
+
+class MemoryConfig(Section):
+    ratio: Fraction = 0.015
+    """Synthetic rows over historical rows."""
+    keep: Annotated[float, Field(ge=0, le=1)] = 0.8
+    """Share of the previous memory that fusion keeps; the rest makes place for new rows."""
+    percentile: Annotated[float, Field(gt=0, lt=100)] = 90
+    """Centre of the EL2N band from which new rows are taken, within each label group."""
+    group_alpha: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """A label group's share is proportional to |group|^alpha: 1 proportional, 0 uniform."""
+
+
+class InnerConfig(Section):
+    start: Literal["previous_reference", "fresh", "mixed"] = "previous_reference"
+    """theta_0 of the proxy: phi_{t-1}'s dense network (fresh at t = 1), a freshly initialised one,
+    or the two by turns from shard to shard."""
+    optimizer: Literal["sgd", "adam"] = "adam"
+    learning_rate: PositiveFloat = 1e-3
+    batch_size: PositiveInt = 128
+    steps: PositiveInt = 100
+    """N: the longest unroll."""
+    window: PositiveInt = 20
+    """W: only the last W steps are differentiated (RaT-BPTT)."""
+
+    @model_validator(mode="after")
+    def _window_fits(self) -> InnerConfig:
+        if self.window > self.steps:
+            raise ValueError(
+                f"window {self.window} is longer than the unroll of {self.steps} steps"
+            )
+        return self
+
+
+class OuterConfig(Section):
+    embedding_step: PositiveFloat = 0.15
+    """Adam step of the embeddings in units of the reference table's standard deviation."""
+    label_step: PositiveFloat = 0.03
+    """Adam step of the soft labels, in logits."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """Over all outer steps of a stage."""
+    clip: PositiveFloat = 2.0
+    """The meta-gradient's norm is clipped at this multiple of its exponential mean."""
+    clip_memory: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Decay of that mean."""
+
+
+class DistillConfig(Section):
+    rounds: PositiveInt = 2
+    """Addressing (hard targets, active memory) is renewed this often per stage."""
+    outer_steps: PositiveInt = 30
+    """M: meta-gradient steps per round."""
+    candidate_fraction: Fraction = 1.0
+    """Share of the block that is looked at for hard targets, drawn anew each round."""
+    hard_fraction: Fraction = 0.1
+    """Share of those candidates, the least aligned, that become hard targets; 1 takes them all."""
+    active_fraction: Fraction = 0.5
+    """Share of the memory, the most responsible, that is updated; 1 takes it all."""
+    target_batch: PositiveInt = 1_024
+    """Real rows in one shard's outer loss."""
+    logical_shards: PositiveInt = 2
+    """G: independent meta-gradients averaged in one outer step."""
+    commit_every: PositiveInt = 10
+    """Outer steps between two durable states of the memory."""
+    inner: InnerConfig = InnerConfig()
+    outer: OuterConfig = OuterConfig()
+
+
+class EvaluationConfig(Section):
+    candidates: Annotated[list[NetworkConfig], Field(min_length=1)] = [
+        NetworkConfig(name="dcn"),
+        NetworkConfig(name="wukong"),
+    ]
+    seeds: PositiveInt = 3
+    """Each cell of the table is the mean over this many independent trainings."""
+    batch_size: PositiveInt = 512
+    learning_rate: PositiveFloat = 1e-3
+    """Adam's, for every method and phase."""
+    epochs: PositiveInt = 8
+    """Longest warm-up on a reduced set; the best epoch on validation counts."""
+
+    @model_validator(mode="after")
+    def _titles_differ(self) -> EvaluationConfig:
+        titles = [network.title for network in self.candidates]
+        for title in titles:
+            if titles.count(title) > 1:
+                raise ValueError(f"two candidates are called {title!r}; give each its own label")
+        return self
+
+
+class SearchConfig(Section):
+    space: dict[str, dict[str, list[Any]]] = {"dcn": {}, "wukong": {}}
+    """Network name to hyper-parameter to the values tried."""
+    trials: PositiveInt = 8
+    """Candidates drawn from the space without repetition."""
+
+
+class ResourcesConfig(Section):
+    scoring_actors: tuple[PositiveInt, PositiveInt] = (1, 2)
+    """Fewest and most scoring actors; the pool scales between them."""
+    scoring_gpus: Annotated[float, Field(ge=0)] = 0
+    """GPUs of one scoring actor."""
+    reference_workers: Annotated[int, Field(ge=0)] = 0
+    """Data-parallel workers of the reference; 0 trains in the driver's process."""
+    reference_gpu: bool = False
+    meta_workers: PositiveInt = 2
+    """Actors that compute meta-gradients."""
+    meta_worker_gpus: Annotated[float, Field(ge=0)] = 0
+    memory_servers: PositiveInt = 1
+    """Parameter-server actors, each with a range of memory rows."""
+    evaluation_tasks: PositiveInt = 2
+    """Candidate trainings that run side by side."""
+    cluster_limit: dict[str, float] = {}
+    """What an elastic cluster can grow to, such as `{CPU: 64, GPU: 8}`; empty for a fixed one."""
+
+    @model_validator(mode="after")
+    def _pool_is_ordered(self) -> ResourcesConfig:
+        low, high = self.scoring_actors
+        if low > high:
+            raise ValueError(f"scoring_actors {low}, {high}: the fewest exceed the most")
+        return self
+
+
+class RunConfig(Section):
+    """One run: from raw logs to a distilled set and its check."""
+
+    name: str = "run"
+    """Shown in logs and reports."""
+    seed: int = 0
+    """Every random draw is derived from it."""
+    threads: PositiveInt = 1
+    """Torch threads of every worker; a fixed number, since sums depend on it in the last bits."""
+    output: str
+    """Folder (any URI) for everything the run writes."""
+    logs: LogsConfig
+    models: ModelsConfig = ModelsConfig()
+    reference: ReferenceConfig = ReferenceConfig()
+    scoring: ScoringConfig = ScoringConfig()
+    memory: MemoryConfig = MemoryConfig()
+    distill: DistillConfig = DistillConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    search: SearchConfig = SearchConfig()
+    resources: ResourcesConfig = ResourcesConfig()
+
+    def place(self, *parts: str) -> str:
+        """URI of something below `output`."""
+        return storage.join(self.output, *parts)
+
+    def determining(self, *sections: str) -> dict[str, Any]:
+        """The keys of `sections` (default: all) that determine the result, as plain JSON."""
+        tree = self.model_dump(mode="json", exclude={"output", "resources", "name"})
+        return {key: tree[key] for key in sections} if sections else tree
+
+
+def load_config(uri: str, overrides: typing.Sequence[str] = ()) -> RunConfig:
+    """Read, override and validate a configuration.
+
+    `overrides` are ``key.path=value`` with a YAML value. Raises :class:`ConfigError`.
+    """
+    try:
+        tree = yaml.safe_load(storage.read_bytes(uri))
+    except FileNotFoundError:
+        raise ConfigError(f"{uri}: no such file; see configs/ for examples") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{uri}: not valid YAML: {error}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{uri}: expected a mapping of keys, found {type(tree).__name__}")
+    for override in overrides:
+        _override(tree, override)
+    try:
+        return RunConfig.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(describe_errors(error, RunConfig, uri)) from None
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    path, separator, value = override.partition("=")
+    if not separator:
+        raise ConfigError(f"--set {override}: expected key.path=value")
+    *parents, leaf = path.strip().split(".")
+    for parent in parents:
+        if not isinstance(tree.setdefault(parent, {}), dict):
+            raise ConfigError(f"--set {override}: {parent} is a value, not a group of keys")
+        tree = tree[parent]
+    try:
+        tree[leaf] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {override}: the value is not valid YAML") from None
+
+
+def describe_errors(error: ValidationError, schema: type[BaseModel], where: str) -> str:
+    """A validation error as lines that name file, key, value and remedy."""
+    lines = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{where}: {key}: unknown key{_nearest(schema, problem['loc'])}")
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            shown = "" if isinstance(problem["input"], dict | Section) else f" {problem['input']!r}"
+            lines.append(f"{where}: {key}:{shown} {message}".replace(":  ", ": "))
+    return "\n".join(lines)
+
+
+def _nearest(schema: type[BaseModel], location: tuple[int | str, ...]) -> str:
+    for part in location[:-1]:
+        if isinstance(part, str) and part in schema.model_fields:
+            inner = _section_in(schema.model_fields[part].annotation)
+            schema = inner or schema
+    known = list(schema.model_fields)
+    close = difflib.get_close_matches(str(location[-1]), known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known here: {', '.join(known)}"
+
+
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    inner = (_section_in(argument) for argument in typing.get_args(annotation))
+    return next((section for section in inner if section is not None), None)
+
+
+def describe_keys(schema: type[BaseModel] = RunConfig, prefix: str = "") -> list[str]:
+    """One line per key: path, default, meaning."""
+    lines = []
+    for name, field in schema.model_fields.items():
+        section = _section_in(field.annotation)
+        if section is not None and issubclass(section, Section) and section is not NetworkConfig:
+            lines += describe_keys(section, f"{prefix}{name}.")
+            continue
+        default = "required" if field.is_required() else field.default
+        if isinstance(default, BaseModel):
+            default = default.model_dump(exclude_defaults=True)
+        lines.append(f"{prefix}{name} = {default}  {field.description or ''}".rstrip())
+    return lines
+
+
+def parse_command_line(description: str, arguments: list[str] | None = None) -> RunConfig:
+    """The command line that every job shares; exits with a readable message on a bad config."""
+    parser = argparse.ArgumentParser(
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="configuration keys (for --set or the file):\n  "
+        + "\n  ".join(" ".join(line.split()) for line in describe_keys()),
+    )
+    parser.add_argument("--config", required=True, help="YAML file, a path or any URI")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="overrides",
+        help="override one key, such as --set memory.ratio=0.01 (may be repeated)",
+    )
+    options = parser.parse_args(arguments)
+    try:
+        return load_config(options.config, options.overrides)
+    except ConfigError as error:
+        parser.exit(2, f"{error}\n")

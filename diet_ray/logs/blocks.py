@@ -1,0 +1,230 @@
+"""Encoded time blocks on disk: the manifest that describes them and how their rows are read.
+
+Layout below a blocks folder::
+
+    manifest.json                        published last; what it names is whole
+    <block>/fragment-00000.parquet       row_id, time_ms, one int32 per field, one uint8 per task
+    vocabulary/<field>.parquet           value, id, and the block that added it
+
+Rows are in time order over all fragments of a block and all blocks of a log; `row_id` counts
+them. An id is below the block's vocabulary size of its field; id 0 is "not in the vocabulary".
+A later block's vocabulary only appends to an earlier one's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from diet_ray import storage
+
+FORMAT = 1
+ROW_ID, TIME_MS = "row_id", "time_ms"
+
+Role = Literal["historical", "subsequent", "validation", "test"]
+
+
+class BlocksError(ValueError):
+    """Blocks that cannot be used; the message names file, field, value and remedy."""
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """One Parquet file of a block, the unit of a scan."""
+
+    path: str  # relative to the blocks folder
+    rows: int
+    first_row_id: int
+    row_groups: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Block:
+    """One time interval of the log."""
+
+    name: str
+    role: Role
+    interval: str
+    rows: int
+    vocabulary_sizes: dict[str, int]  # field -> number of ids, with id 0
+    label_rates: dict[str, float]  # task -> share of ones
+    fragments: tuple[Fragment, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a block. n rows, F fields, K tasks."""
+
+    row_ids: np.ndarray  # (n,) int64
+    ids: np.ndarray  # (n, F) int64
+    labels: np.ndarray  # (n, K) float32, 0 or 1
+
+    def __len__(self) -> int:
+        return len(self.row_ids)
+
+    def take(self, index: Any) -> Rows:
+        """The rows at `index` (a slice, a mask or positions)."""
+        return Rows(self.row_ids[index], self.ids[index], self.labels[index])
+
+    @staticmethod
+    def concatenate(parts: Sequence[Rows]) -> Rows:
+        """All rows of `parts`, in order; at least one part."""
+        return Rows(
+            np.concatenate([p.row_ids for p in parts]),
+            np.concatenate([p.ids for p in parts]),
+            np.concatenate([p.labels for p in parts]),
+        )
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """All blocks of a prepared log, as its manifest states them."""
+
+    uri: str
+    fields: tuple[str, ...]
+    tasks: tuple[str, ...]
+    blocks: tuple[Block, ...]
+    row_group_rows: int
+    fingerprint: str  # of the source and of the configuration that encoded it
+    source_bytes: int  # of the raw log; 0 where rows are generated
+    quarantined: dict[str, int]  # reason -> rows that could not be used
+    outside_intervals: int  # rows that no interval asks for
+
+    @property
+    def historical(self) -> tuple[Block, ...]:
+        return tuple(b for b in self.blocks if b.role == "historical")
+
+    @property
+    def historical_rows(self) -> int:
+        return sum(b.rows for b in self.historical)
+
+    def block(self, name: str) -> Block:
+        """The block called `name`. Raises BlocksError with the known names."""
+        for block in self.blocks:
+            if block.name == name:
+                return block
+        known = ", ".join(b.name for b in self.blocks)
+        raise BlocksError(f"{self.uri}: no block {name!r}; known: {known}")
+
+    def save(self) -> None:
+        """Publish the manifest; everything it names must be there already."""
+        content = {key: value for key, value in asdict(self).items() if key != "uri"}
+        storage.write_json(_manifest(self.uri), {"format": FORMAT, **content})
+
+
+def _manifest(uri: str) -> str:
+    return storage.join(uri, "manifest.json")
+
+
+def published(uri: str) -> bool:
+    """Whether a blocks folder is whole."""
+    return storage.exists(_manifest(uri))
+
+
+def open_blocks(uri: str) -> Blocks:
+    """Read a blocks folder's manifest. Raises FileNotFoundError, BlocksError."""
+    content = storage.read_json(_manifest(uri))
+    if content.pop("format", None) != FORMAT:
+        raise BlocksError(f"{_manifest(uri)}: format is not {FORMAT}; run jobs/prepare.py again")
+    for block in content["blocks"]:
+        block["fragments"] = tuple(Fragment(**f) for f in block["fragments"])
+    content["blocks"] = tuple(Block(**b) for b in content["blocks"])
+    content["fields"], content["tasks"] = tuple(content["fields"]), tuple(content["tasks"])
+    return Blocks(uri=uri, **content)
+
+
+def read_fragment(
+    blocks: Blocks, block: Block, fragment: Fragment, row_groups: Sequence[int] | None = None
+) -> Rows:
+    """Rows of a fragment, or of some of its row groups.
+
+    Raises StorageError for a truncated file, BlocksError for a missing column, a wrong number of
+    rows, or an id outside the block's vocabulary.
+    """
+    uri = storage.join(blocks.uri, fragment.path)
+    columns = [ROW_ID, *blocks.fields, *blocks.tasks]
+    with storage.open_parquet(uri) as file:
+        missing = [c for c in columns if c not in file.schema_arrow.names]
+        if missing:
+            raise BlocksError(f"{uri}: no column {', '.join(missing)}; run jobs/prepare.py again")
+        if file.metadata.num_rows != fragment.rows:
+            raise BlocksError(
+                f"{uri}: {file.metadata.num_rows} rows, the manifest says {fragment.rows}; "
+                "remove the blocks folder and run jobs/prepare.py again"
+            )
+        table = (
+            file.read(columns, use_threads=False)
+            if row_groups is None
+            else file.read_row_groups(list(row_groups), columns, use_threads=False)
+        )
+    _check_ids(table, block, uri)
+    return Rows(
+        table[ROW_ID].to_numpy(),
+        np.stack([table[f].to_numpy() for f in blocks.fields], axis=1).astype(np.int64),
+        np.stack([table[k].to_numpy() for k in blocks.tasks], axis=1).astype(np.float32),
+    )
+
+
+def _check_ids(table: pa.Table, block: Block, uri: str) -> None:
+    for name, vocabulary_size in block.vocabulary_sizes.items():
+        bounds = pc.min_max(table[name]).as_py()
+        low, high = bounds["min"], bounds["max"]
+        if low is not None and (low < 0 or high >= vocabulary_size):
+            value = low if low < 0 else high
+            raise BlocksError(
+                f"{uri}: field {name}: id {value} is outside its vocabulary of "
+                f"{vocabulary_size}; the file does not belong to this manifest: run "
+                "jobs/prepare.py again"
+            )
+
+
+def read_block(blocks: Blocks, block: Block) -> Rows:
+    """All rows of a block in one process; for blocks that are known to fit."""
+    return Rows.concatenate([read_fragment(blocks, block, f) for f in block.fragments])
+
+
+def iterate_batches(blocks: Blocks, block: Block, batch_size: int) -> Iterator[Rows]:
+    """A block's rows in time order, `batch_size` at a time; only the last batch may be smaller.
+
+    Holds one row group and one batch in memory.
+    """
+    waiting: list[Rows] = []
+    count = 0
+    for fragment in block.fragments:
+        for group in range(fragment.row_groups):
+            waiting.append(read_fragment(blocks, block, fragment, [group]))
+            count += len(waiting[-1])
+            if count < batch_size:
+                continue
+            rows = Rows.concatenate(waiting)
+            whole = count - count % batch_size
+            for start in range(0, whole, batch_size):
+                yield rows.take(slice(start, start + batch_size))
+            waiting, count = [rows.take(slice(whole, count))], count - whole
+    if count:
+        yield Rows.concatenate(waiting)
+
+
+def read_rows(blocks: Blocks, block: Block, row_ids: np.ndarray) -> Rows:
+    """The rows with these ids, in the order asked for; opens only the fragments that hold them.
+
+    row_ids: (m,) int64, each within the block. Raises BlocksError for an id outside it.
+    """
+    parts, found = [], 0
+    for fragment in block.fragments:
+        last = fragment.first_row_id + fragment.rows
+        wanted = row_ids[(row_ids >= fragment.first_row_id) & (row_ids < last)]
+        if len(wanted):
+            rows = read_fragment(blocks, block, fragment)
+            parts.append(rows.take(np.sort(wanted) - fragment.first_row_id))
+            found += len(wanted)
+    if found != len(row_ids) or not parts:
+        raise BlocksError(f"{blocks.uri}: block {block.name} lacks some of the rows asked for")
+    rows = Rows.concatenate(parts)
+    return rows.take(np.searchsorted(rows.row_ids, row_ids))

@@ -1,0 +1,211 @@
+"""The only place that turns a URI into a filesystem.
+
+Protocol: every path of a run may be a local path, ``file://``, ``s3://``, ``gs://`` or any scheme
+that fsspec knows. A file is published whole or not at all: local files are written beside their
+place and renamed, objects appear when their upload ends. Something that consists of several
+files is published data first, manifest last, so a reader that starts at the manifest sees all of
+it or none. Transient failures are retried by the filesystem itself (the S3 and GCS clients do).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+from safetensors.numpy import load as load_safetensors
+from safetensors.numpy import save as save_safetensors
+
+
+class StorageError(OSError):
+    """A file that cannot be read or written; the message names the file and the remedy."""
+
+
+def join(base: str, *parts: str) -> str:
+    """`base` (any URI) with path parts appended."""
+    return "/".join([base.rstrip("/"), *(part.strip("/") for part in parts)])
+
+
+def filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
+    """The filesystem of a URI and the path within it. Raises StorageError for a bad URI."""
+    scheme, separator, _ = uri.partition("://")
+    if not separator:
+        return pafs.LocalFileSystem(), os.path.abspath(uri)
+    try:
+        return pafs.FileSystem.from_uri(uri)
+    except pa.ArrowInvalid as error:
+        if scheme not in fsspec.available_protocols():
+            raise StorageError(
+                f"{uri}: {error}; use a path, file://, s3://, gs:// or a scheme that fsspec knows"
+            ) from None
+    remote, path = fsspec.core.url_to_fs(uri)
+    return pafs.PyFileSystem(pafs.FSSpecHandler(remote)), path
+
+
+def exists(uri: str) -> bool:
+    """Whether a file or folder is there."""
+    fs, path = filesystem(uri)
+    return fs.get_file_info(path).type != pafs.FileType.NotFound
+
+
+def list_files(uri: str, suffix: str = "") -> list[str]:
+    """URIs of the files directly below a folder, sorted; empty if the folder is absent."""
+    fs, path = filesystem(uri)
+    infos = fs.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+    names = (i.base_name for i in infos if i.type == pafs.FileType.File)
+    return [join(uri, n) for n in sorted(names) if n.endswith(suffix) and ".partial-" not in n]
+
+
+def list_folders(uri: str) -> list[str]:
+    """Names of the folders directly below a folder, sorted; empty if the folder is absent."""
+    fs, path = filesystem(uri)
+    infos = fs.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+    return sorted(i.base_name for i in infos if i.type == pafs.FileType.Directory)
+
+
+def size(uri: str) -> int:
+    """Bytes of a file, or of all files below a folder; 0 if absent."""
+    fs, path = filesystem(uri)
+    info = fs.get_file_info(path)
+    if info.type == pafs.FileType.File:
+        return info.size
+    selector = pafs.FileSelector(path, allow_not_found=True, recursive=True)
+    return sum(i.size for i in fs.get_file_info(selector) if i.type == pafs.FileType.File)
+
+
+def fingerprint(uri: str) -> str:
+    """Identity of a file's content as far as its filesystem tells: size and time of change."""
+    fs, path = filesystem(uri)
+    info = fs.get_file_info(path)
+    if info.type != pafs.FileType.File:
+        raise FileNotFoundError(f"{uri}: no such file")
+    return f"{info.size}-{info.mtime_ns}"
+
+
+def remove(uri: str) -> None:
+    """Delete a file or a folder with all it holds; nothing happens if it is absent."""
+    fs, path = filesystem(uri)
+    kind = fs.get_file_info(path).type
+    if kind == pafs.FileType.Directory:
+        fs.delete_dir(path)
+    elif kind == pafs.FileType.File:
+        fs.delete_file(path)
+
+
+def read_bytes(uri: str) -> bytes:
+    """A file's content. Raises FileNotFoundError."""
+    fs, path = filesystem(uri)
+    with fs.open_input_file(path) as stream:
+        return stream.read()
+
+
+def read_json(uri: str) -> Any:
+    """A JSON file's content. Raises StorageError if it is damaged."""
+    try:
+        return json.loads(read_bytes(uri))
+    except json.JSONDecodeError as error:
+        raise StorageError(f"{uri}: damaged JSON ({error}); remove it and run again") from None
+
+
+def read_tensors(uri: str) -> dict[str, np.ndarray]:
+    """A safetensors file's arrays. Raises StorageError if it is damaged."""
+    try:
+        return load_safetensors(read_bytes(uri))
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise StorageError(f"{uri}: damaged tensors ({error}); remove it and run again") from None
+
+
+@contextmanager
+def open_parquet(uri: str) -> Iterator[pq.ParquetFile]:
+    """A Parquet file for reading. Raises StorageError if it is truncated or damaged."""
+    fs, path = filesystem(uri)
+    try:
+        with fs.open_input_file(path) as stream, pq.ParquetFile(stream, pre_buffer=True) as file:
+            yield file
+    except pa.ArrowInvalid as error:
+        raise StorageError(
+            f"{uri}: not a whole Parquet file ({error}); remove it and run the step again that "
+            "wrote it"
+        ) from None
+
+
+def _explain(error: OSError, uri: str) -> OSError:
+    text = str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in text:
+        return StorageError(f"{uri}: no space left to write; free some or set another output")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) or "ACCESS_DENIED" in text:
+        return StorageError(f"{uri}: not allowed to write; check its permissions or set output")
+    return error
+
+
+def write_bytes(uri: str, content: bytes | memoryview) -> str:
+    """Publish a file, whole or not at all; returns the SHA-256 of its content.
+
+    Raises StorageError if there is no space or no permission to write.
+    """
+    fs, path = filesystem(uri)
+    try:
+        if isinstance(fs, pafs.LocalFileSystem):
+            _write_beside_and_rename(path, content)
+        else:
+            with fs.open_output_stream(path) as stream:
+                stream.write(content)
+    except OSError as error:
+        raise _explain(error, uri) from error
+    return hashlib.sha256(content).hexdigest()
+
+
+def _write_beside_and_rename(path: str, content: bytes | memoryview) -> None:
+    partial = f"{path}.partial-{uuid.uuid4().hex}"
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    try:
+        with open(partial, "wb") as stream:
+            stream.write(content)
+        os.replace(partial, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(partial)
+        raise
+
+
+def write_json(uri: str, content: Any) -> str:
+    """Publish a JSON file with sorted keys; returns the SHA-256 of its bytes."""
+    return write_bytes(uri, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
+
+
+def write_tensors(uri: str, arrays: dict[str, np.ndarray], **metadata: str) -> str:
+    """Publish a safetensors file; returns the SHA-256 of its bytes."""
+    whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    return write_bytes(uri, save_safetensors(whole, metadata or None))
+
+
+def write_parquet(uri: str, table: pa.Table, row_group_rows: int | None = None) -> str:
+    """Publish a Parquet file (zstd); returns the SHA-256 of its bytes."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, row_group_size=row_group_rows, compression="zstd")
+    return write_bytes(uri, memoryview(sink.getvalue()))
+
+
+def check_writable(uri: str) -> None:
+    """Publish and remove a small file. Raises StorageError naming the remedy."""
+    probe = join(uri, f".write-check-{uuid.uuid4().hex}")
+    try:
+        write_bytes(probe, b"ok")
+        remove(probe)
+    except OSError as error:
+        if isinstance(error, StorageError):
+            raise
+        raise StorageError(f"{uri}: cannot be written ({error}); check output") from error
