@@ -1,0 +1,11 @@
+"""Streaming dataset distillation for recommender systems, on Ray.
+
+The rooms, in the order of the data's flow: `logs`, `models`, `training`, `scoring`, `memory`,
+`distill`, `evaluation`, `search`; `pipeline` runs them from raw logs to a distilled set.
+"""
+
+from diet_ray.config import RunConfig, load_config
+from diet_ray.memory.artifact import load_distilled
+from diet_ray.version import __version__
+
+__all__ = ["RunConfig", "__version__", "load_config", "load_distilled"]

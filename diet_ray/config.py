@@ -23,20 +23,31 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from diet_ray import storage
+from diet_ray.errors import UserError
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError, ValueError):
     """A configuration that cannot be run; the message names file, key, value and remedy."""
 
 
 class Section(BaseModel):
     """A group of keys; unknown ones are refused, values are not coerced silently later on."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+def _end_of(text: str) -> datetime:
+    """The end that a bare date (through that day) or a date with a clock time (exclusive) means."""
+    try:
+        return datetime.combine(date.fromisoformat(text), time(0)) + timedelta(days=1)
+    except ValueError:
+        return datetime.fromisoformat(text)
 
 
 class Interval(BaseModel):
@@ -45,7 +56,7 @@ class Interval(BaseModel):
     A bare date as the end means *through* that day; an end with a clock time is exclusive.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
     start: datetime
     end: datetime
 
@@ -56,11 +67,9 @@ class Interval(BaseModel):
             value = value.isoformat()
         if not isinstance(value, str):
             return value
-        first, _, last = value.partition("..")
+        first, separator, second = value.partition("..")
         try:
-            end = datetime.fromisoformat(last or first)
-            if end.time() == time(0) and "T" not in (last or first):
-                end += timedelta(days=1)
+            end = _end_of(second if separator else first)
             return {"start": datetime.fromisoformat(first), "end": end}
         except ValueError:
             raise ValueError(
@@ -70,6 +79,8 @@ class Interval(BaseModel):
 
     @model_validator(mode="after")
     def _not_empty(self) -> Interval:
+        if self.start.tzinfo or self.end.tzinfo:
+            raise ValueError(f"the interval {self} has an offset; set logs.timezone instead")
         if self.start >= self.end:
             raise ValueError(f"the interval {self} ends before it starts")
         return self
@@ -196,7 +207,7 @@ class LogsConfig(Section):
 
 class NetworkConfig(Section):
     name: str
-    """A registered network, see `diet_ray.models`."""
+    """A registered network, or `package.module:Class` for one of your own (`diet_ray/models`)."""
     parameters: dict[str, Any] = {}
     """Its hyper-parameters; checked against the network's own typed list."""
     label: str | None = None
@@ -208,10 +219,10 @@ class NetworkConfig(Section):
 
 
 class MMoEConfig(Section):
-    experts: PositiveInt = 4
-    expert_units: list[PositiveInt] = [64, 32]
-    gate_units: list[PositiveInt] = [32]
-    tower_units: list[PositiveInt] = [32]
+    experts: PositiveInt = 8
+    expert_units: Annotated[list[PositiveInt], Field(min_length=1)] = [512, 256, 128]
+    gate_units: list[PositiveInt] = [128, 64]
+    tower_units: list[PositiveInt] = [128, 64]
 
 
 class ModelsConfig(Section):
@@ -311,6 +322,9 @@ class EvaluationConfig(Section):
     seeds: PositiveInt = 3
     """Each cell of the table is the mean over this many independent trainings."""
     batch_size: PositiveInt = 512
+    """Rows per step on real blocks."""
+    warm_up_batch_size: PositiveInt = 128
+    """Rows per step on a reduced set; smaller, or a few thousand rows give too few steps."""
     learning_rate: PositiveFloat = 1e-3
     """Adam's, for every method and phase."""
     epochs: PositiveInt = 8
@@ -335,6 +349,8 @@ class SearchConfig(Section):
 class ResourcesConfig(Section):
     scoring_actors: tuple[PositiveInt, PositiveInt] = (1, 2)
     """Fewest and most scoring actors; the pool scales between them."""
+    scoring_cpus: PositiveFloat = 0.5
+    """CPUs of one scoring actor; half, since scoring and meta-workers take turns on a core."""
     scoring_gpus: Annotated[float, Field(ge=0)] = 0
     """GPUs of one scoring actor."""
     reference_workers: Annotated[int, Field(ge=0)] = 0
@@ -342,6 +358,7 @@ class ResourcesConfig(Section):
     reference_gpu: bool = False
     meta_workers: PositiveInt = 2
     """Actors that compute meta-gradients."""
+    meta_worker_cpus: PositiveFloat = 0.5
     meta_worker_gpus: Annotated[float, Field(ge=0)] = 0
     memory_servers: PositiveInt = 1
     """Parameter-server actors, each with a range of memory rows."""
@@ -398,6 +415,8 @@ def load_config(uri: str, overrides: typing.Sequence[str] = ()) -> RunConfig:
         tree = yaml.safe_load(storage.read_bytes(uri))
     except FileNotFoundError:
         raise ConfigError(f"{uri}: no such file; see configs/ for examples") from None
+    except OSError as error:
+        raise ConfigError(f"{uri}: cannot be read: {error}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{uri}: not valid YAML: {error}") from None
     if not isinstance(tree, dict):

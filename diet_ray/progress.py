@@ -30,7 +30,7 @@ def start_logging() -> None:
 
 def duration(seconds: float) -> str:
     """Seconds as a person says them: `8.1 s`, `3 min 20 s`, `2 h 05 min`."""
-    if seconds < 60:
+    if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
@@ -41,7 +41,7 @@ def duration(seconds: float) -> str:
 def byte_size(count: float) -> str:
     """Bytes as a person says them, in powers of 1000."""
     for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
+        if round(count, 1) < 1000:
             return f"{count:.1f} {unit}" if unit != "B" else f"{count:.0f} B"
         count /= 1000
     return f"{count:.1f} TB"

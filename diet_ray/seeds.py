@@ -9,6 +9,7 @@ worker's result byte-identical to the lost one.
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -22,9 +23,14 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 def derive(seed: int, *path: Index) -> int:
     """A 63-bit seed for the draw called `path` of the run with `seed`."""
-    text = "\x1f".join([str(seed), *(f"{type(p).__name__}:{p}" for p in path)])
+    text = "\x1f".join([str(seed), *map(_named, path)])
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
+
+
+def _named(index: Index) -> str:
+    """The type keeps 1 and "1" apart; NumPy's integers are the plain ones."""
+    return f"str:{index}" if isinstance(index, str) else f"int:{operator.index(index)}"
 
 
 def numpy_generator(seed: int, *path: Index) -> np.random.Generator:

@@ -14,10 +14,12 @@ import errno
 import hashlib
 import json
 import os
+import string
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import quote
 
 import fsspec
 import numpy as np
@@ -27,8 +29,10 @@ import pyarrow.parquet as pq
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
+from diet_ray.errors import UserError
 
-class StorageError(OSError):
+
+class StorageError(UserError, OSError):
     """A file that cannot be read or written; the message names the file and the remedy."""
 
 
@@ -37,13 +41,18 @@ def join(base: str, *parts: str) -> str:
     return "/".join([base.rstrip("/"), *(part.strip("/") for part in parts)])
 
 
+def absolute(uri: str) -> str:
+    """The same place, independent of the process's working folder."""
+    return uri if "://" in uri else os.path.abspath(uri)
+
+
 def filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
     """The filesystem of a URI and the path within it. Raises StorageError for a bad URI."""
     scheme, separator, _ = uri.partition("://")
     if not separator:
         return pafs.LocalFileSystem(), os.path.abspath(uri)
     try:
-        return pafs.FileSystem.from_uri(uri)
+        return pafs.FileSystem.from_uri(quote(uri, safe=string.punctuation))
     except pa.ArrowInvalid as error:
         if scheme not in fsspec.available_protocols():
             raise StorageError(
@@ -114,7 +123,7 @@ def read_json(uri: str) -> Any:
     """A JSON file's content. Raises StorageError if it is damaged."""
     try:
         return json.loads(read_bytes(uri))
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise StorageError(f"{uri}: damaged JSON ({error}); remove it and run again") from None
 
 
@@ -140,6 +149,14 @@ def open_parquet(uri: str) -> Iterator[pq.ParquetFile]:
             f"{uri}: not a whole Parquet file ({error}); remove it and run the step again that "
             "wrote it"
         ) from None
+    except OSError as error:
+        if isinstance(error, StorageError | FileNotFoundError) or error.errno:
+            raise
+        told = " ".join(str(error).split())
+        raise StorageError(
+            f"{uri}: cannot be read ({told}); if it is damaged, remove it and run the step again "
+            "that wrote it"
+        ) from error
 
 
 def _explain(error: OSError, uri: str) -> OSError:

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from diet_ray import storage
+from diet_ray.errors import UserError
 
 FORMAT = 1
 ROW_ID, TIME_MS = "row_id", "time_ms"
@@ -29,7 +30,7 @@ ROW_ID, TIME_MS = "row_id", "time_ms"
 Role = Literal["historical", "subsequent", "validation", "test"]
 
 
-class BlocksError(ValueError):
+class BlocksError(UserError, ValueError):
     """Blocks that cannot be used; the message names file, field, value and remedy."""
 
 

@@ -1,0 +1,35 @@
+# PYTHON chooses the interpreter that .venv is made with: make quickstart PYTHON=/usr/bin/python3.12
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: help quickstart test lint types clean
+.NOTPARALLEL:
+
+help:  ## This list
+	@sed -n 's/^\([a-z]*\):.*##/  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+
+quickstart: $(INSTALLED)  ## Distil the embedded synthetic log and say where the result lies
+	@$(BIN)/python jobs/distill.py --config configs/quickstart.yaml
+
+test: $(INSTALLED)  ## The test suite; ARGS are pytest's: make test ARGS="-k config"
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(INSTALLED)  ## Style and layout of the code
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(INSTALLED)  ## Static types
+	@$(BIN)/mypy
+
+clean:  ## Remove the environment, caches and results
+	rm -rf .venv build dist results *.egg-info .hypothesis .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo 'Python 3.11 or newer is needed; name one: make PYTHON=/path/to/python3.11' >&2; exit 1; }
+	@echo "Installing the pinned packages into .venv (minutes, once)"
+	@test -x $(BIN)/python || "$(PYTHON)" -m venv .venv
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@

@@ -1,0 +1,77 @@
+"""Algorithm 1: the new rows of a stage, and their fusion with the previous memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from diet_ray.config import ConfigError, RunConfig
+from diet_ray.distill.context import Stage
+from diet_ray.distill.worker import RealRows, StoredRows, inner_start
+from diet_ray.logs.blocks import Blocks, Rows, read_rows
+from diet_ray.memory.rows import SyntheticRows
+from diet_ray.scoring.el2n import EL2NScoring
+from diet_ray.scoring.scan import scan
+from diet_ray.scoring.selection import bands, group_shares, select_ranks
+from diet_ray.training.model import predict
+from diet_ray.training.reference import Reference
+
+
+def memory_sizes(config: RunConfig, blocks: Blocks) -> list[tuple[int, int]]:
+    """For every stage the number of new and of kept rows.
+
+    After stage t the memory holds `ratio` of the rows of D_1..D_t; of the previous memory the
+    share `keep` stays, the rest makes place for new rows, at most as many as D_t has. Raises
+    ConfigError if a stage would hold no row.
+    """
+    sizes, seen, total = [], 0, 0
+    for block in blocks.historical:
+        seen += block.rows
+        wanted = round(config.memory.ratio * seen)
+        kept = round(config.memory.keep * total)
+        new = min(max(wanted - kept, 0), block.rows)
+        if new == 0:
+            raise ConfigError(
+                f"memory.ratio {config.memory.ratio} selects no new row of {block.name} "
+                f"({block.rows} rows); raise memory.ratio or lower memory.keep"
+            )
+        sizes.append((new, kept))
+        total = new + kept
+    return sizes
+
+
+def boundary_rows(stage: Stage, count: int) -> Rows:
+    """The `count` rows of D_t whose EL2N lies in the band of their label group."""
+    memory = stage.config.memory
+    scoring = EL2NScoring(stage.reference_uri, stage.reference.identity)
+    scores = scan(stage.config, stage.blocks, stage.block, scoring, stage.scores("el2n"))
+    shares = group_shares(scores.group_rows, count, memory.group_alpha)
+    ranks = bands(scores.group_rows, shares, memory.percentile)
+    return read_rows(stage.blocks, stage.block, select_ranks(scores, ranks))
+
+
+@torch.no_grad()
+def synthesise(rows: Rows, reference: Reference) -> SyntheticRows:
+    """Real rows as synthetic ones: (E_phi_t(x), logits f_phi_t(x)) (paper, equation 8)."""
+    ids = torch.from_numpy(rows.ids)
+    return SyntheticRows(
+        embeddings=reference.table(ids).numpy(),
+        labels=predict(reference.recommender, rows.ids),
+        stages=np.full(len(rows), reference.stage, dtype=np.int32),
+        source_rows=rows.row_ids,
+        weights=np.ones(len(rows), dtype=np.float32),
+    )
+
+
+def fuse(stage: Stage, boundary: Rows, previous: SyntheticRows, keep: int) -> SyntheticRows:
+    """The `keep` rows of the previous memory with the largest influence on the new boundary rows.
+
+    w(s) = sum over boundary rows b of I(s, b) (paper, equation 10), in their old order.
+    """
+    if keep >= len(previous):
+        return previous
+    workers, theta = stage.workers, inner_start(stage.config, stage.number, 0)
+    direction = workers.summed_gradient(stage.number, RealRows(boundary), len(boundary), theta)
+    stored = StoredRows(previous.embeddings, previous.labels)
+    weights = workers.alignments(stage.number, stored, len(previous), theta, direction)
+    return previous.take(np.sort(np.argsort(-weights, kind="stable")[:keep]))

@@ -1,0 +1,66 @@
+"""What every step of one stage needs: the run, the block, phi_t, and the workers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from diet_ray.config import RunConfig
+from diet_ray.distill.workers import MetaWorkers
+from diet_ray.logs.blocks import Block, Blocks
+from diet_ray.memory.artifact import Description
+from diet_ray.training.reference import Reference, load_reference, reference_uri
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Stage `number`, from 1: the work that turns D_t, phi_t and S_{t-1} into S_t."""
+
+    config: RunConfig
+    blocks: Blocks
+    number: int
+    block: Block
+    reference: Reference
+    workers: MetaWorkers
+
+    @staticmethod
+    def open(config: RunConfig, blocks: Blocks, number: int, workers: MetaWorkers) -> Stage:
+        """The stage with its reference loaded."""
+        reference = load_reference(reference_uri(config, number))
+        return Stage(config, blocks, number, blocks.historical[number - 1], reference, workers)
+
+    @property
+    def reference_uri(self) -> str:
+        """Folder of phi_t."""
+        return reference_uri(self.config, self.number)
+
+    def scores(self, name: str) -> str:
+        """Folder of one of the stage's scans."""
+        return self.config.place("scores", f"t={self.number}", name)
+
+    def work(self, *parts: str) -> str:
+        """Folder of what is kept only until the stage is published."""
+        return self.config.place("work", f"stage={self.number}", *parts)
+
+    def describe(self, rows: int) -> Description:
+        """The stage's artifact, as its manifest shall describe it."""
+        return Description(
+            stage=self.number,
+            rows=rows,
+            fields=self.reference.fields,
+            tasks=self.reference.tasks,
+            embedding_dim=self.reference.models.embedding_dim,
+            reference=self.reference.identity,
+            made_from=made_from(self.config, self.blocks),
+        )
+
+
+def stage_uri(config: RunConfig, number: int) -> str:
+    """Folder of a published stage."""
+    return config.place("distilled", f"stage={number}")
+
+
+def made_from(config: RunConfig, blocks: Blocks) -> dict[str, Any]:
+    """What determines the distilled rows, besides the reference."""
+    sections = ("scoring", "memory", "distill", "seed", "threads")
+    return {**config.determining(*sections), "blocks": blocks.fingerprint}

@@ -1,0 +1,113 @@
+"""One stage: D_t, phi_t and S_{t-1} become S_t (paper, algorithms 1 and 2)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import ray
+
+from diet_ray import progress, storage
+from diet_ray.config import RunConfig
+from diet_ray.distill.addressing import Addressed, address
+from diet_ray.distill.boundary import boundary_rows, fuse, memory_sizes, synthesise
+from diet_ray.distill.context import Stage, stage_uri
+from diet_ray.distill.worker import RoundTask
+from diet_ray.distill.workers import MetaWorkers
+from diet_ray.logs.blocks import Blocks
+from diet_ray.memory import artifact
+from diet_ray.memory.coordinator import MemoryCoordinator, is_server_lost, start_state
+from diet_ray.memory.rows import SyntheticRows
+from diet_ray.memory.server import durable_steps
+from diet_ray.memory.update import schedule
+
+
+def distill_stage(
+    config: RunConfig,
+    blocks: Blocks,
+    number: int,
+    previous: SyntheticRows | None,
+    workers: MetaWorkers,
+) -> SyntheticRows:
+    """Compute and publish S_t; continues a stage that was interrupted."""
+    stage = Stage.open(config, blocks, number, workers)
+    start = _initialise(stage, previous)
+    memory = MemoryCoordinator(
+        folder=stage.work("memory"),
+        rows=len(start),
+        servers=config.resources.memory_servers,
+        unit=stage.reference.table.standard_deviation(),
+        name=f"memory-server-{number}",
+    )
+    try:
+        _optimise(stage, memory)
+        embeddings, labels = memory.pull_all()
+    finally:
+        memory.close()
+    rows = replace(start, embeddings=embeddings, labels=labels)
+    artifact.publish(stage_uri(config, number), rows, stage.describe(len(rows)))
+    storage.remove(stage.work())
+    return rows
+
+
+def _initialise(stage: Stage, previous: SyntheticRows | None) -> SyntheticRows:
+    """The stage's rows before its first outer step; they are the memory's durable step 0."""
+    start_uri, folder = stage.work("start"), stage.work("memory")
+    if artifact.published(start_uri) and durable_steps(folder):
+        return artifact.read(start_uri)
+    new, kept = memory_sizes(stage.config, stage.blocks)[stage.number - 1]
+    with progress.phase(f"Stage {stage.number}: {new:,} new rows, {kept:,} kept"):
+        boundary = boundary_rows(stage, new)
+        rows = synthesise(boundary, stage.reference)
+        if previous is not None:
+            rows = SyntheticRows.concatenate([fuse(stage, boundary, previous, kept), rows])
+    start_state(folder, rows)
+    artifact.publish(start_uri, rows, stage.describe(len(rows)))
+    return rows
+
+
+def _optimise(stage: Stage, memory: MemoryCoordinator) -> None:
+    """Algorithm 2: rounds of addressing and outer steps, from wherever the memory stands."""
+    distill = stage.config.distill
+    total = distill.rounds * distill.outer_steps
+    with progress.phase(f"Stage {stage.number}: meta-gradients", total, "outer steps") as phase:
+        phase.skip(memory.step)
+        while memory.step < total:
+            try:
+                round_number = memory.step // distill.outer_steps
+                _round(stage, memory, round_number, address(stage, memory, round_number), phase)
+            except Exception as error:
+                if not is_server_lost(error):
+                    raise
+                reached = memory.step
+                memory.rollback()
+                phase.skip(memory.step - reached)
+                progress.logger.info(
+                    "Stage %d: a memory server was lost; going on from step %d",
+                    stage.number,
+                    memory.step,
+                )
+
+
+def _round(
+    stage: Stage,
+    memory: MemoryCoordinator,
+    round_number: int,
+    found: Addressed,
+    phase: progress.Phase,
+) -> None:
+    """The outer steps of one round that are still to do."""
+    distill = stage.config.distill
+    total = distill.rounds * distill.outer_steps
+    end = (round_number + 1) * distill.outer_steps
+    task = ray.put(
+        RoundTask(stage.number, round_number, found.targets, found.active, memory.client)
+    )
+    while memory.step < end:
+        step = memory.step
+        losses = stage.workers.meta_gradients(task, step, distill.logical_shards)
+        factor = schedule(distill.outer, step, total)
+        norm = memory.commit(distill.logical_shards, distill.outer, factor)
+        progress.logger.debug("step %d: outer losses %s, norm %.3g", step, losses, norm)
+        if memory.step % distill.commit_every == 0 or memory.step == end:
+            memory.make_durable()
+        phase.advance()

@@ -1,0 +1,166 @@
+"""The distilled set on disk, readable by any Parquet reader.
+
+Layout: ``distilled/stage=<t>/rows-00000.parquet``.. and then ``manifest.json``, which makes the
+stage visible. Columns: ``embedding`` (Arrow fixed-shape tensor F x d), ``label`` (fixed-shape
+tensor K, logits), ``stage``, ``source_row``, ``weight``. The manifest states shapes, the
+reference that the rows belong to, the configuration and versions, and a checksum per file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from diet_ray import storage
+from diet_ray.errors import UserError
+from diet_ray.memory.rows import SyntheticRows
+from diet_ray.version import __version__
+
+FORMAT = 1
+ROWS_PER_FILE = 65_536
+_LIBRARIES = ("torch", "ray", "pyarrow", "numpy")
+
+
+class ArtifactError(UserError, ValueError):
+    """A distilled set that is damaged or does not fit; the message names file and remedy."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a published stage says about itself."""
+
+    stage: int
+    rows: int
+    fields: tuple[str, ...]
+    tasks: tuple[str, ...]
+    embedding_dim: int
+    reference: str  # identity of phi_t
+    made_from: dict[str, Any]  # the keys of the configuration that determine the rows
+
+
+def published(uri: str) -> bool:
+    """Whether the stage in this folder is whole."""
+    return storage.exists(storage.join(uri, "manifest.json"))
+
+
+def publish(uri: str, rows: SyntheticRows, description: Description) -> None:
+    """Write a stage: data first, manifest last."""
+    files = {}
+    for number, start in enumerate(range(0, len(rows), ROWS_PER_FILE)):
+        name = f"rows-{number:05d}.parquet"
+        part = rows.take(slice(start, start + ROWS_PER_FILE))
+        files[name] = storage.write_parquet(storage.join(uri, name), _table(part))
+    manifest = {
+        "format": FORMAT,
+        "stage": description.stage,
+        "rows": description.rows,
+        "fields": description.fields,
+        "tasks": description.tasks,
+        "embedding_dim": description.embedding_dim,
+        "reference": description.reference,
+        "made_from": description.made_from,
+        "schema": {name: str(kind) for name, kind in zip(*_schema(rows), strict=True)},
+        "versions": {"diet_ray": __version__, **{name: version(name) for name in _LIBRARIES}},
+        "sha256": files,
+    }
+    storage.write_json(storage.join(uri, "manifest.json"), manifest)
+
+
+def _schema(rows: SyntheticRows) -> tuple[list[str], list[pa.DataType]]:
+    schema = _table(rows.take(slice(0, 1))).schema
+    return schema.names, schema.types
+
+
+def _table(rows: SyntheticRows) -> pa.Table:
+    return pa.table(
+        {
+            "embedding": pa.FixedShapeTensorArray.from_numpy_ndarray(rows.embeddings),
+            "label": pa.FixedShapeTensorArray.from_numpy_ndarray(rows.labels),
+            "stage": rows.stages,
+            "source_row": rows.source_rows,
+            "weight": rows.weights,
+        }
+    )
+
+
+def describe(uri: str) -> Description:
+    """What a published stage says about itself. Raises ArtifactError."""
+    manifest = _manifest(uri)
+    names = ("stage", "rows", "embedding_dim", "reference", "made_from")
+    fields, tasks = tuple(manifest["fields"]), tuple(manifest["tasks"])
+    return Description(fields=fields, tasks=tasks, **{name: manifest[name] for name in names})
+
+
+def _manifest(uri: str) -> dict[str, Any]:
+    path = storage.join(uri, "manifest.json")
+    try:
+        manifest = storage.read_json(path)
+    except FileNotFoundError:
+        raise ArtifactError(
+            f"{path}: no such file; name a published stage such as distilled/stage=3"
+        ) from None
+    if manifest.get("format") != FORMAT:
+        raise ArtifactError(
+            f"{path}: format {manifest.get('format')} is not {FORMAT}; distil again"
+        )
+    return manifest
+
+
+def checksums(uri: str) -> dict[str, str]:
+    """SHA-256 of every file of a published stage: equal checksums mean equal rows."""
+    return dict(_manifest(uri)["sha256"])
+
+
+def read(uri: str) -> SyntheticRows:
+    """All rows of a published stage, checked against its checksums. Raises ArtifactError."""
+    parts = []
+    for name, checksum in sorted(checksums(uri).items()):
+        path = storage.join(uri, name)
+        content = storage.read_bytes(path)
+        if hashlib.sha256(content).hexdigest() != checksum:
+            raise ArtifactError(
+                f"{path}: its content is not what manifest.json says; remove the stage's folder "
+                "and distil it again"
+            )
+        with storage.open_parquet(path) as file:
+            table = file.read()
+        parts.append(
+            SyntheticRows(
+                embeddings=table["embedding"].combine_chunks().to_numpy_ndarray(),
+                labels=table["label"].combine_chunks().to_numpy_ndarray(),
+                stages=table["stage"].to_numpy(),
+                source_rows=table["source_row"].to_numpy(),
+                weights=table["weight"].to_numpy(),
+            )
+        )
+    return SyntheticRows.concatenate(parts)
+
+
+class DistilledDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
+    """A stage as a torch dataset of (embedding (F, d), soft label (K,) logits, weight ())."""
+
+    def __init__(self, rows: SyntheticRows, description: Description) -> None:
+        self.description = description
+        self.embeddings, self.labels, self.weights = (
+            torch.from_numpy(np.array(array))
+            for array in (rows.embeddings, rows.labels, rows.weights)
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        return self.embeddings[index], self.labels[index], self.weights[index]
+
+
+def load_distilled(uri: str) -> DistilledDataset:
+    """A published stage, such as ``<output>/distilled/stage=3``. Raises ArtifactError."""
+    return DistilledDataset(read(uri), describe(uri))

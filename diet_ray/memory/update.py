@@ -1,0 +1,107 @@
+"""The outer optimiser's mathematics: ordered sum of shards, clipping, Adam on single rows.
+
+Pure functions of arrays, so that a server is nothing but state. Adam's moments and its count of
+steps belong to a row: a row that no gradient touched in a step is not moved by that step, and
+neither the number of servers nor the split of rows between them changes any bit.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from diet_ray.config import OuterConfig
+
+BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
+
+
+@dataclass
+class Learned:
+    """One learned array and its Adam state; first axis: rows."""
+
+    values: np.ndarray  # (n, ...) float32
+    first_moment: np.ndarray  # like values
+    second_moment: np.ndarray  # like values
+    steps: np.ndarray  # (n,) int32, updates of each row
+
+    @staticmethod
+    def start(values: np.ndarray) -> Learned:
+        """Values that no step has moved yet."""
+        values = np.ascontiguousarray(values, dtype=np.float32).copy()
+        steps = np.zeros(len(values), dtype=np.int32)
+        return Learned(values, np.zeros_like(values), np.zeros_like(values), steps)
+
+    def adam(self, rows: np.ndarray, gradients: np.ndarray, step_size: float) -> None:
+        """One Adam step in place on `rows` (m,) with gradients (m, ...)."""
+        if not len(rows):
+            return
+        gradients = gradients.astype(np.float32)
+        self.steps[rows] += 1
+        shape = (len(rows),) + (1,) * (self.values.ndim - 1)
+        count = self.steps[rows].reshape(shape).astype(np.float32)
+        first = BETA_1 * self.first_moment[rows] + (1 - BETA_1) * gradients
+        second = BETA_2 * self.second_moment[rows] + (1 - BETA_2) * gradients**2
+        self.first_moment[rows], self.second_moment[rows] = first, second
+        corrected_first = first / (1 - np.float32(BETA_1) ** count)
+        corrected_second = second / (1 - np.float32(BETA_2) ** count)
+        self.values[rows] -= np.float32(step_size) * (
+            corrected_first / (np.sqrt(corrected_second) + np.float32(EPSILON))
+        )
+
+
+@dataclass(frozen=True)
+class RowGradients:
+    """Meta-gradients of some rows."""
+
+    rows: np.ndarray  # (m,) int64, ascending
+    embeddings: np.ndarray  # (m, F, d) float32
+    labels: np.ndarray  # (m, K) float32
+
+
+def sum_shards(shards: dict[int, RowGradients]) -> RowGradients:
+    """The mean over logical shards, added in shard order in float64, on the union of their rows."""
+    ordered = [shards[index] for index in sorted(shards)]
+    rows = np.unique(np.concatenate([shard.rows for shard in ordered]))
+    embeddings = np.zeros((len(rows), *ordered[0].embeddings.shape[1:]))
+    labels = np.zeros((len(rows), *ordered[0].labels.shape[1:]))
+    for shard in ordered:
+        at = np.searchsorted(rows, shard.rows)
+        embeddings[at] += shard.embeddings
+        labels[at] += shard.labels
+    return RowGradients(rows, embeddings / len(ordered), labels / len(ordered))
+
+
+def squared_norms(gradients: RowGradients, unit: float) -> np.ndarray:
+    """Squared norm of every row's gradient, float64 (m,), embeddings measured in `unit`.
+
+    A step on embeddings is stated in units of the table's standard deviation, so their gradient
+    is too: d loss / d (e / unit) = unit * d loss / d e. Without that, the embeddings' part would
+    swamp the labels' part of the norm.
+    """
+    flat = gradients.embeddings.reshape(len(gradients.rows), -1) * unit
+    return (flat**2).sum(axis=1) + (gradients.labels**2).sum(axis=1)
+
+
+@dataclass(frozen=True)
+class Clipping:
+    """Clips a gradient whose norm leaves its own exponential mean behind."""
+
+    mean_norm: float = math.nan  # of the unclipped norms so far; NaN before the first step
+
+    def step(self, norm: float, outer: OuterConfig) -> tuple[float, Clipping]:
+        """Factor for this step's gradient, and the state for the next step."""
+        if math.isnan(self.mean_norm):
+            return 1.0, Clipping(norm)
+        limit = outer.clip * self.mean_norm
+        clipped = min(norm, limit)
+        mean = outer.clip_memory * self.mean_norm + (1 - outer.clip_memory) * clipped
+        return (clipped / norm if norm > 0 else 1.0), Clipping(mean)
+
+
+def schedule(outer: OuterConfig, step: int, steps: int) -> float:
+    """Factor of the step sizes at outer step `step` of `steps` in a stage, counted from 0."""
+    if outer.schedule == "constant":
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * step / steps))

@@ -1,0 +1,14 @@
+"""Recommender networks as pure functions of embeddings.
+
+Protocol: an embedding table turns ids (B, F) into embeddings (B, F, d). A *dense network* turns
+embeddings into logits (B, K): an interaction network (its last representation, not its logit),
+then MMoE with one tower per task. Dense networks never see ids, so a synthetic row, which is an
+embedding, trains them just like a real one. Interaction networks are looked up by name
+(`registry.py`); each lives in a file of its own beside its typed hyper-parameters. None has
+BatchNorm: its in-place update breaks forward-mode differentiation and its statistics would tie
+the rows of a batch together.
+"""
+
+from diet_ray.models.registry import register
+
+__all__ = ["register"]

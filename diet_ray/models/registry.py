@@ -1,0 +1,106 @@
+"""Interaction networks by name, each with typed hyper-parameters.
+
+To add one, write a class like those in `dcn.py` and decorate it with ``@register``; its file is
+listed in `_BUILT_IN`. One that lives in a package of yours needs no listing: a configuration
+names it ``package.module:Class`` and every process imports it from there.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from diet_ray.config import ConfigError, ModelsConfig, NetworkConfig, Section, describe_errors
+from diet_ray.models.mmoe import MMoE
+from diet_ray.seeds import Index, torch_seeded
+
+_BUILT_IN = ("dcn", "wukong")
+
+
+@dataclass(frozen=True)
+class _Entry:
+    network: type[nn.Module]
+    parameters: type[Section]
+
+
+_by_name: dict[str, _Entry] = {}
+_by_class: dict[type[nn.Module], _Entry] = {}
+
+
+def register(name: str, parameters: type[Section]) -> Callable[[type[Any]], type[Any]]:
+    """Make a network known under `name`.
+
+    The class takes (fields, embedding_dim, parameters), maps embeddings (B, F, d) to a
+    representation (B, R) and states R as `output_dim`.
+    """
+
+    def add(network: type[Any]) -> type[Any]:
+        _by_name[name] = _by_class[network] = _Entry(network, parameters)
+        return network
+
+    return add
+
+
+def network_names() -> list[str]:
+    """Names of all registered networks."""
+    for module in _BUILT_IN:
+        importlib.import_module(f"diet_ray.models.{module}")
+    return sorted(_by_name)
+
+
+def _find(name: str) -> _Entry:
+    known = network_names()
+    if ":" in name:
+        module, _, attribute = name.partition(":")
+        try:
+            return _by_class[getattr(importlib.import_module(module), attribute)]
+        except (ImportError, AttributeError, KeyError) as error:
+            raise ConfigError(
+                f"network {name!r}: {error!r}; name an importable class decorated with "
+                "diet_ray.models.register"
+            ) from None
+    if name not in _by_name:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ConfigError(f"no network {name!r}{hint} Known: {', '.join(known)}")
+    return _by_name[name]
+
+
+def parameters_of(config: NetworkConfig) -> Section:
+    """A network's hyper-parameters, defaults filled in. Raises ConfigError."""
+    entry = _find(config.name)
+    try:
+        return entry.parameters.model_validate(config.parameters)
+    except ValidationError as error:
+        raise ConfigError(
+            describe_errors(error, entry.parameters, f"network {config.name}")
+        ) from None
+
+
+class DenseNetwork(nn.Module):
+    """Embeddings (B, F, d) -> logits (B, K): an interaction network, then MMoE."""
+
+    def __init__(
+        self, network: NetworkConfig, models: ModelsConfig, fields: int, tasks: int
+    ) -> None:
+        super().__init__()
+        build: Any = _find(network.name).network
+        self.interaction = build(fields, models.embedding_dim, parameters_of(network))
+        self.mmoe = MMoE(self.interaction.output_dim, tasks, models.mmoe)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        return self.mmoe(self.interaction(embeddings))
+
+
+def fresh_network(
+    network: NetworkConfig, models: ModelsConfig, fields: int, tasks: int, seed: int, *path: Index
+) -> DenseNetwork:
+    """A dense network whose initial parameters are a pure function of (seed, path)."""
+    with torch_seeded(seed, *path):
+        return DenseNetwork(network, models, fields, tasks)

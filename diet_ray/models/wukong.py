@@ -1,0 +1,96 @@
+"""WuKong: stacked factorization machines (Zhang et al., ICML 2024)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from diet_ray.config import PositiveInt, Section
+from diet_ray.models.layers import MLPBlock
+from diet_ray.models.registry import register
+
+
+class WuKongParameters(Section):
+    num_layers: PositiveInt = 3
+    fmb_features: PositiveInt = 40
+    """Embeddings that a layer's factorization-machine block puts out."""
+    lcb_features: PositiveInt = 40
+    """Embeddings that a layer's linear-compress block puts out."""
+    rank: PositiveInt = 8
+    """k: columns of the projection Y in X (X^T Y)."""
+    fmb_units: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (512, 256)
+    mlp_hidden_units: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (512, 256)
+    """The MLP on top of the last layer."""
+
+
+class FactorizationMachineBlock(nn.Module):
+    """MLP(LN(flatten(X (X^T Y)))): (B, n, d) -> (B, features, d), Y (n, k) learned."""
+
+    def __init__(
+        self, inputs: int, features: int, dim: int, rank: int, units: Sequence[int]
+    ) -> None:
+        super().__init__()
+        self.features, self.dim = features, dim
+        self.proj_Y = nn.Parameter(torch.empty(inputs, rank))
+        nn.init.xavier_uniform_(self.proj_Y)
+        self.norm = nn.LayerNorm(inputs * rank)
+        self.mlp = MLPBlock(inputs * rank, units)
+        self.output = nn.Linear(self.mlp.output_dim, features * dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        interactions = x @ (x.transpose(1, 2) @ self.proj_Y)  # (B, n, k)
+        hidden = self.mlp(self.norm(interactions.flatten(1)))
+        return self.output(hidden).unflatten(1, (self.features, self.dim))
+
+
+class LinearCompressBlock(nn.Module):
+    """Linear over fields, no bias: (B, n, d) -> (B, features, d)."""
+
+    def __init__(self, inputs: int, features: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(features, inputs))
+        nn.init.xavier_uniform_(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight @ x
+
+
+class WuKongLayer(nn.Module):
+    """LN([FMB, LCB] + residual); the residual is projected where the number of fields differs."""
+
+    def __init__(self, inputs: int, dim: int, parameters: WuKongParameters) -> None:
+        super().__init__()
+        self.outputs = parameters.fmb_features + parameters.lcb_features
+        self.fmb = FactorizationMachineBlock(
+            inputs, parameters.fmb_features, dim, parameters.rank, parameters.fmb_units
+        )
+        self.lcb = LinearCompressBlock(inputs, parameters.lcb_features)
+        differs = inputs != self.outputs
+        self.residual_proj = LinearCompressBlock(inputs, self.outputs) if differs else nn.Identity()
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        blocks = torch.cat([self.fmb(x), self.lcb(x)], dim=1)
+        return self.norm(blocks + self.residual_proj(x))
+
+
+@register("wukong", WuKongParameters)
+class WuKong(nn.Module):
+    """Embeddings (B, F, d) -> MLP of the last layer (B, mlp_hidden_units[-1])."""
+
+    def __init__(self, fields: int, embedding_dim: int, parameters: WuKongParameters) -> None:
+        super().__init__()
+        outputs = parameters.fmb_features + parameters.lcb_features
+        widths = [fields] + [outputs] * (parameters.num_layers - 1)
+        self.interaction_layers = nn.Sequential(
+            *(WuKongLayer(inputs, embedding_dim, parameters) for inputs in widths)
+        )
+        self.mlp = MLPBlock(outputs * embedding_dim, parameters.mlp_hidden_units)
+        self.output_dim = self.mlp.output_dim
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        return self.mlp(self.interaction_layers(embeddings).flatten(1))

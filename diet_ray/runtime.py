@@ -1,0 +1,95 @@
+"""The one home of Ray's connection, of devices, and of what a run may ask of a cluster.
+
+Protocol: a job calls :func:`connect` once. Inside `ray job submit` or with RAY_ADDRESS set it
+joins that cluster; else it starts one on this machine. Before long work starts,
+:func:`check_resources` compares what the configuration asks for with what the cluster can give.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import ray
+import torch
+from ray.data import DataContext
+from ray.exceptions import RayTaskError
+
+from diet_ray import progress
+from diet_ray.config import ConfigError, RunConfig
+from diet_ray.errors import UserError
+
+
+@contextmanager
+def connect() -> Iterator[None]:
+    """Ray for the length of the block; a session that is connected already is left connected."""
+    if ray.is_initialized():
+        quiet_ray_data()
+        yield
+        return
+    ray.init(logging_level=logging.WARNING, log_to_driver=False)
+    quiet_ray_data()
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """An error that a task or actor raised leaves the block as the error it was."""
+    try:
+        yield
+    except RayTaskError as error:
+        if isinstance(error.cause, UserError):
+            raise error.cause from None
+        raise
+
+
+def run_job(job: Callable[[RunConfig], object], config: RunConfig) -> None:
+    """What every job does: log, connect, run; a user's error ends it with one clear message."""
+    progress.start_logging()
+    try:
+        with connect(), plain_errors():
+            job(config)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+def quiet_ray_data() -> None:
+    """Ray Data's own bars only in a terminal, its chatter never: phases report progress."""
+    context = DataContext.get_current()
+    context.enable_progress_bars = sys.stdout.isatty() and context.enable_progress_bars
+    context.enable_operator_progress_bars = False
+    for name in ("ray.data", "ray.train", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def use_device(gpus: float, threads: int) -> torch.device:
+    """The device of a worker that was given `gpus`; also fixes its number of torch threads."""
+    torch.set_num_threads(threads)
+    return torch.device("cuda" if gpus and torch.cuda.is_available() else "cpu")
+
+
+def check_resources(config: RunConfig) -> None:
+    """Whether the cluster can ever run what the configuration asks for. Raises ConfigError."""
+    asked = config.resources
+    together = {
+        "CPU": asked.meta_workers * asked.meta_worker_cpus
+        + asked.scoring_actors[0] * asked.scoring_cpus,
+        "GPU": asked.meta_workers * asked.meta_worker_gpus
+        + asked.scoring_actors[0] * asked.scoring_gpus,
+    }
+    together["CPU"] = max(together["CPU"], asked.reference_workers)
+    together["GPU"] = max(together["GPU"], asked.reference_workers * asked.reference_gpu)
+    here = ray.cluster_resources()
+    for resource, count in together.items():
+        limit = max(here.get(resource, 0.0), asked.cluster_limit.get(resource, 0.0))
+        if count > limit:
+            raise ConfigError(
+                f"resources: the run needs {count:g} {resource} at once (meta_workers, "
+                f"scoring_actors, reference_workers), the cluster can give {limit:g}; ask for "
+                "less, or set resources.cluster_limit if the cluster can grow"
+            )

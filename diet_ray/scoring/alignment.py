@@ -1,0 +1,84 @@
+"""Gradient alignment of rows with a direction, without any per-sample gradient.
+
+The influence of row a on row b is I(a, b) = eta <grad l(theta; a), grad l(theta; b)> (paper,
+equation 15). Summed over a set it is linear in the *summed* gradient v = sum_a grad l(theta; a),
+so sum_a I(a, b) / eta = <v, grad l(theta; b)>: the directional derivative of b's loss along v.
+One backward pass gives v, then one forward-mode pass (JVP) per batch gives the alignment of all
+its rows. Both deficiency A (equation 16), responsibility R (equation 17) and fusion's weight w
+(equation 10) are this number; eta > 0 changes no order and is left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import ray
+import torch
+from torch import Tensor
+from torch.func import jvp
+
+from diet_ray.logs.blocks import Rows
+from diet_ray.models.functional import FlatNetwork, row_losses
+from diet_ray.training.reference import load_reference
+
+
+def summed_gradient(
+    network: FlatNetwork, theta: Tensor, embeddings: Tensor, labels: Tensor
+) -> Tensor:
+    """sum over rows of grad_theta l(theta; e, y), (P,).
+
+    embeddings (B, F, d); labels (B, K) in [0, 1].
+    """
+    variable = theta.detach().requires_grad_(True)
+    loss = row_losses(network(variable, embeddings), labels).sum()
+    return torch.autograd.grad(loss, variable)[0]
+
+
+def alignment(
+    network: FlatNetwork, theta: Tensor, direction: Tensor, embeddings: Tensor, labels: Tensor
+) -> Tensor:
+    """<direction, grad_theta l(theta; e, y)> of every row, (B,), by one JVP."""
+
+    def losses(parameters: Tensor) -> Tensor:
+        return row_losses(network(parameters, embeddings), labels)
+
+    return jvp(losses, (theta,), (direction,))[1]
+
+
+@dataclass(frozen=True)
+class AlignmentScoring:
+    """Alignment of real rows, embedded by phi_t, with a direction at theta."""
+
+    reference_uri: str
+    theta: ray.ObjectRef  # (P,) float32, put once, mapped by every actor of a node
+    direction: ray.ObjectRef  # (P,) float32
+    identity: str
+
+    @staticmethod
+    def put(
+        reference_uri: str, reference_identity: str, theta: np.ndarray, direction: np.ndarray
+    ) -> AlignmentScoring:
+        """Both vectors into the object store; the identity covers all that scores depend on."""
+        digest = hashlib.sha256(theta.tobytes() + direction.tobytes()).hexdigest()
+        identity = f"alignment-{reference_identity}-{digest}"
+        return AlignmentScoring(reference_uri, ray.put(theta), ray.put(direction), identity)
+
+    def load(self, device: torch.device) -> Callable[[Rows], np.ndarray]:
+        """The function rows -> float32 (n,), its model on `device`."""
+        reference = load_reference(self.reference_uri)
+        table, network = reference.table.to(device), FlatNetwork(reference.dense.to(device))
+        theta, direction = (
+            torch.from_numpy(array.copy()).to(device)  # what the object store maps is read-only
+            for array in ray.get([self.theta, self.direction])
+        )
+
+        @torch.no_grad()
+        def score(rows: Rows) -> np.ndarray:
+            embeddings = table(torch.from_numpy(rows.ids).to(device))
+            labels = torch.from_numpy(rows.labels).to(device)
+            return alignment(network, theta, direction, embeddings, labels).cpu().numpy()
+
+        return score

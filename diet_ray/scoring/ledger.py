@@ -1,0 +1,84 @@
+"""The ledger of a scan: which fragments are scored, and what their scores look like.
+
+One entry per fragment, keyed by the fragment's file, its size and time of change, and the
+identity of the scoring; published after the fragment's side-car, so an entry means that the
+side-car is whole. An entry carries a mergeable KLL sketch of the scores of every label group.
+"""
+
+from __future__ import annotations
+
+import base64
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from datasketches import kll_floats_sketch
+
+from diet_ray import storage
+from diet_ray.logs.blocks import Fragment
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One scored fragment."""
+
+    fragment: str  # path of the fragment in the blocks folder
+    key: str  # fingerprint of its file, and of the scoring
+    rows: int  # scored rows; fewer than the fragment's if only a sample is scored
+    group_rows: dict[int, int]
+    group_sketches: dict[int, str]  # base64 of the serialised sketch
+
+
+def side_car_uri(scan_uri: str, fragment: Fragment) -> str:
+    """Where a fragment's scores lie: row_id int64, group int32, score float32, in row order."""
+    return storage.join(scan_uri, fragment.path)
+
+
+def _entry_uri(scan_uri: str, fragment: Fragment) -> str:
+    return storage.join(scan_uri, "ledger", fragment.path.replace("/", "_") + ".json")
+
+
+def sketch(scores: np.ndarray, k: int) -> str:
+    """A KLL sketch of float32 scores (n,), serialised."""
+    quantiles = kll_floats_sketch(k)
+    quantiles.update(scores)
+    return base64.b64encode(quantiles.serialize()).decode()
+
+
+def merged_sketch(entries: list[Entry], group: int) -> kll_floats_sketch:
+    """The sketch of all scores of one label group."""
+    merged: kll_floats_sketch | None = None
+    for entry in entries:
+        if group in entry.group_sketches:
+            part = kll_floats_sketch.deserialize(base64.b64decode(entry.group_sketches[group]))
+            if merged is None:
+                merged = part
+            else:
+                merged.merge(part)
+    if merged is None:
+        raise KeyError(f"no row of label group {group} was scored")
+    return merged
+
+
+def write_entry(scan_uri: str, fragment: Fragment, entry: Entry) -> None:
+    """Publish an entry; its side-car must be there already."""
+    storage.write_json(_entry_uri(scan_uri, fragment), asdict(entry))
+
+
+def read_entries(
+    scan_uri: str, fragments: dict[str, Fragment], keys: dict[str, str]
+) -> list[Entry]:
+    """The entries whose key is the expected one, in the order of `fragments` (path -> fragment)."""
+
+    def read(path: str) -> Entry | None:
+        try:
+            content = storage.read_json(_entry_uri(scan_uri, fragments[path]))
+        except FileNotFoundError:
+            return None
+        for name in ("group_rows", "group_sketches"):
+            content[name] = {int(group): value for group, value in content[name].items()}
+        entry = Entry(**content)
+        return entry if entry.key == keys[path] else None
+
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        return [entry for entry in pool.map(read, fragments) if entry is not None]

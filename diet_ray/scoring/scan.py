@@ -1,0 +1,167 @@
+"""Score every row of a block, or a stated sample of them, with a pool of Ray Data actors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import ray.data
+import torch
+
+from diet_ray import progress, runtime, seeds, storage
+from diet_ray.config import RunConfig
+from diet_ray.logs.blocks import Block, Blocks, Fragment, Rows, read_fragment
+from diet_ray.scoring.ledger import Entry, read_entries, side_car_uri, sketch, write_entry
+
+
+class Scoring(Protocol):
+    """What a scan applies: `EL2NScoring` or `AlignmentScoring`."""
+
+    @property
+    def identity(self) -> str: ...
+
+    def load(self, device: torch.device) -> Callable[[Rows], np.ndarray]: ...
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A share of a block's rows, drawn by row id: the same rows wherever they are read."""
+
+    fraction: float
+    seed: int
+    path: tuple[int | str, ...]
+
+    def of(self, rows: Rows) -> Rows:
+        """Those of `rows` that belong to the sample."""
+        if self.fraction >= 1:
+            return rows
+        draws = seeds.uniform(self.seed, *self.path, indices=rows.row_ids)
+        return rows.take(draws < self.fraction)
+
+
+ALL_ROWS = Sample(1.0, 0, ())
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A finished scan: its side-cars and its ledger."""
+
+    uri: str
+    fragments: tuple[Fragment, ...]
+    entries: list[Entry]
+
+    @property
+    def group_rows(self) -> dict[int, int]:
+        """Scored rows per label group, groups in ascending order."""
+        counts: dict[int, int] = {}
+        for entry in self.entries:
+            for group, rows in entry.group_rows.items():
+                counts[group] = counts.get(group, 0) + rows
+        return dict(sorted(counts.items()))
+
+
+def label_groups(labels: np.ndarray) -> np.ndarray:
+    """A number per label vector, int32 (n,): task k counts 2^k. labels (n, K) of 0 and 1."""
+    return labels.astype(np.int32) @ (1 << np.arange(labels.shape[1], dtype=np.int32))
+
+
+def scan(
+    config: RunConfig,
+    blocks: Blocks,
+    block: Block,
+    scoring: Scoring,
+    uri: str,
+    sample: Sample = ALL_ROWS,
+) -> Scan:
+    """Score `block` into the folder `uri`; fragments that its ledger holds are not scored again."""
+    fragments = {f.path: f for f in block.fragments}
+    identity = f"{scoring.identity}-{sample}"
+    keys = {path: _key(blocks, fragment, identity) for path, fragment in fragments.items()}
+    done = {entry.fragment for entry in read_entries(uri, fragments, keys)}
+    waiting = [fragment for path, fragment in fragments.items() if path not in done]
+    title = f"Scan of {block.name} ({scoring.identity.partition('-')[0]})"
+    with progress.phase(title, block.rows) as phase:
+        phase.skip(sum(f.rows for f in block.fragments if f.path in done))
+        if waiting:
+            task = _FragmentTask(config, blocks, block, uri, sample, keys)
+            for row in _pipeline(task, scoring, waiting).iter_rows():
+                phase.advance(int(row["rows"]))
+    return Scan(uri, block.fragments, read_entries(uri, fragments, keys))
+
+
+def _key(blocks: Blocks, fragment: Fragment, identity: str) -> str:
+    return f"{storage.fingerprint(storage.join(blocks.uri, fragment.path))}-{identity}"
+
+
+@dataclass(frozen=True)
+class _FragmentTask:
+    """All that an actor needs beside the scoring."""
+
+    config: RunConfig
+    blocks: Blocks
+    block: Block
+    uri: str
+    sample: Sample
+    keys: dict[str, str]
+
+
+def _pipeline(task: _FragmentTask, scoring: Scoring, waiting: list[Fragment]) -> ray.data.Dataset:
+    resources = task.config.resources
+    low, high = resources.scoring_actors
+    high = max(low, min(high, len(waiting)))
+    descriptors = ray.data.from_items(
+        [{"fragment": f.path} for f in waiting], override_num_blocks=len(waiting)
+    )
+    return descriptors.map_batches(
+        ScoringActor,
+        fn_constructor_args=(task, scoring),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(min_size=low, max_size=high),
+        num_cpus=resources.scoring_cpus,
+        num_gpus=resources.scoring_gpus or None,
+    )
+
+
+class ScoringActor:
+    """Reads its own Parquet, writes scores and ledger entries, returns only counts."""
+
+    def __init__(self, task: _FragmentTask, scoring: Scoring) -> None:
+        self._task = task
+        resources = task.config.resources
+        device = runtime.use_device(resources.scoring_gpus, task.config.threads)
+        self._score = scoring.load(device)
+        self._fragments = {fragment.path: fragment for fragment in task.block.fragments}
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        for path in batch["fragment"]:
+            self._score_fragment(self._fragments[str(path)])
+        return {"rows": [self._fragments[str(path)].rows for path in batch["fragment"]]}
+
+    def _score_fragment(self, fragment: Fragment) -> None:
+        task = self._task
+        rows = task.sample.of(read_fragment(task.blocks, task.block, fragment))
+        scores = self._score_rows(rows)
+        groups = label_groups(rows.labels)
+        table = pa.table({"row_id": rows.row_ids, "group": groups, "score": scores})
+        storage.write_parquet(side_car_uri(task.uri, fragment), table)
+        k = task.config.scoring.sketch_k
+        present = [int(group) for group in np.unique(groups)]
+        entry = Entry(
+            fragment=fragment.path,
+            key=task.keys[fragment.path],
+            rows=len(rows),
+            group_rows={g: int((groups == g).sum()) for g in present},
+            group_sketches={g: sketch(scores[groups == g], k) for g in present},
+        )
+        write_entry(task.uri, fragment, entry)
+
+    def _score_rows(self, rows: Rows) -> np.ndarray:
+        step = self._task.config.scoring.batch_rows
+        parts = [
+            self._score(rows.take(slice(start, start + step)))
+            for start in range(0, len(rows), step)
+        ]
+        return np.concatenate([np.zeros(0, dtype=np.float32), *parts])

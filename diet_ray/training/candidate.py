@@ -1,0 +1,94 @@
+"""A candidate's training: warm-up on a reduced set, one epoch on real blocks, judged on test.
+
+The warm-up (paper, section 4.2.2) trains the dense network alone, on embeddings and soft labels,
+for up to `epochs` epochs; the epoch that is best on validation counts. Then the whole model,
+with phi_T's tables underneath, is trained for one epoch on the subsequent block.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diet_ray.config import EvaluationConfig
+from diet_ray.logs.blocks import Block, Blocks, Rows, iterate_batches, read_block
+from diet_ray.models.embedding import EmbeddingTable
+from diet_ray.models.functional import row_losses
+from diet_ray.models.registry import DenseNetwork
+from diet_ray.seeds import torch_generator
+from diet_ray.training.metrics import Metrics, measure
+from diet_ray.training.model import Recommender, adam, predict, train_epoch
+
+
+@dataclass(frozen=True)
+class WarmUpRows:
+    """A reduced training set, as a dense network sees it."""
+
+    embeddings: Tensor  # (n, F, d) float32
+    labels: Tensor  # (n, K) float32 soft labels, as logits
+    weights: Tensor  # (n,) float32, mean 1
+
+
+def warm_up(
+    dense: DenseNetwork,
+    table: EmbeddingTable,
+    rows: WarmUpRows,
+    validation: Rows,
+    tasks: Sequence[str],
+    settings: EvaluationConfig,
+    seed: int,
+) -> list[Metrics]:
+    """Train `dense` in place to its best epoch on validation; returns the metrics of every epoch.
+
+    `table` is only looked up, never changed.
+    """
+    optimizer = adam(dense, settings.learning_rate)
+    history: list[Metrics] = []
+    best: dict[str, Tensor] = {}
+    for epoch in range(settings.epochs):
+        order = torch.randperm(
+            len(rows.labels), generator=torch_generator(seed, "warm-up order", epoch)
+        )
+        for batch in order.split(settings.warm_up_batch_size):
+            losses = row_losses(dense(rows.embeddings[batch]), torch.sigmoid(rows.labels[batch]))
+            optimizer.zero_grad(set_to_none=True)
+            (losses * rows.weights[batch]).mean().backward()
+            optimizer.step()
+        logits = predict(Recommender(table, dense), validation.ids)
+        history.append(measure(logits, validation.labels, tasks))
+        if history[-1].auc == max(metrics.auc for metrics in history):
+            best = copy.deepcopy(dense.state_dict())
+    dense.load_state_dict(best)
+    return history
+
+
+def train_through(
+    model: Recommender,
+    blocks: Blocks,
+    through: Sequence[Block],
+    settings: EvaluationConfig,
+    after_batch: Callable[[int], None] = lambda _: None,
+) -> None:
+    """One epoch of the whole model over blocks in time order, its table grown to hold them."""
+    model.table.grow(through[-1].vocabulary_sizes)
+    model.requires_grad_(True)
+    batches = (
+        batch for block in through for batch in iterate_batches(blocks, block, settings.batch_size)
+    )
+    train_epoch(model, batches, settings.learning_rate, after_batch=after_batch)
+
+
+def judge(model: Recommender, blocks: Blocks, block: Block) -> Metrics:
+    """Metrics of a model on one block."""
+    rows = read_block(blocks, block)
+    return measure(predict(model, rows.ids), rows.labels, blocks.tasks)
+
+
+def weights_of_one(count: int) -> Tensor:
+    """Equal weights (count,)."""
+    return torch.from_numpy(np.ones(count, dtype=np.float32))

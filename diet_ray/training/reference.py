@@ -1,0 +1,207 @@
+"""The reference model phi_1..phi_T: one epoch per block in time order, parameters inherited.
+
+Layout: ``reference/t=<t>/model.safetensors`` (``embedding.<field>`` and ``dense.<parameter>``),
+then ``reference.json``, which makes phi_t visible. Training runs on Ray Train: in the driver's
+process with ``resources.reference_workers: 0``, else on that many data-parallel workers. Each
+block starts with a fresh optimiser, so phi_t is a function of phi_{t-1} and D_t alone, and a
+killed run continues after the last published phi_t with the same result.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray.train
+import torch
+from ray.train.torch import TorchTrainer, prepare_model
+
+from diet_ray import progress, storage
+from diet_ray.config import ModelsConfig, NetworkConfig, RunConfig
+from diet_ray.errors import UserError
+from diet_ray.logs.blocks import Block, Blocks, iterate_batches
+from diet_ray.models.embedding import EmbeddingTable
+from diet_ray.models.registry import DenseNetwork, fresh_network
+from diet_ray.training.model import Recommender, train_epoch
+
+FORMAT = 1
+
+
+class CheckpointError(UserError, ValueError):
+    """A reference checkpoint that does not fit; the message names file, field and remedy."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """phi_t, ready to be applied."""
+
+    stage: int
+    identity: str  # SHA-256 of its tensors
+    fields: tuple[str, ...]
+    tasks: tuple[str, ...]
+    network: NetworkConfig
+    models: ModelsConfig
+    table: EmbeddingTable
+    dense: DenseNetwork
+
+    @property
+    def recommender(self) -> Recommender:
+        return Recommender(self.table, self.dense)
+
+
+def reference_uri(config: RunConfig, stage: int) -> str:
+    """Folder of phi_t."""
+    return config.place("reference", f"t={stage}")
+
+
+def published_stages(config: RunConfig, blocks: Blocks) -> int:
+    """How many of phi_1..phi_T are published. Raises CheckpointError if they are of another run."""
+    done = 0
+    for stage in range(1, len(blocks.historical) + 1):
+        uri = storage.join(reference_uri(config, stage), "reference.json")
+        if not storage.exists(uri):
+            break
+        found, expected = storage.read_json(uri)["made_from"], _made_from(config, blocks)
+        differing = [key for key in expected if found.get(key) != expected[key]]
+        if differing:
+            raise CheckpointError(
+                f"{uri}: made from another {', '.join(differing)} than this configuration's; "
+                "set another output, or remove the reference folder to train it again"
+            )
+        done = stage
+    return done
+
+
+def _made_from(config: RunConfig, blocks: Blocks) -> dict[str, Any]:
+    return {
+        **config.determining("models", "reference", "seed", "threads"),
+        "blocks": blocks.fingerprint,
+    }
+
+
+def train_reference(config: RunConfig, blocks: Blocks) -> None:
+    """Train and publish what is missing of phi_1..phi_T."""
+    done = published_stages(config, blocks)
+    if done == len(blocks.historical):
+        progress.logger.info("Reference model: phi_1..phi_%d are published already", done)
+        return
+    trainer = TorchTrainer(
+        _train_stream,
+        train_loop_config={"config": config, "blocks": blocks},
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=config.resources.reference_workers,
+            use_gpu=config.resources.reference_gpu,
+        ),
+        run_config=ray.train.RunConfig(
+            name=f"diet_ray-reference-{config.name}",
+            storage_path=storage.absolute(config.place("reference", "ray_train")),
+            failure_config=ray.train.FailureConfig(max_failures=3),
+        ),
+    )
+    trainer.fit()
+
+
+def _train_stream(loop_config: dict[str, Any]) -> None:
+    """What every worker runs: the blocks that have no phi_t yet, in order."""
+    config, blocks = loop_config["config"], loop_config["blocks"]
+    torch.set_num_threads(config.threads)
+    device = ray.train.torch.get_device()
+    done = published_stages(config, blocks)
+    model = _starting_model(config, blocks, done)
+    for stage, block in enumerate(blocks.historical[done:], start=done + 1):
+        model.table.grow(block.vocabulary_sizes)
+        loss = _train_block(config, blocks, block, model.to(device))
+        if ray.train.get_context().get_world_rank() == 0:
+            _publish(config, blocks, stage, model, loss)
+        ray.train.report({"stage": stage, "loss": loss})
+
+
+def _starting_model(config: RunConfig, blocks: Blocks, done: int) -> Recommender:
+    if done:
+        reference = load_reference(reference_uri(config, done))
+        return Recommender(reference.table, reference.dense.requires_grad_(True))
+    models, sizes = config.models, dict.fromkeys(blocks.fields, 0)
+    table = EmbeddingTable(sizes, models.embedding_dim, models.embedding_std, config.seed)
+    dense = fresh_network(
+        config.reference.network,
+        models,
+        len(blocks.fields),
+        len(blocks.tasks),
+        config.seed,
+        "reference",
+    )
+    return Recommender(table, dense)
+
+
+def _train_block(config: RunConfig, blocks: Blocks, block: Block, model: Recommender) -> float:
+    context = ray.train.get_context()
+    rank, world_size = context.get_world_rank(), context.get_world_size()
+    wrapped = prepare_model(model) if world_size > 1 else model
+    with progress.phase(f"Reference model on {block.name}", block.rows) as phase:
+        return train_epoch(
+            wrapped,
+            iterate_batches(blocks, block, config.reference.batch_size),
+            config.reference.learning_rate,
+            rank=rank,
+            world_size=world_size,
+            after_batch=phase.advance,
+        )
+
+
+def _publish(
+    config: RunConfig, blocks: Blocks, stage: int, model: Recommender, loss: float
+) -> None:
+    arrays = {f"embedding.{name}": v.cpu().numpy() for name, v in model.table.by_field().items()}
+    for name, parameter in model.dense.named_parameters():
+        arrays[f"dense.{name}"] = parameter.detach().cpu().numpy()
+    uri = reference_uri(config, stage)
+    identity = storage.write_tensors(storage.join(uri, "model.safetensors"), arrays)
+    description = {
+        "format": FORMAT,
+        "stage": stage,
+        "identity": identity,
+        "fields": blocks.fields,
+        "tasks": blocks.tasks,
+        "training_loss": loss,
+        "network": config.reference.network.model_dump(),
+        "models": config.models.model_dump(),
+        "made_from": _made_from(config, blocks),
+    }
+    storage.write_json(storage.join(uri, "reference.json"), description)
+
+
+def load_reference(uri: str) -> Reference:
+    """phi_t from its folder, on the CPU, its dense network frozen. Raises CheckpointError."""
+    description = storage.read_json(storage.join(uri, "reference.json"))
+    if description.get("format") != FORMAT:
+        raise CheckpointError(f"{uri}: format is not {FORMAT}; train the reference again")
+    arrays = storage.read_tensors(storage.join(uri, "model.safetensors"))
+    fields, tasks = tuple(description["fields"]), tuple(description["tasks"])
+    network = NetworkConfig(**description["network"])
+    models = ModelsConfig(**description["models"])
+    vectors = {name: _tensor(arrays, f"embedding.{name}", uri) for name in fields}
+    seed = description["made_from"]["seed"]
+    sizes = dict.fromkeys(fields, 0)
+    table = EmbeddingTable(sizes, models.embedding_dim, models.embedding_std, seed)
+    table.load(vectors)
+    dense = fresh_network(network, models, len(fields), len(tasks), 0)
+    dense.load_state_dict(
+        {name: _tensor(arrays, f"dense.{name}", uri) for name, _ in dense.named_parameters()}
+    )
+    return Reference(
+        stage=description["stage"],
+        identity=description["identity"],
+        fields=fields,
+        tasks=tasks,
+        network=network,
+        models=models,
+        table=table,
+        dense=dense.requires_grad_(False),
+    )
+
+
+def _tensor(arrays: dict[str, np.ndarray], name: str, uri: str) -> torch.Tensor:
+    if name not in arrays:
+        raise CheckpointError(f"{uri}/model.safetensors: no tensor {name}; train it again")
+    return torch.from_numpy(arrays[name])

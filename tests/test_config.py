@@ -1,0 +1,296 @@
+"""The configuration: what is read, what is refused, and in which words."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from diet_ray.config import (
+    ConfigError,
+    Interval,
+    NetworkConfig,
+    RunConfig,
+    Section,
+    load_config,
+    parse_command_line,
+)
+
+SMALLEST: dict[str, Any] = {
+    "output": "results/small",
+    "logs": {
+        "source": "synthetic",
+        "intervals": {
+            "historical": ["2024-01-01..2024-01-02", "2024-01-03"],
+            "subsequent": "2024-01-04",
+            "validation": "2024-01-05",
+            "test": "2024-01-06..2024-01-07",
+        },
+    },
+}
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Any:
+    """Writes a tree (or text) to a file and returns its path."""
+
+    def _write(content: Any) -> str:
+        path = tmp_path / "run.yaml"
+        path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+        return str(path)
+
+    return _write
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """The smallest tree with one key set."""
+    tree = copy.deepcopy(SMALLEST)
+    *parents, leaf = path.split(".")
+    place = tree
+    for parent in parents:
+        place = place.setdefault(parent, {})
+    place[leaf] = value
+    return tree
+
+
+def refusal(uri: str, *overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_config(uri, overrides)
+    return str(caught.value)
+
+
+def test_a_configuration_survives_being_written_and_read(write: Any) -> None:
+    config = load_config(write(SMALLEST), ["memory.ratio=0.02", "resources.scoring_actors=[2, 3]"])
+    again = load_config(write(config.model_dump(mode="json")))
+    assert again == config
+    assert again.memory.ratio == 0.02
+    assert again.resources.scoring_actors == (2, 3)
+
+
+def test_it_cannot_be_changed_afterwards(write: Any) -> None:
+    config = load_config(write(SMALLEST))
+    with pytest.raises(ValueError, match="frozen"):
+        config.memory.ratio = 0.5
+
+
+@pytest.mark.parametrize(
+    ("override", "read"),
+    [
+        ("memory.ratio=0.25", lambda c: c.memory.ratio == 0.25),
+        ("output=s3://bucket/a=b", lambda c: c.output == "s3://bucket/a=b"),
+        ("logs.tasks=[click, like]", lambda c: c.logs.tasks == ["click", "like"]),
+        ("logs.tasks=null", lambda c: c.logs.tasks is None),
+        ("resources.cluster_limit.CPU=64", lambda c: c.resources.cluster_limit == {"CPU": 64}),
+        (
+            "resources.cluster_limit={CPU: 64, GPU: 8}",
+            lambda c: c.resources.cluster_limit == {"CPU": 64, "GPU": 8},
+        ),
+        ("distill.inner.steps=40", lambda c: c.distill.inner.steps == 40),
+        ("reference.network={name: wukong}", lambda c: c.reference.network.name == "wukong"),
+    ],
+)
+def test_an_override_is_a_path_and_a_yaml_value(write: Any, override: str, read: Any) -> None:
+    assert read(load_config(write(SMALLEST), [override]))
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("memory.ratio", "--set memory.ratio: expected key.path=value"),
+        ("output.folder=x", "--set output.folder=x: output is a value, not a group of keys"),
+        ("logs.tasks=[a", "--set logs.tasks=[a: the value is not valid YAML"),
+    ],
+)
+def test_an_override_that_cannot_be_read(write: Any, override: str, words: str) -> None:
+    assert refusal(write(SMALLEST), override) == words
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"),
+    [
+        ("outptu", "output"),
+        ("memory.ratoi", "ratio"),
+        ("distill.inner.learnin_rate", "learning_rate"),
+        ("logs.intervals.historic", "historical"),
+        ("logs.table.time_colum", "time_column"),
+        ("reference.network.nam", "name"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest_known_one(write: Any, key: str, nearest: str) -> None:
+    uri = write(changed(key, 1))
+    assert f"{uri}: {key}: unknown key; did you mean {nearest!r}?" in refusal(uri)
+
+
+def test_an_unknown_key_in_a_list_names_the_nearest_known_one(write: Any) -> None:
+    message = refusal(write(changed("evaluation.candidates", [{"name": "dcn", "labl": "big"}])))
+    assert "evaluation.candidates.0.labl: unknown key; did you mean 'label'?" in message
+
+
+def test_an_unknown_key_like_no_other_lists_the_known_ones(write: Any) -> None:
+    assert "unknown key; known here: ratio, keep," in refusal(write(changed("memory.zzz", 1)))
+
+
+def test_several_mistakes_are_told_at_once(write: Any) -> None:
+    message = refusal(write(SMALLEST), "memory.ratio=2", "memroy=1", "seed=one")
+    assert len(message.splitlines()) == 3
+    assert "memory.ratio: 2 Input should be less than or equal to 1" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "start", "end"),
+    [
+        ("2022-04-25..2022-04-27", "2022-04-25", "2022-04-28"),
+        ("2022-04-25", "2022-04-25", "2022-04-26"),
+        ("2022-04-25T00:00..2022-04-25T12:00", "2022-04-25", "2022-04-25T12:00"),
+        ("2022-04-25..2022-04-26T00:00", "2022-04-25", "2022-04-26"),
+        ("2022-04-25..2022-04-26 00:00", "2022-04-25", "2022-04-26"),
+    ],
+)
+def test_the_forms_of_an_interval(text: str, start: str, end: str) -> None:
+    interval = Interval.model_validate(text)
+    assert interval.start == datetime.fromisoformat(start)
+    assert interval.end == datetime.fromisoformat(end)
+
+
+def test_a_date_that_yaml_has_read_is_one_day(write: Any) -> None:
+    config = load_config(write(SMALLEST), ["logs.intervals.subsequent=2024-01-04"])
+    assert config.logs.intervals.subsequent == Interval.model_validate("2024-01-04")
+
+
+def test_bounds_are_in_the_logs_own_time_zone() -> None:
+    interval = Interval.model_validate("2022-04-25")
+    utc, shanghai = interval.bounds_ms("UTC"), interval.bounds_ms("Asia/Shanghai")
+    assert utc[1] - utc[0] == 24 * 3_600_000
+    assert utc[0] - shanghai[0] == 8 * 3_600_000
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("April..May", "'April..May' is not an interval; write 2022-04-25..2022-04-27"),
+        ("2022-04-25..", "'2022-04-25..' is not an interval"),
+        ("..2022-04-25", "'..2022-04-25' is not an interval"),
+        ("2022-02-30", "'2022-02-30' is not an interval"),
+        ("2022-04-27..2022-04-25", "ends before it starts"),
+        ("2022-04-25T00:00+08:00..2022-04-26", "set logs.timezone instead"),
+    ],
+)
+def test_what_is_not_an_interval(write: Any, text: str, words: str) -> None:
+    message = refusal(write(changed("logs.intervals.subsequent", text)))
+    assert "logs.intervals.subsequent" in message
+    assert words in message
+
+
+@pytest.mark.parametrize(
+    ("historical", "subsequent", "words"),
+    [
+        (["2024-01-01..2024-01-03", "2024-01-03"], "2024-01-04", "historical-2"),
+        (["2024-01-03", "2024-01-01"], "2024-01-04", "historical-2"),
+        (["2024-01-01"], "2024-01-01", "subsequent"),
+    ],
+)
+def test_overlapping_intervals(
+    write: Any, historical: list[str], subsequent: str, words: str
+) -> None:
+    tree = changed("logs.intervals.historical", historical)
+    tree["logs"]["intervals"]["subsequent"] = subsequent
+    message = refusal(write(tree))
+    assert f"{words} (2024-" in message
+    assert "overlaps or precedes historical-1" in message
+    assert "time order without overlap" in message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["logs.timezone=Asia/Atlantis"], "'Asia/Atlantis' is not a time zone; use a name such as"),
+        (["distill.inner.window=200"], "window 200 is longer than the unroll of 100 steps"),
+        (["logs.source=kuairand"], "source 'kuairand' needs logs.path"),
+        (["logs.source=table", "logs.path=raw"], "source 'table' needs logs.table"),
+        (["logs.source=csv"], "logs.source: 'csv' Input should be 'kuairand', 'table'"),
+        (["resources.scoring_actors=[3, 2]"], "scoring_actors 3, 2: the fewest exceed the most"),
+        (["evaluation.candidates=[{name: dcn}, {name: dcn}]"], "give each its own label"),
+        (["reference.learning_rate=.inf"], "reference.learning_rate: inf"),
+        (["memory.ratio=0"], "memory.ratio: 0 Input should be greater than 0"),
+        (["logs.intervals.historical=[]"], "logs.intervals.historical: [] List should have"),
+    ],
+)
+def test_values_that_cannot_be_run(write: Any, overrides: list[str], words: str) -> None:
+    assert words in refusal(write(SMALLEST), *overrides)
+
+
+def test_an_absent_file_points_at_the_examples(tmp_path: Path) -> None:
+    uri = str(tmp_path / "absent.yaml")
+    assert refusal(uri) == f"{uri}: no such file; see configs/ for examples"
+
+
+def test_a_folder_is_not_a_configuration(tmp_path: Path) -> None:
+    assert f"{tmp_path}: cannot be read" in refusal(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("output: [a", "not valid YAML"),
+        ("- a\n- b", "expected a mapping of keys, found list"),
+        ("", "expected a mapping of keys, found NoneType"),
+        ("output: a", "logs: Field required"),
+    ],
+)
+def test_a_file_that_is_not_a_configuration(write: Any, text: str, words: str) -> None:
+    uri = write(text)
+    message = refusal(uri)
+    assert message.startswith(uri)
+    assert words in message
+
+
+def test_what_determines_a_result_leaves_out_where_and_how_wide(write: Any) -> None:
+    narrow = load_config(write(SMALLEST))
+    wide = load_config(write(SMALLEST), ["output=elsewhere", "name=x", "resources.meta_workers=9"])
+    assert narrow.determining() == wide.determining()
+    assert not {"output", "resources", "name"} & narrow.determining().keys()
+    assert narrow.determining() != load_config(write(SMALLEST), ["seed=1"]).determining()
+    assert list(narrow.determining("memory", "seed")) == ["memory", "seed"]
+
+
+def test_blocks_are_named_in_stream_order(write: Any) -> None:
+    named = load_config(write(SMALLEST)).logs.intervals.named()
+    names = [name for name, _ in named]
+    assert names == ["historical-1", "historical-2", "subsequent", "validation", "test"]
+    assert [i.start for _, i in named] == sorted(i.start for _, i in named)
+
+
+def keys(schema: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Path of every key of a section; a network's and a table's keys depend on what is chosen."""
+    for name, field in schema.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, Section) and kind is not NetworkConfig:
+            yield from keys(kind, f"{prefix}{name}.")
+        elif name != "table":
+            yield f"{prefix}{name}"
+
+
+def test_help_prints_every_key(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse_command_line("A job.", ["--help"])
+    assert ended.value.code == 0
+    shown = [line.split(" = ")[0].strip() for line in capsys.readouterr().out.splitlines()]
+    assert set(keys(RunConfig)) <= set(shown)
+    assert "logs.table.time_column" in shown
+
+
+def test_a_bad_configuration_ends_a_job_with_the_message(
+    write: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uri = write(SMALLEST)
+    with pytest.raises(SystemExit) as ended:
+        parse_command_line("A job.", ["--config", uri, "--set", "sede=1"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"{uri}: sede: unknown key; did you mean 'seed'?\n"
+    assert parse_command_line("A job.", ["--config", uri, "--set", "seed=3"]).seed == 3

@@ -1,0 +1,343 @@
+"""Storage: one set of operations on every filesystem, and files that are whole or absent."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pytest
+
+from diet_ray import storage
+from diet_ray.storage import StorageError
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(params=["path", "file", "odd names", "s3", "memory"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty folder on each kind of filesystem."""
+    if request.param == "s3":
+        return request.getfixturevalue("s3_folder")
+    if request.param == "memory":
+        return f"memory://{tmp_path.name}"
+    local = {"path": str(tmp_path / "run"), "file": f"file://{tmp_path}/run"}
+    return local.get(request.param, f"file://{tmp_path}/a run, größer")
+
+
+def table(rows: int = 1_000) -> pa.Table:
+    draw = np.random.default_rng(0)
+    columns = {"row_id": np.arange(rows), "score": draw.random(rows, dtype=np.float32)}
+    return pa.table(columns)
+
+
+def read(uri: str) -> pa.Table:
+    with storage.open_parquet(uri) as file:
+        return file.read()
+
+
+def test_bytes_come_back(folder: str) -> None:
+    uri = storage.join(folder, "deep", "er", "file.bin")
+    content = os.urandom(100_000)
+    assert not storage.exists(uri)
+    assert storage.write_bytes(uri, content) == hashlib.sha256(content).hexdigest()
+    assert storage.exists(uri)
+    assert storage.exists(folder)
+    assert storage.read_bytes(uri) == content
+    assert storage.size(uri) == len(content)
+    storage.write_bytes(uri, b"again")
+    assert storage.read_bytes(uri) == b"again"
+
+
+def test_json_comes_back(folder: str) -> None:
+    uri = storage.join(folder, "manifest.json")
+    content = {"b": [1, 2.5, None], "a": {"name": "größer"}}
+    digest = storage.write_json(uri, content)
+    assert storage.read_json(uri) == content
+    assert storage.write_json(uri, dict(reversed(content.items()))) == digest
+
+
+def test_tensors_come_back(folder: str) -> None:
+    uri = storage.join(folder, "phi.safetensors")
+    arrays = {
+        "embedding": np.arange(12, dtype=np.float32).reshape(3, 4),
+        "transposed": np.arange(6, dtype=np.float64).reshape(2, 3).T,
+        "ids": np.array([2**40], dtype=np.int64),
+        "empty": np.zeros((0, 5), dtype=np.float16),
+    }
+    storage.write_tensors(uri, arrays, stage="1")
+    again = storage.read_tensors(uri)
+    assert again.keys() == arrays.keys()
+    for name, array in arrays.items():
+        assert again[name].dtype == array.dtype
+        np.testing.assert_array_equal(again[name], array)
+
+
+def test_a_table_comes_back(folder: str) -> None:
+    uri = storage.join(folder, "part.parquet")
+    storage.write_parquet(uri, table(), row_group_rows=300)
+    with storage.open_parquet(uri) as file:
+        assert file.num_row_groups == 4
+        assert file.read().equals(table())
+
+
+def test_the_same_content_has_the_same_digest(tmp_path: Path) -> None:
+    digests = {storage.write_parquet(str(tmp_path / name), table()) for name in "ab"}
+    digests |= {storage.write_tensors(str(tmp_path / name), {"x": np.ones(3)}) for name in "ab"}
+    assert len(digests) == 2
+
+
+def test_folders_are_listed(folder: str) -> None:
+    assert storage.list_files(folder) == []
+    assert storage.list_folders(folder) == []
+    assert storage.size(folder) == 0
+    for name in ("b.parquet", "a.parquet", "a.json", "deep/c.parquet", "stage=1/d.parquet"):
+        storage.write_bytes(storage.join(folder, name), b"12345")
+    here = [storage.join(folder, name) for name in ("a.json", "a.parquet", "b.parquet")]
+    assert storage.list_files(folder) == here
+    assert storage.list_files(folder, ".parquet") == here[1:]
+    assert storage.list_folders(folder) == ["deep", "stage=1"]
+    assert storage.size(folder) == 25
+
+
+def test_removing_a_file_a_folder_and_nothing(folder: str) -> None:
+    one, other = storage.join(folder, "x", "one"), storage.join(folder, "y", "other")
+    for uri in (one, other):
+        storage.write_bytes(uri, b"content")
+    storage.remove(one)
+    assert not storage.exists(one)
+    storage.remove(storage.join(folder, "y"))
+    assert not storage.exists(other)
+    storage.remove(storage.join(folder, "never"))
+
+
+def test_a_fingerprint_tells_that_a_file_changed(folder: str) -> None:
+    uri = storage.join(folder, "log.csv")
+    storage.write_bytes(uri, b"a,b")
+    first = storage.fingerprint(uri)
+    assert storage.fingerprint(uri) == first
+    storage.write_bytes(uri, b"a,b,c")
+    assert storage.fingerprint(uri) != first
+    with pytest.raises(FileNotFoundError, match="absent: no such file"):
+        storage.fingerprint(storage.join(folder, "absent"))
+
+
+@pytest.mark.parametrize("reader", [storage.read_bytes, storage.read_json, storage.read_tensors])
+def test_what_is_absent_is_not_called_damaged(folder: str, reader: Callable) -> None:
+    with pytest.raises(FileNotFoundError, match="absent"):
+        reader(storage.join(folder, "absent"))
+
+
+def test_an_absent_table_is_not_called_damaged(folder: str) -> None:
+    with pytest.raises(FileNotFoundError, match="absent"):
+        read(storage.join(folder, "absent"))
+
+
+def test_a_writable_place_is_left_as_it_was(folder: str) -> None:
+    storage.check_writable(folder)
+    assert storage.list_files(folder) == []
+
+
+@pytest.mark.usefixtures("s3_endpoint")
+def test_a_bucket_that_is_not_there() -> None:
+    with pytest.raises(StorageError, match="s3://diet-ray-no-such-bucket/run: cannot be written"):
+        storage.check_writable("s3://diet-ray-no-such-bucket/run")
+
+
+def test_an_unknown_scheme_names_the_known_ones() -> None:
+    with pytest.raises(StorageError, match=r"s4://bucket/x: .*use a path, file://, s3://, gs://"):
+        storage.read_bytes("s4://bucket/x")
+
+
+@pytest.mark.parametrize("uri", ["file:///tmp/plain", "file:///tmp/a b", "/tmp/größer", "x/y"])
+def test_local_places_are_written_atomically(uri: str) -> None:
+    assert isinstance(storage.filesystem(uri)[0], pafs.LocalFileSystem)
+
+
+@pytest.mark.parametrize(
+    ("base", "parts", "joined"),
+    [
+        ("s3://bucket/", ("a", "b.json"), "s3://bucket/a/b.json"),
+        ("results", ("stage=1/", "/x"), "results/stage=1/x"),
+        ("/", ("tmp",), "/tmp"),
+    ],
+)
+def test_join(base: str, parts: tuple[str, ...], joined: str) -> None:
+    assert storage.join(base, *parts) == joined
+
+
+@pytest.mark.parametrize("kept", [0, 3, 0.5, -1])
+def test_a_truncated_table_is_named_with_the_remedy(tmp_path: Path, kept: float) -> None:
+    path = tmp_path / "part.parquet"
+    storage.write_parquet(str(path), table())
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(kept * len(whole)) if kept == 0.5 else int(kept)])
+    with pytest.raises(StorageError, match=r"part\.parquet: not a whole .* remove it and run"):
+        read(str(path))
+
+
+@pytest.mark.parametrize("place", ["pages", "footer"])
+def test_a_damaged_table_is_named_with_the_remedy(tmp_path: Path, place: str) -> None:
+    path = tmp_path / "part.parquet"
+    storage.write_parquet(str(path), table(100_000))
+    content = bytearray(path.read_bytes())
+    damaged = slice(4, 3_000) if place == "pages" else slice(-300, -20)
+    content[damaged] = b"\x55" * len(content[damaged])
+    path.write_bytes(content)
+    with pytest.raises(StorageError, match=r"part\.parquet: .*remove it and run the step again"):
+        read(str(path))
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), StorageError("other")])
+def test_an_error_of_the_reader_itself_is_not_blamed_on_the_table(
+    tmp_path: Path, error: OSError
+) -> None:
+    uri = str(tmp_path / "part.parquet")
+    storage.write_parquet(uri, table())
+    with pytest.raises(type(error)) as caught, storage.open_parquet(uri):
+        raise error
+    assert caught.value is error
+
+
+@pytest.mark.parametrize("damage", [lambda c: c[:-3], lambda c: b"\xff" * 9 + c, lambda _: b""])
+def test_damaged_tensors_are_named_with_the_remedy(tmp_path: Path, damage: Callable) -> None:
+    path = tmp_path / "phi.safetensors"
+    storage.write_tensors(str(path), {"x": np.ones(100)})
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(StorageError, match=r"phi\.safetensors: damaged tensors .* remove it"):
+        storage.read_tensors(str(path))
+
+
+@pytest.mark.parametrize("content", [b"", b'{"a": 1', b"\xff\xfe\x00"])
+def test_damaged_json_is_named_with_the_remedy(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "manifest.json"
+    path.write_bytes(content)
+    with pytest.raises(StorageError, match=r"manifest\.json: damaged JSON .* remove it"):
+        storage.read_json(str(path))
+
+
+MEGABYTES = 48
+WRITER = f"""
+import sys
+from diet_ray import storage
+print("ready", flush=True)
+sys.stdin.readline()
+storage.write_bytes(sys.argv[1], sys.argv[2].encode() * ({MEGABYTES} * 1_000_000))
+"""
+
+
+def start_python(code: str, *arguments: str, under: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    command = [*under, sys.executable, "-c", textwrap.dedent(code), *arguments]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+
+def partials(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if ".partial-" in path.name]
+
+
+def kill_half_way(target: Path, letter: str) -> bool:
+    """Start a writer and kill it when part of its file is on disk; whether that came in time."""
+    before = set(partials(target.parent))
+    with start_python(WRITER, str(target), letter) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "ready\n"
+        assert writer.stdin is not None
+        writer.stdin.write("\n")
+        writer.stdin.flush()
+        while writer.poll() is None:
+            if any(path not in before and path.stat().st_size for path in partials(target.parent)):
+                break
+        writer.send_signal(signal.SIGKILL)
+    return len(set(partials(target.parent)) - before) > 0
+
+
+def test_a_writer_killed_half_way_leaves_what_was_there(tmp_path: Path) -> None:
+    target = tmp_path / "phi.bin"
+    for _ in range(10):
+        storage.write_bytes(str(target), b"old")
+        if kill_half_way(target, "n"):
+            break
+    else:
+        pytest.fail("no writer could be killed half way")
+    assert target.read_bytes() == b"old"
+    assert storage.list_files(str(tmp_path)) == [str(target)]
+    storage.write_bytes(str(target), b"new")
+    assert target.read_bytes() == b"new"
+
+
+def test_a_reader_sees_one_whole_file_or_the_other(tmp_path: Path) -> None:
+    uri = str(tmp_path / "state.bin")
+    size = 4_000_000
+    storage.write_bytes(uri, b"a" * size)
+    writing = threading.Event()
+
+    def write() -> None:
+        for turn in range(30):
+            storage.write_bytes(uri, b"ab"[turn % 2 : turn % 2 + 1] * size)
+        writing.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    seen = set()
+    until = time.monotonic() + 60
+    while not writing.is_set() and time.monotonic() < until:
+        content = storage.read_bytes(uri)
+        assert len(content) == size
+        seen.add(content.count(b"a"))
+    writer.join()
+    assert seen <= {0, size}
+
+
+def in_small_filesystem(tmp_path: Path, options: str, code: str) -> subprocess.CompletedProcess:
+    """Run code while `tmp_path` is a filesystem of 64 kB that only this process sees."""
+    mount = f'mount -t tmpfs -o size=64k none {tmp_path} && {options} exec "$@"'
+    command = ["unshare", "-Urm", "sh", "-c", mount, "sh"]
+    try:
+        probe = subprocess.run([*command, "true"], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("no unshare on this machine")
+    if probe.returncode:
+        pytest.skip(f"no filesystem can be mounted here: {probe.stderr.strip()}")
+    program = [*command, sys.executable, "-c", textwrap.dedent(code), str(tmp_path)]
+    return subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_no_space_is_told_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    code = """
+        import os, sys
+        from diet_ray import storage
+        folder = sys.argv[1]
+        storage.write_bytes(f"{folder}/small", b"x" * 1000)
+        try:
+            storage.write_bytes(f"{folder}/small", b"y" * 1_000_000)
+        except storage.StorageError as error:
+            print(error)
+        print(os.listdir(folder), storage.read_bytes(f"{folder}/small") == b"x" * 1000)
+    """
+    done = in_small_filesystem(tmp_path, "", code)
+    told = f"{tmp_path}/small: no space left to write; free some or set another output"
+    assert done.stdout.splitlines() == [told, "['small'] True"], done.stderr
+
+
+def test_a_place_that_must_not_be_written_is_told(tmp_path: Path) -> None:
+    code = """
+        import sys
+        from diet_ray import storage
+        try:
+            storage.check_writable(sys.argv[1])
+        except storage.StorageError as error:
+            print(error)
+    """
+    done = in_small_filesystem(tmp_path, f"mount -o remount,ro {tmp_path} &&", code)
+    assert "not allowed to write; check its permissions or set output" in done.stdout, done.stderr
