@@ -349,8 +349,9 @@ class SearchConfig(Section):
 class ResourcesConfig(Section):
     scoring_actors: tuple[PositiveInt, PositiveInt] = (1, 2)
     """Fewest and most scoring actors; the pool scales between them."""
-    scoring_cpus: PositiveFloat = 0.5
-    """CPUs of one scoring actor; half, since scoring and meta-workers take turns on a core."""
+    scoring_cpus: PositiveFloat = 0.4
+    """CPUs of one scoring actor; under half, since scoring and meta-workers take turns on a core
+    and the memory's servers need a little."""
     scoring_gpus: Annotated[float, Field(ge=0)] = 0
     """GPUs of one scoring actor."""
     reference_workers: Annotated[int, Field(ge=0)] = 0
@@ -362,6 +363,7 @@ class ResourcesConfig(Section):
     meta_worker_gpus: Annotated[float, Field(ge=0)] = 0
     memory_servers: PositiveInt = 1
     """Parameter-server actors, each with a range of memory rows."""
+    memory_server_cpus: PositiveFloat = 0.1
     evaluation_tasks: PositiveInt = 2
     """Candidate trainings that run side by side."""
     cluster_limit: dict[str, float] = {}

@@ -49,13 +49,14 @@ def plain_errors() -> Iterator[None]:
 
 
 def run_job(job: Callable[[RunConfig], object], config: RunConfig) -> None:
-    """What every job does: log, connect, run; a user's error ends it with one clear message."""
+    """What every job does: log, connect, run; a user's error ends it with its message, status 2."""
     progress.start_logging()
     try:
         with connect(), plain_errors():
             job(config)
     except UserError as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def quiet_ray_data() -> None:
@@ -78,6 +79,7 @@ def check_resources(config: RunConfig) -> None:
     asked = config.resources
     together = {
         "CPU": asked.meta_workers * asked.meta_worker_cpus
+        + asked.memory_servers * asked.memory_server_cpus
         + asked.scoring_actors[0] * asked.scoring_cpus,
         "GPU": asked.meta_workers * asked.meta_worker_gpus
         + asked.scoring_actors[0] * asked.scoring_gpus,
@@ -90,6 +92,6 @@ def check_resources(config: RunConfig) -> None:
         if count > limit:
             raise ConfigError(
                 f"resources: the run needs {count:g} {resource} at once (meta_workers, "
-                f"scoring_actors, reference_workers), the cluster can give {limit:g}; ask for "
-                "less, or set resources.cluster_limit if the cluster can grow"
+                f"memory_servers, scoring_actors, reference_workers), the cluster can give "
+                f"{limit:g}; ask for less, or set resources.cluster_limit if the cluster can grow"
             )

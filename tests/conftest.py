@@ -69,3 +69,13 @@ def s3_folder(s3_endpoint: str, request: pytest.FixtureRequest) -> str:
         pass
     name = re.sub(r"\W+", "-", request.node.name).strip("-")
     return f"s3://diet-ray-tests/{name}"
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """One Ray for all tests that need one."""
+    import ray  # noqa: PLC0415 - most test files do without it
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import ray
 
 from diet_ray import progress, storage
@@ -15,10 +16,12 @@ from diet_ray.distill.worker import RoundTask
 from diet_ray.distill.workers import MetaWorkers
 from diet_ray.logs.blocks import Blocks
 from diet_ray.memory import artifact
-from diet_ray.memory.coordinator import MemoryCoordinator, is_server_lost, start_state
+from diet_ray.memory.coordinator import MemoryCoordinator, ServerLostError, start_state
 from diet_ray.memory.rows import SyntheticRows
 from diet_ray.memory.server import durable_steps
 from diet_ray.memory.update import schedule
+
+LOSSES_WITHOUT_PROGRESS = 50
 
 
 def distill_stage(
@@ -34,13 +37,12 @@ def distill_stage(
     memory = MemoryCoordinator(
         folder=stage.work("memory"),
         rows=len(start),
-        servers=config.resources.memory_servers,
+        resources=config.resources,
         unit=stage.reference.table.standard_deviation(),
         name=f"memory-server-{number}",
     )
     try:
-        _optimise(stage, memory)
-        embeddings, labels = memory.pull_all()
+        embeddings, labels = _optimise(stage, memory)
     finally:
         memory.close()
     rows = replace(start, embeddings=embeddings, labels=labels)
@@ -50,10 +52,16 @@ def distill_stage(
 
 
 def _initialise(stage: Stage, previous: SyntheticRows | None) -> SyntheticRows:
-    """The stage's rows before its first outer step; they are the memory's durable step 0."""
+    """The stage's rows before its first outer step; they are the memory's durable step 0.
+
+    Found where an interrupted run of the same configuration and reference left them.
+    """
     start_uri, folder = stage.work("start"), stage.work("memory")
     if artifact.published(start_uri) and durable_steps(folder):
-        return artifact.read(start_uri)
+        found = artifact.describe(start_uri)
+        if found == stage.describe(found.rows):
+            return artifact.read(start_uri)
+    storage.remove(stage.work())
     new, kept = memory_sizes(stage.config, stage.blocks)[stage.number - 1]
     with progress.phase(f"Stage {stage.number}: {new:,} new rows, {kept:,} kept"):
         boundary = boundary_rows(stage, new)
@@ -65,22 +73,30 @@ def _initialise(stage: Stage, previous: SyntheticRows | None) -> SyntheticRows:
     return rows
 
 
-def _optimise(stage: Stage, memory: MemoryCoordinator) -> None:
-    """Algorithm 2: rounds of addressing and outer steps, from wherever the memory stands."""
+def _optimise(stage: Stage, memory: MemoryCoordinator) -> tuple[np.ndarray, np.ndarray]:
+    """Algorithm 2: rounds of addressing and outer steps, from wherever the memory stands.
+
+    Returns the learned embeddings and labels.
+    """
     distill = stage.config.distill
     total = distill.rounds * distill.outer_steps
     with progress.phase(f"Stage {stage.number}: meta-gradients", total, "outer steps") as phase:
         phase.skip(memory.step)
-        while memory.step < total:
+        losses, durable = 0, memory.step
+        while True:
             try:
-                round_number = memory.step // distill.outer_steps
-                _round(stage, memory, round_number, address(stage, memory, round_number), phase)
-            except Exception as error:
-                if not is_server_lost(error):
-                    raise
+                while memory.step < total:
+                    number = memory.step // distill.outer_steps
+                    _round(stage, memory, number, address(stage, memory, number), phase)
+                return memory.pull_all()
+            except ServerLostError:
                 reached = memory.step
                 memory.rollback()
                 phase.skip(memory.step - reached)
+                losses = losses + 1 if memory.step == durable else 1
+                durable = memory.step
+                if losses == LOSSES_WITHOUT_PROGRESS:
+                    raise
                 progress.logger.info(
                     "Stage %d: a memory server was lost; going on from step %d",
                     stage.number,

@@ -1,9 +1,14 @@
 """The distilled set on disk, readable by any Parquet reader.
 
-Layout: ``distilled/stage=<t>/rows-00000.parquet``.. and then ``manifest.json``, which makes the
+Layout: ``distilled/stage=<t>/rows-00000.parquet``.. and then ``_manifest.json``, which makes the
 stage visible. Columns: ``embedding`` (Arrow fixed-shape tensor F x d), ``label`` (fixed-shape
-tensor K, logits), ``stage``, ``source_row``, ``weight``. The manifest states shapes, the
-reference that the rows belong to, the configuration and versions, and a checksum per file.
+tensor K, logits), ``source_stage`` and ``source_row`` (the stage that added the row, and the real
+row it started from), ``weight``. The manifest states shapes, the reference that the rows belong
+to, the configuration and versions, and a checksum per file.
+
+Two names are chosen for foreign readers: the underscore hides the manifest from those that open
+the whole folder, and no column is called like the folder's key ``stage``, which some of them put
+in a column's place.
 """
 
 from __future__ import annotations
@@ -26,6 +31,7 @@ from diet_ray.version import __version__
 
 FORMAT = 1
 ROWS_PER_FILE = 65_536
+_MANIFEST = "_manifest.json"
 _LIBRARIES = ("torch", "ray", "pyarrow", "numpy")
 
 
@@ -48,11 +54,13 @@ class Description:
 
 def published(uri: str) -> bool:
     """Whether the stage in this folder is whole."""
-    return storage.exists(storage.join(uri, "manifest.json"))
+    return storage.exists(storage.join(uri, _MANIFEST))
 
 
 def publish(uri: str, rows: SyntheticRows, description: Description) -> None:
-    """Write a stage: data first, manifest last."""
+    """Write a stage: data first, manifest last; what an earlier attempt left there is removed."""
+    storage.remove(storage.join(uri, _MANIFEST))
+    storage.remove(uri)
     files = {}
     for number, start in enumerate(range(0, len(rows), ROWS_PER_FILE)):
         name = f"rows-{number:05d}.parquet"
@@ -71,7 +79,7 @@ def publish(uri: str, rows: SyntheticRows, description: Description) -> None:
         "versions": {"diet_ray": __version__, **{name: version(name) for name in _LIBRARIES}},
         "sha256": files,
     }
-    storage.write_json(storage.join(uri, "manifest.json"), manifest)
+    storage.write_json(storage.join(uri, _MANIFEST), manifest)
 
 
 def _schema(rows: SyntheticRows) -> tuple[list[str], list[pa.DataType]]:
@@ -84,7 +92,7 @@ def _table(rows: SyntheticRows) -> pa.Table:
         {
             "embedding": pa.FixedShapeTensorArray.from_numpy_ndarray(rows.embeddings),
             "label": pa.FixedShapeTensorArray.from_numpy_ndarray(rows.labels),
-            "stage": rows.stages,
+            "source_stage": rows.stages,
             "source_row": rows.source_rows,
             "weight": rows.weights,
         }
@@ -100,7 +108,7 @@ def describe(uri: str) -> Description:
 
 
 def _manifest(uri: str) -> dict[str, Any]:
-    path = storage.join(uri, "manifest.json")
+    path = storage.join(uri, _MANIFEST)
     try:
         manifest = storage.read_json(path)
     except FileNotFoundError:
@@ -124,11 +132,14 @@ def read(uri: str) -> SyntheticRows:
     parts = []
     for name, checksum in sorted(checksums(uri).items()):
         path = storage.join(uri, name)
-        content = storage.read_bytes(path)
-        if hashlib.sha256(content).hexdigest() != checksum:
+        try:
+            found = hashlib.sha256(storage.read_bytes(path)).hexdigest()
+        except FileNotFoundError:
+            found = "missing"
+        if found != checksum:
             raise ArtifactError(
-                f"{path}: its content is not what manifest.json says; remove the stage's folder "
-                "and distil it again"
+                f"{path}: its content is not what {_MANIFEST} says (SHA-256 {found}); remove the "
+                "stage's folder and distil it again"
             )
         with storage.open_parquet(path) as file:
             table = file.read()
@@ -136,7 +147,7 @@ def read(uri: str) -> SyntheticRows:
             SyntheticRows(
                 embeddings=table["embedding"].combine_chunks().to_numpy_ndarray(),
                 labels=table["label"].combine_chunks().to_numpy_ndarray(),
-                stages=table["stage"].to_numpy(),
+                stages=table["source_stage"].to_numpy(),
                 source_rows=table["source_row"].to_numpy(),
                 weights=table["weight"].to_numpy(),
             )

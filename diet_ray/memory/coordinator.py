@@ -11,14 +11,15 @@ import itertools
 import math
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import ObjectLostError, RayActorError
 
 from diet_ray import storage
-from diet_ray.config import OuterConfig
+from diet_ray.config import OuterConfig, ResourcesConfig
 from diet_ray.memory.rows import SyntheticRows
 from diet_ray.memory.server import (
     MemoryServer,
@@ -32,18 +33,28 @@ from diet_ray.memory.update import Clipping, Learned, RowGradients
 RESTART_PATIENCE_SECONDS = 120.0
 
 
-def is_server_lost(error: BaseException) -> bool:
-    """Whether a call failed since a server died or was restarted, directly or inside a worker."""
-    if isinstance(error, StaleServerError):
-        return True
-    if isinstance(error, RayTaskError):
-        return isinstance(error.cause, RayActorError | StaleServerError)
-    return isinstance(error, RayActorError)
+class ServerLostError(RuntimeError):
+    """A server died, is starting again, or is back at an earlier step; roll back and repeat.
+
+    An error of its own, since in a meta-worker Ray's errors about a lost server look like those
+    that the driver gets about a lost meta-worker.
+    """
+
+
+def _ask(calls: list[ray.ObjectRef]) -> list[Any]:
+    """The servers' answers. Raises ServerLostError."""
+    try:
+        return ray.get(calls)
+    except (RayActorError, ObjectLostError, StaleServerError) as error:
+        raise ServerLostError(str(error)) from None
 
 
 @dataclass(frozen=True)
 class MemoryClient:
-    """Handles of the servers and the rows that each holds; travels to workers by pickling."""
+    """Handles of the servers and the rows that each holds; travels to workers by pickling.
+
+    Every call raises ServerLostError if a server cannot answer for the step that it names.
+    """
 
     servers: tuple[ActorHandle, ...]
     bounds: tuple[int, ...]  # server i holds rows bounds[i]..bounds[i + 1]
@@ -53,14 +64,12 @@ class MemoryClient:
 
     def pull(self, step: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Embeddings (m, F, d) and labels (m, K) of rows (m,), ascending."""
-        parts = ray.get(
-            [server.pull.remote(step, rows[part]) for server, part in self._split(rows)]
-        )
+        parts = _ask([server.pull.remote(step, rows[part]) for server, part in self._split(rows)])
         return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))  # type: ignore[return-value]
 
     def push(self, step: int, shard: int, gradients: RowGradients) -> None:
         """One logical shard's gradients, each row to the server that holds it."""
-        ray.get(
+        _ask(
             [
                 server.push.remote(
                     step,
@@ -81,22 +90,26 @@ class MemoryClient:
 
 
 class MemoryCoordinator:
-    """The driver's side of one stage's memory.
+    """The driver's side of one stage's memory; its calls raise ServerLostError.
 
     folder: where the stage's durable steps lie; :func:`start_state` has put step 0 there.
     unit: the reference table's standard deviation, in which steps on embeddings are stated.
     """
 
-    def __init__(self, folder: str, rows: int, servers: int, unit: float, name: str) -> None:
+    def __init__(
+        self, folder: str, rows: int, resources: ResourcesConfig, unit: float, name: str
+    ) -> None:
         self._folder, self._unit = folder, unit
         self.step, self._clipping = 0, Clipping()
+        servers = min(resources.memory_servers, rows)
+        servers = min(servers, rows)
         bounds = [round(rows * i / servers) for i in range(servers + 1)]
         actor = ray.remote(MemoryServer)
         self.client = MemoryClient(
             tuple(
-                actor.options(name=f"{name}-{i}", num_cpus=0, max_restarts=-1).remote(
-                    folder, low, high
-                )
+                actor.options(
+                    name=f"{name}-{i}", num_cpus=resources.memory_server_cpus, max_restarts=-1
+                ).remote(folder, low, high)
                 for i, (low, high) in enumerate(itertools.pairwise(bounds))
             ),
             tuple(bounds),
@@ -113,14 +126,14 @@ class MemoryCoordinator:
         factor: the schedule's, of both step sizes. The norm is summed over rows in their order,
         wherever they are held.
         """
-        parts = ray.get(
+        parts = _ask(
             [s.squared_norms.remote(self.step, shards, self._unit) for s in self.client.servers]
         )
         norm = math.sqrt(float(np.concatenate(parts).sum()))
         scale, clipping = self._clipping.step(norm, outer)
         embedding_step = outer.embedding_step * self._unit * factor
         label_step = outer.label_step * factor
-        ray.get(
+        _ask(
             [
                 s.commit.remote(self.step, scale, embedding_step, label_step)
                 for s in self.client.servers
@@ -130,8 +143,11 @@ class MemoryCoordinator:
         return norm
 
     def make_durable(self) -> None:
-        """Save the current step; the one before the last is removed."""
-        files = ray.get([s.save.remote(self.step) for s in self.client.servers])
+        """Save the current step; of the earlier ones the last is kept.
+
+        A server that starts again meanwhile may have found that one to be the last.
+        """
+        files = _ask([s.save.remote(self.step) for s in self.client.servers])
         _write_manifest(self._folder, self.step, files, self._clipping)
         for step in durable_steps(self._folder)[:-2]:
             storage.remove(step_uri(self._folder, step))
@@ -142,9 +158,9 @@ class MemoryCoordinator:
         step = durable_steps(self._folder)[-1]
         while True:
             try:
-                ray.get([s.restore.remote(step) for s in self.client.servers])
+                _ask([s.restore.remote(step) for s in self.client.servers])
                 break
-            except RayActorError:
+            except ServerLostError:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.2)

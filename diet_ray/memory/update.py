@@ -40,15 +40,15 @@ class Learned:
         gradients = gradients.astype(np.float32)
         self.steps[rows] += 1
         shape = (len(rows),) + (1,) * (self.values.ndim - 1)
-        count = self.steps[rows].reshape(shape).astype(np.float32)
+        count = self.steps[rows].reshape(shape)
+        correction_1, correction_2 = (
+            (1 - beta**count).astype(np.float32) for beta in (BETA_1, BETA_2)
+        )
         first = BETA_1 * self.first_moment[rows] + (1 - BETA_1) * gradients
         second = BETA_2 * self.second_moment[rows] + (1 - BETA_2) * gradients**2
         self.first_moment[rows], self.second_moment[rows] = first, second
-        corrected_first = first / (1 - np.float32(BETA_1) ** count)
-        corrected_second = second / (1 - np.float32(BETA_2) ** count)
-        self.values[rows] -= np.float32(step_size) * (
-            corrected_first / (np.sqrt(corrected_second) + np.float32(EPSILON))
-        )
+        root = np.sqrt(second / correction_2) + np.float32(EPSILON)
+        self.values[rows] -= np.float32(step_size) * (first / correction_1 / root)
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ def squared_norms(gradients: RowGradients, unit: float) -> np.ndarray:
     is too: d loss / d (e / unit) = unit * d loss / d e. Without that, the embeddings' part would
     swamp the labels' part of the norm.
     """
-    flat = gradients.embeddings.reshape(len(gradients.rows), -1) * unit
-    return (flat**2).sum(axis=1) + (gradients.labels**2).sum(axis=1)
+    scaled = gradients.embeddings * unit
+    return (scaled**2).sum(axis=(1, 2)) + (gradients.labels**2).sum(axis=1)
 
 
 @dataclass(frozen=True)

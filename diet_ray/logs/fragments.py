@@ -1,0 +1,137 @@
+"""Second pass: one fragment of a block, encoded and in time order.
+
+Protocol: a fragment is planned before it is written: neighbouring time bins of its block with at
+most `fragment_rows` rows together, or a single bin. Its rows are all staged rows in that time
+range, ordered by time, part and row; so a fragment is a function of the log and the plan, and one
+that exists need not be written again.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from diet_ray import storage
+from diet_ray.logs.blocks import ROW_ID, TIME_MS, Fragment
+from diet_ray.logs.sources.source import PART, ROW, LogsError
+from diet_ray.logs.staging import BINS, StagedFile, Window
+from diet_ray.logs.vocabulary import Encoder
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A fragment to be written: the rows of `block` from `start` (ms) until before `end`."""
+
+    block: str
+    path: str
+    rows: int
+    first_row_id: int
+    start: int
+    end: int
+
+
+def plan_block(
+    window: Window, histogram: np.ndarray, fragment_rows: int, first_row_id: int
+) -> list[Plan]:
+    """Fragments of a block. histogram: (BINS,) rows per bin, not all zero."""
+    counts = histogram.tolist()
+    starts, rows = [0], 0  # bins at which a fragment starts
+    for number, count in enumerate(counts):
+        if rows and count and rows + count > fragment_rows:
+            starts.append(number)
+            rows = 0
+        rows += count
+    plans = []
+    for number, (low, high) in enumerate(itertools.pairwise([*starts, BINS])):
+        path = f"{window.block}/fragment-{number:05d}.parquet"
+        rows, start, end = sum(counts[low:high]), window.bin_start(low), window.bin_start(high)
+        plans.append(Plan(window.block, path, rows, first_row_id, start, end))
+        first_row_id += rows
+    return plans
+
+
+def finished(plan: Plan, uri: str, row_group_rows: int) -> Fragment:
+    """The manifest's entry for a written fragment."""
+    return Fragment(
+        path=plan.path,
+        rows=plan.rows,
+        first_row_id=plan.first_row_id,
+        row_groups=math.ceil(plan.rows / row_group_rows),
+        bytes=storage.size(storage.join(uri, plan.path)),
+    )
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How the rows of all fragments are written. `fingerprint` is that of the blocks."""
+
+    uri: str
+    fingerprint: str
+    fields: tuple[str, ...]
+    tasks: tuple[str, ...]
+    hash_buckets: tuple[tuple[str, int], ...]
+    row_group_rows: int
+
+
+@lru_cache(maxsize=1)
+def _encoder(encoding: Encoding) -> Encoder:
+    """A process loads the vocabularies once, however many fragments it writes."""
+    return Encoder(encoding.uri, encoding.fields, dict(encoding.hash_buckets))
+
+
+class FragmentWriter:
+    """Writes planned fragments."""
+
+    def __init__(self, encoding: Encoding, files: Sequence[StagedFile]) -> None:
+        self.uri, self.files = encoding.uri, files
+        self.fields, self.tasks = encoding.fields, encoding.tasks
+        self.row_group_rows = encoding.row_group_rows
+        self.encoder = _encoder(encoding)
+
+    def write(self, plan: Plan) -> Fragment:
+        """Write one planned fragment. Raises LogsError if the staged rows are not the planned."""
+        rows = pa.concat_tables(list(self._staged(plan)))
+        if rows.num_rows != plan.rows:
+            raise LogsError(
+                f"{storage.join(self.uri, plan.path)}: {rows.num_rows} staged rows, {plan.rows} "
+                f"planned; remove {self.uri} and prepare again"
+            )
+        times = rows[TIME_MS].to_numpy()
+        order = np.lexsort((rows[ROW].to_numpy(), rows[PART].to_numpy(), times))
+        ids = np.arange(plan.first_row_id, plan.first_row_id + plan.rows)
+        columns = {ROW_ID: pa.array(ids), TIME_MS: pa.array(times[order])}
+        for field in self.fields:
+            columns[field] = pa.array(self.encoder.encode(field, rows[field])[order])
+        for task in self.tasks:
+            columns[task] = pa.array(rows[task].to_numpy()[order])
+        place = storage.join(self.uri, plan.path)
+        storage.write_parquet(place, pa.table(columns), self.row_group_rows)
+        return finished(plan, self.uri, self.row_group_rows)
+
+    def _staged(self, plan: Plan) -> Iterator[pa.Table]:
+        for file in self.files:
+            within = file.first_ms < plan.end and file.last_ms >= plan.start
+            if within and file.block == plan.block:
+                rows = self._read(file, plan)
+                part = pa.array(np.full(rows.num_rows, file.part, np.int64))
+                yield rows.append_column(PART, part)
+
+    def _read(self, staged: StagedFile, plan: Plan) -> pa.Table:
+        columns = [ROW, TIME_MS, *self.fields, *self.tasks]
+        with storage.open_parquet(storage.join(self.uri, staged.path)) as file:
+            place = file.schema_arrow.get_field_index(TIME_MS)
+            groups = []
+            for group in range(file.num_row_groups):
+                bounds = file.metadata.row_group(group).column(place).statistics
+                if bounds.min < plan.end and bounds.max >= plan.start:
+                    groups.append(group)
+            rows = file.read_row_groups(groups, columns, use_threads=False)
+        times = rows[TIME_MS]
+        return rows.filter(pc.and_(pc.greater_equal(times, plan.start), pc.less(times, plan.end)))

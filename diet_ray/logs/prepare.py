@@ -1,0 +1,350 @@
+"""Preparing a log: two passes with Ray Data, then the manifest.
+
+Protocol: see the room's docstring. Whatever is published below the blocks folder is whole, and a
+function of the log and the configuration alone. So a killed preparation continues where it was,
+and its result is byte-identical whatever the number of processes. `staging/run.json` says for
+which log and configuration the unfinished work is; work for another one is begun anew. Published
+blocks are never overwritten.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import ray
+from ray.data import DataContext, Dataset
+from ray.exceptions import RayError
+
+from diet_ray import storage
+from diet_ray.config import LogsConfig, RunConfig
+from diet_ray.errors import UserError
+from diet_ray.logs.blocks import FORMAT, Block, Blocks, Role, open_blocks, published
+from diet_ray.logs.fragments import Encoding, FragmentWriter, Plan, finished, plan_block
+from diet_ray.logs.sources import LogsError, Part, Source, open_source
+from diet_ray.logs.staging import (
+    QUARANTINE,
+    STAGING,
+    Ledger,
+    StagedFile,
+    Stager,
+    Window,
+    is_staged,
+    read_ledger,
+    read_values,
+)
+from diet_ray.logs.vocabulary import grow, sizes, vocabulary_uri
+from diet_ray.progress import byte_size, phase
+from diet_ray.runtime import quiet_ray_data
+
+logger = logging.getLogger("diet_ray")
+
+LAST_ROLES: dict[str, Role] = {
+    "subsequent": "subsequent",
+    "validation": "validation",
+    "test": "test",
+}
+# What may change without changing a block.
+NOT_DETERMINING = ("path", "bad_rows_limit")
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What the steps of one preparation share."""
+
+    source: Source
+    logs: LogsConfig
+    uri: str
+    windows: tuple[Window, ...]
+
+
+def prepare(config: RunConfig) -> Blocks:
+    """The encoded blocks of the configured log; made now unless they are published already.
+
+    Needs a connected Ray. Raises LogsError, StorageError before long work where that is possible.
+    """
+    work = _open(config)
+    fingerprint = _fingerprint(config, work.source)
+    if published(work.uri):
+        return _open_published(work.uri, fingerprint)
+    _begin(work, fingerprint)
+    ledgers = _stage(work)
+    _check_quality(work, ledgers)
+    _check_no_block_is_empty(work, ledgers)
+    vocabulary_sizes = _save_vocabularies(work, ledgers)
+    plans = _plan(work, ledgers)
+    _write(work, fingerprint, plans, ledgers)
+    blocks = Blocks(
+        uri=work.uri,
+        fields=work.source.fields,
+        tasks=work.source.tasks,
+        blocks=_describe(work, plans, ledgers, vocabulary_sizes),
+        row_group_rows=work.logs.row_group_rows,
+        fingerprint=fingerprint,
+        source_bytes=work.source.source_bytes(),
+        quarantined=_total([ledger.quarantined for ledger in ledgers]),
+        outside_intervals=sum(ledger.outside for ledger in ledgers),
+    )
+    blocks.save()
+    storage.remove(storage.join(work.uri, STAGING))
+    return blocks
+
+
+def _open(config: RunConfig) -> _Work:
+    """Checked, and with places that do not depend on a worker's working folder."""
+    logs = config.logs
+    if logs.path:
+        logs = logs.model_copy(update={"path": storage.absolute(logs.path)})
+    windows = (Window(n, *i.bounds_ms(logs.timezone)) for n, i in logs.intervals.named())
+    source = open_source(logs, config.seed)
+    return _Work(source, logs, storage.absolute(config.place("blocks")), tuple(windows))
+
+
+def _fingerprint(config: RunConfig, source: Source) -> str:
+    """Of everything that determines the blocks' bytes."""
+    logs = config.determining("logs")["logs"]
+    told = {key: value for key, value in logs.items() if key not in NOT_DETERMINING}
+    text = json.dumps([FORMAT, told, source.fingerprint()], sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _open_published(uri: str, fingerprint: str) -> Blocks:
+    blocks = open_blocks(uri)
+    if blocks.fingerprint != fingerprint:
+        raise LogsError(
+            f"{uri}: holds the blocks of another log or configuration (fingerprint "
+            f"{blocks.fingerprint}, this run's is {fingerprint}); set another output, or remove "
+            "the folder to prepare anew"
+        )
+    storage.remove(storage.join(uri, STAGING))
+    logger.info("blocks are published already: %s", uri)
+    return blocks
+
+
+def _begin(work: _Work, fingerprint: str) -> None:
+    """Keep unfinished work for the same log and configuration, clear away any other."""
+    uri = work.uri
+    storage.check_writable(uri)
+    place = storage.join(uri, STAGING, "run.json")
+    if storage.exists(place) and storage.read_json(place)["fingerprint"] == fingerprint:
+        logger.info("continuing an interrupted preparation: %s", uri)
+        return
+    names = [window.block for window in work.windows]
+    stale = [name for name in storage.list_folders(uri) if name.startswith("historical-")]
+    for name in {*names, *stale, STAGING, QUARANTINE, "vocabulary"}:
+        storage.remove(storage.join(uri, name))
+    storage.write_json(place, {"fingerprint": fingerprint})
+
+
+def _stage(work: _Work) -> list[Ledger]:
+    numbers = range(len(work.source.parts()))
+    waiting = [number for number in numbers if not is_staged(work.uri, number)]
+    with phase("checking and staging the log", len(numbers), "parts") as progress:
+        progress.skip(len(numbers) - len(waiting))
+        if waiting:
+            shared = _Shared(ray.remote(_load_shared).remote(work.source))
+            dataset = _one_task_each([{"part": number} for number in waiting])
+            for _ in _results(dataset.map(_stage_one, fn_args=(work, work.source.parts(), shared))):
+                progress.advance()
+        return [read_ledger(work.uri, number) for number in numbers]
+
+
+class _Shared:
+    """Carries an object reference to tasks unresolved, so that each maps the one copy."""
+
+    def __init__(self, reference: ray.ObjectRef) -> None:
+        self.reference = reference
+
+
+def _load_shared(source: Source) -> Any:
+    return source.load_shared()
+
+
+def _stage_one(
+    row: dict[str, Any], work: _Work, parts: list[Part], shared: _Shared
+) -> dict[str, Any]:
+    number = int(row["part"])
+    stager = Stager(work.source, number, work.uri, work.windows)
+    return {"rows": stager.stage(parts[number], ray.get(shared.reference)).rows}
+
+
+def _one_task_each(rows: list[dict[str, Any]]) -> Dataset:
+    quiet_ray_data()
+    DataContext.get_current().raise_original_map_exception = True
+    return ray.data.from_items(rows, override_num_blocks=len(rows))
+
+
+def _results(dataset: Dataset) -> Iterator[dict[str, Any]]:
+    """A pipeline's rows; an error of ours within a task comes out as it was raised."""
+    try:
+        yield from dataset.iter_rows()
+    except Exception as error:
+        ours = _own_error(error)
+        if ours is None:
+            raise
+        raise ours from None
+
+
+def _own_error(error: BaseException | None) -> Exception | None:
+    """The clear message at the bottom of what Ray wrapped around it."""
+    while error is not None:
+        if isinstance(error, UserError) and not isinstance(error, RayError):
+            return error
+        error = getattr(error, "cause", None) or error.__cause__
+    return None
+
+
+def _total(counts: Sequence[dict[str, int]]) -> dict[str, int]:
+    summed: Counter[str] = Counter()
+    for count in counts:
+        summed.update(count)
+    return dict(sorted(summed.items()))
+
+
+def _check_quality(work: _Work, ledgers: list[Ledger]) -> None:
+    reasons = _total([ledger.quarantined for ledger in ledgers])
+    bad, rows = sum(reasons.values()), sum(ledger.rows for ledger in ledgers)
+    if not bad:
+        return
+    told = ", ".join(f"{count:,} with {reason!r}" for reason, count in reasons.items())
+    place = storage.join(work.uri, QUARANTINE)
+    logger.info("quarantined %s of %s rows in %s: %s", f"{bad:,}", f"{rows:,}", place, told)
+    limit = work.logs.bad_rows_limit
+    if bad > limit * rows:
+        first = next(ledger.first_bad for ledger in ledgers if ledger.first_bad)
+        raise LogsError(
+            f"{bad:,} of {rows:,} rows cannot be used, more than logs.bad_rows_limit={limit:g} "
+            f"allows: {told}. The first is row {first['row']} of "
+            f"{first['file']}: {first['reason']}: {first['raw']}. All are in {place}; repair the "
+            f"log, or go on without them by --set logs.bad_rows_limit={_ceiling(bad / rows):g}"
+        )
+
+
+def _ceiling(share: float) -> float:
+    return min(1.0, float(np.ceil(share * 1000)) / 1000)
+
+
+def _check_no_block_is_empty(work: _Work, ledgers: list[Ledger]) -> None:
+    logs = work.logs
+    rows = _total([ledger.block_rows for ledger in ledgers])
+    empty = [f"{name} ({i})" for name, i in logs.intervals.named() if not rows.get(name)]
+    if not empty:
+        return
+    firsts = [ledger.first_ms for ledger in ledgers if ledger.first_ms is not None]
+    lasts = [ledger.last_ms for ledger in ledgers if ledger.last_ms is not None]
+    if not firsts:
+        raise LogsError(f"{logs.path}: the log has no usable row")
+    zone = ZoneInfo(logs.timezone)
+    first, last = (
+        datetime.fromtimestamp(ms / 1000, zone).isoformat(timespec="seconds")
+        for ms in (min(firsts), max(lasts))
+    )
+    raise LogsError(
+        f"logs.intervals: no row in {', '.join(empty)}; the log goes from {first} to {last} "
+        f"({logs.timezone}): move the interval, or check the time column's unit and logs.timezone"
+    )
+
+
+def _save_vocabularies(work: _Work, ledgers: list[Ledger]) -> dict[str, dict[str, int]]:
+    """Publish every field's vocabulary; returns block -> field -> number of ids."""
+    fields, buckets = work.source.fields, work.logs.hash_buckets
+    names = [window.block for window in work.windows]
+    growing = [name for name in names if name not in ("validation", "test")]
+    vocabulary_sizes: dict[str, dict[str, int]] = {name: {} for name in names}
+    with phase("extending vocabularies", len(fields), "fields") as progress:
+        for field in fields:
+            if field in buckets:
+                after = dict.fromkeys(names, buckets[field] + 1)
+            else:
+                found = [read_values(work.uri, ledger.part, field) for ledger in ledgers]
+                vocabulary = grow((b, [v[b] for v in found if b in v]) for b in growing)
+                storage.write_parquet(vocabulary_uri(work.uri, field), vocabulary)
+                after = sizes(vocabulary, names)
+            for name in names:
+                vocabulary_sizes[name][field] = after[name]
+            progress.advance()
+    return vocabulary_sizes
+
+
+def _plan(work: _Work, ledgers: list[Ledger]) -> list[Plan]:
+    plans: list[Plan] = []
+    for window in work.windows:
+        found = [ledger.histograms.get(window.block) for ledger in ledgers]
+        histogram = np.sum([bins for bins in found if bins is not None], axis=0)
+        first = plans[-1].first_row_id + plans[-1].rows if plans else 0
+        plans += plan_block(window, histogram, work.logs.fragment_rows, first)
+    return plans
+
+
+def _write(work: _Work, fingerprint: str, plans: list[Plan], ledgers: list[Ledger]) -> None:
+    waiting = [plan for plan in plans if not storage.exists(storage.join(work.uri, plan.path))]
+    encoding = Encoding(
+        uri=work.uri,
+        fingerprint=fingerprint,
+        fields=work.source.fields,
+        tasks=work.source.tasks,
+        hash_buckets=tuple(work.logs.hash_buckets.items()),
+        row_group_rows=work.logs.row_group_rows,
+    )
+    files = [file for ledger in ledgers for file in ledger.files]
+    with phase("writing encoded blocks", sum(plan.rows for plan in plans)) as progress:
+        progress.skip(sum(plan.rows for plan in set(plans) - set(waiting)))
+        if waiting:
+            dataset = _one_task_each([asdict(plan) for plan in waiting])
+            for written in _results(dataset.map(_write_one, fn_args=(encoding, files))):
+                progress.advance(int(written["rows"]))
+
+
+def _write_one(row: dict[str, Any], encoding: Encoding, files: list[StagedFile]) -> dict[str, Any]:
+    return {"rows": FragmentWriter(encoding, files).write(Plan(**row)).rows}
+
+
+def _describe(
+    work: _Work,
+    plans: list[Plan],
+    ledgers: list[Ledger],
+    vocabulary_sizes: dict[str, dict[str, int]],
+) -> tuple[Block, ...]:
+    blocks = []
+    for name, interval in work.logs.intervals.named():
+        own = [plan for plan in plans if plan.block == name]
+        rows = sum(plan.rows for plan in own)
+        ones = _total([ledger.label_sums.get(name, {}) for ledger in ledgers])
+        blocks.append(
+            Block(
+                name=name,
+                role=LAST_ROLES.get(name, "historical"),
+                interval=str(interval),
+                rows=rows,
+                vocabulary_sizes=vocabulary_sizes[name],
+                label_rates={task: ones[task] / rows for task in work.source.tasks},
+                fragments=tuple(finished(p, work.uri, work.logs.row_group_rows) for p in own),
+            )
+        )
+    return tuple(blocks)
+
+
+def summarise(blocks: Blocks) -> list[str]:
+    """A short table of what was prepared, for people."""
+    lines = [f"{'block':<14} {'rows':>12} {'ids':>10}  " + "  ".join(blocks.tasks)]
+    for block in blocks.blocks:
+        rates = "  ".join(f"{block.label_rates[t]:>{max(len(t), 6)}.4f}" for t in blocks.tasks)
+        ids = sum(block.vocabulary_sizes.values())
+        lines.append(f"{block.name:<14} {block.rows:>12,} {ids:>10,}  {rates}")
+    last = blocks.blocks[-1].vocabulary_sizes
+    lines.append("ids per field: " + ", ".join(f"{f} {n:,}" for f, n in last.items()))
+    for reason, count in blocks.quarantined.items():
+        lines.append(f"quarantined: {count:,} rows, {reason}")
+    lines.append(f"outside all intervals: {blocks.outside_intervals:,} rows")
+    size = sum(f.bytes for b in blocks.blocks for f in b.fragments)
+    raw = f", raw log {byte_size(blocks.source_bytes)}" if blocks.source_bytes else ""
+    lines.append(f"{blocks.uri}: {byte_size(size)} encoded{raw}")
+    return lines

@@ -1,0 +1,111 @@
+"""What a source of raw logs is.
+
+Protocol: a source is opened once, in the driver, where it checks its files and columns and raises
+:class:`LogsError` for anything that cannot work. It is then pickled into tasks. There
+:meth:`Source.read` streams one part as :class:`RawBatch` es, never holding more than one of them.
+A source parses, it does not judge: what cannot be parsed is null, and `cleaning.py` decides.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from diet_ray.errors import UserError
+from diet_ray.logs.blocks import ROW_ID, TIME_MS
+
+ROW, PART = "_row", "_part"
+RESERVED = (ROW_ID, TIME_MS, ROW, PART)
+
+
+class LogsError(UserError, ValueError):
+    """Raw logs that cannot be used; the message names file, column, value and remedy."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of a log that one task reads: rows `first`.. of the file `name`."""
+
+    name: str
+    first: int = 0
+    rows: int | None = None  # None: to the end of the file
+    row_groups: tuple[int, ...] = ()  # of a Parquet file
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that cannot be used; `row` counts from 0 in its file (no header, no blank lines)."""
+
+    row: int
+    reason: str
+    raw: str  # the row as it stands in the source, as JSON
+
+
+@dataclass(frozen=True)
+class RawBatch:
+    """Some rows of a part, in their order.
+
+    rows: `_row` int64, `time_ms` int64, one string column per field, one float64 column per task;
+    null where the source has nothing that can be parsed. raw: the same rows as the source holds
+    them. malformed: rows between them that are not even a row of the table.
+    """
+
+    rows: pa.Table
+    raw: pa.Table
+    malformed: tuple[BadRow, ...] = ()
+
+
+class Source(Protocol):
+    """A raw log. `fields` and `tasks` are in the order in which blocks hold them."""
+
+    fields: tuple[str, ...]
+    tasks: tuple[str, ...]
+
+    def parts(self) -> list[Part]:
+        """The log in pieces, in a fixed order."""
+
+    def load_shared(self) -> Any:
+        """What every read needs and no part holds; loaded once, handed to all reads."""
+
+    def read(self, part: Part, shared: Any) -> Iterator[RawBatch]:
+        """Stream one part. Raises LogsError for a damaged file."""
+
+    def fingerprint(self) -> str:
+        """Changes when the log does."""
+
+    def source_bytes(self) -> int:
+        """Bytes of the raw log; 0 where rows are generated."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of an error message about an unknown name."""
+    names = list(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(names)}"
+
+
+def choose(key: str, wanted: list[str] | None, offered: Iterable[str]) -> tuple[str, ...]:
+    """The names under the configuration key `key`, each of them offered; by default all."""
+    names = list(offered)
+    for name in wanted or ():
+        if name not in names:
+            raise LogsError(f"{key}: no {name!r} in this source; {nearest(name, names)}")
+    return tuple(names if wanted is None else wanted)
+
+
+def check_names(fields: tuple[str, ...], tasks: tuple[str, ...]) -> None:
+    """Refuse names that cannot be columns of a block. Raises LogsError."""
+    if not fields or not tasks:
+        raise LogsError("logs.fields and logs.tasks: at least one field and one task are needed")
+    names = [*fields, *tasks]
+    for name in names:
+        if name in RESERVED:
+            raise LogsError(f"{name!r} cannot be a field or task: blocks use that name themselves")
+        if names.count(name) > 1:
+            raise LogsError(f"{name!r} is named twice among logs.fields and logs.tasks")
+        if "/" in name or "\\" in name:
+            raise LogsError(f"{name!r} cannot be a field or task: rename the column without slash")

@@ -1,0 +1,99 @@
+"""Raw columns of any type become text, numbers or times; what cannot be parsed becomes null."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as kinds
+
+LARGEST_TIME_MS = 10**15  # the year 33658; beyond it a number is no time stamp
+WHOLE_NUMBER = r"^[+-]?[0-9]{1,18}$|^[+-]?[1-8][0-9]{18}$"
+PER_MILLISECOND = {"us": 1_000, "ns": 1_000_000}
+
+
+def as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column as strings; NaN is null. Raises pa.ArrowInvalid for nested types."""
+    if kinds.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if kinds.is_floating(column.type):
+        column = _without_nan(column)
+    if kinds.is_nested(column.type):
+        raise pa.ArrowInvalid(f"type {column.type} is not one categorical value")
+    return column.cast(pa.string())
+
+
+def as_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column as float64, null where there is no finite number."""
+    if kinds.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if kinds.is_string(column.type) or kinds.is_large_string(column.type):
+        try:
+            column = column.cast(pa.float64())
+        except pa.ArrowInvalid:
+            loose = pd.to_numeric(column.to_pandas().astype(object), errors="coerce")
+            column = pa.chunked_array([pa.array(loose.to_numpy(np.float64), from_pandas=True)])
+    column = column.cast(pa.float64(), safe=False)
+    return pc.if_else(pc.is_finite(column), column, None)
+
+
+def as_integers(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column as int64, null where there is no number; fractions are cut off."""
+    if kinds.is_integer(column.type) and column.type != pa.uint64():
+        return column.cast(pa.int64())
+    if kinds.is_string(column.type) or kinds.is_large_string(column.type):
+        try:
+            return column.cast(pa.int64())
+        except pa.ArrowInvalid:
+            whole = pc.match_substring_regex(column, WHOLE_NUMBER)
+            exact = pc.if_else(whole, column, None)
+            loose = _truncated(as_numbers(pc.if_else(whole, None, column)))
+            return pc.coalesce(exact.cast(pa.int64()), loose)
+    return _truncated(as_numbers(column))
+
+
+def as_time_ms(column: pa.ChunkedArray, unit: str, timezone: str) -> pa.ChunkedArray:
+    """A column as milliseconds since the epoch (int64), null where it holds no time.
+
+    Arrow time stamps and dates explain themselves; other columns are numbers in `unit` (s, ms,
+    us, ns), or text in the strptime pattern `unit`. What names no zone is meant in `timezone`.
+    """
+    if kinds.is_timestamp(column.type) or kinds.is_date(column.type):
+        instants = column if kinds.is_timestamp(column.type) else column.cast(pa.timestamp("ms"))
+        if instants.type.tz is None:
+            instants = _placed(instants, timezone)
+        times = instants.cast(pa.timestamp("ms", "UTC"), safe=False).cast(pa.int64())
+    elif "%" in unit:
+        times = _parsed(as_text(column), unit, timezone)
+    elif unit == "s":
+        seconds = as_numbers(column)
+        times = _truncated(pc.floor(pc.multiply(seconds, 1000.0)))
+    else:
+        numbers = as_integers(column)
+        times = pc.divide(numbers, PER_MILLISECOND.get(unit, 1))
+    return pc.if_else(pc.less(pc.abs(times), LARGEST_TIME_MS), times, None)
+
+
+def _placed(naive: pa.ChunkedArray, timezone: str) -> pa.ChunkedArray:
+    return pc.assume_timezone(naive, timezone, ambiguous="earliest", nonexistent="latest")
+
+
+def _parsed(text: pa.ChunkedArray, pattern: str, timezone: str) -> pa.ChunkedArray:
+    zoned = "%z" in pattern
+    instants = pd.to_datetime(
+        text.to_pandas().astype(object), format=pattern, errors="coerce", utc=zoned
+    )
+    column = pa.chunked_array([pa.Array.from_pandas(instants)])
+    if not zoned:
+        column = _placed(column.cast(pa.timestamp("us"), safe=False), timezone)
+    return column.cast(pa.timestamp("ms", "UTC"), safe=False).cast(pa.int64())
+
+
+def _without_nan(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.if_else(pc.is_nan(column), None, column)
+
+
+def _truncated(numbers: pa.ChunkedArray) -> pa.ChunkedArray:
+    usable = pc.less(pc.abs(numbers), 2.0**62)
+    return pc.if_else(usable, numbers, None).cast(pa.int64(), safe=False)

@@ -1,0 +1,106 @@
+"""The leaderboard: a sweep's candidates, best first, as text and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from diet_ray import storage
+from diet_ray.config import NetworkConfig, RunConfig
+from diet_ray.memory import artifact
+from diet_ray.search.trial import Outcome
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Line:
+    """One candidate. Metrics are those of its best epoch, None for a failed trial."""
+
+    network: str
+    parameters: dict[str, Any]
+    dense_parameters: int | None
+    validation_auc: float | None
+    validation_logloss: float | None
+    best_epoch: int | None
+    seconds: float
+    error: str | None = None
+
+
+def leaderboard(results: Sequence[tuple[NetworkConfig, Outcome]]) -> list[Line]:
+    """Lines by validation AUC, the higher first; equal ones by LogLoss; failed trials last."""
+    return sorted((_line(network, outcome) for network, outcome in results), key=_rank)
+
+
+def _line(network: NetworkConfig, outcome: Outcome) -> Line:
+    judged = outcome.error is None
+    return Line(
+        network=network.name,
+        parameters=network.parameters,
+        dense_parameters=outcome.dense_parameters,
+        validation_auc=outcome.best.auc if judged else None,
+        validation_logloss=outcome.best.logloss if judged else None,
+        best_epoch=outcome.best_epoch if judged else None,
+        seconds=outcome.seconds,
+        error=outcome.error,
+    )
+
+
+def _rank(line: Line) -> tuple[bool, float, float]:
+    if line.validation_auc is None or line.validation_logloss is None:
+        return True, 0.0, 0.0
+    return False, -line.validation_auc, line.validation_logloss
+
+
+def publish(config: RunConfig, distilled: str, lines: Sequence[Line]) -> str:
+    """Write ``search/leaderboard.json``, with what it was made from; returns its URI."""
+    found = artifact.describe(distilled)
+    content = {
+        "format": FORMAT,
+        "judged_on": "validation",
+        "seed": config.seed,
+        "search": config.search.model_dump(mode="json"),
+        "warm_up": config.evaluation.model_dump(mode="json", exclude={"candidates", "seeds"}),
+        "distilled": {
+            "stage": found.stage,
+            "rows": found.rows,
+            "reference": found.reference,
+            "sha256": artifact.checksums(distilled),
+        },
+        "lines": [asdict(line) for line in lines],
+    }
+    uri = config.place("search", "leaderboard.json")
+    storage.write_json(uri, content)
+    return uri
+
+
+def render(lines: Sequence[Line]) -> str:
+    """The leaderboard as text."""
+    told = [_in_words(line.parameters) for line in lines]
+    names, width = max(len(line.network) for line in lines), max(map(len, told))
+    name_width, width = max(names, len("network")), max(width, len("hyper-parameters"))
+    head = (
+        f"{'':>3} {'network':<{name_width}} {'hyper-parameters':<{width}} "
+        f"{'parameters':>10} {'AUC':>7} {'LogLoss':>8} {'epoch':>6} {'seconds':>8}"
+    )
+    rows = [head, "-" * len(head)]
+    for place, (line, parameters) in enumerate(zip(lines, told, strict=True), start=1):
+        start = f"{place:>3} {line.network:<{name_width}} {parameters:<{width}} "
+        if line.error is not None:
+            rows.append(f"{start}failed: {line.error}")
+            continue
+        rows.append(
+            f"{start}{line.dense_parameters:>10,} {line.validation_auc:>7.4f} "
+            f"{line.validation_logloss:>8.4f} {line.best_epoch:>6} {line.seconds:>8.1f}"
+        )
+    return "\n".join(rows)
+
+
+def _in_words(parameters: dict[str, Any]) -> str:
+    """`num_cross_layers=2 dnn_hidden_units=128,64`."""
+    words = []
+    for name, value in parameters.items():
+        shown = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+        words.append(f"{name}={shown}")
+    return " ".join(words) or "(defaults)"

@@ -1,0 +1,199 @@
+"""The sweep: the candidates of a space as Ray Tune trials over one distilled set.
+
+Layout: ``search/trials/<key>.json`` for every trial that ended well, where the key is a hash of
+all that its outcome depends on; ``search/leaderboard.json``, made from those. A trial whose file
+is there is not run again, so a killed sweep resumes, a finished one has nothing to do, and a
+larger space or more trials only add what is new. A failed trial leaves no file: a repeated sweep
+tries it again. Trials touch no storage; the driver keeps their outcomes as they come in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import ray
+from ray import tune
+
+from diet_ray import progress, storage
+from diet_ray.config import ConfigError, NetworkConfig, RunConfig
+from diet_ray.distill.context import stage_uri
+from diet_ray.distill.stream import check_artifact
+from diet_ray.errors import UserError
+from diet_ray.logs import blocks as logs
+from diet_ray.logs.blocks import Blocks
+from diet_ray.memory import artifact
+from diet_ray.memory.artifact import ArtifactError
+from diet_ray.search import leaderboard, space
+from diet_ray.search.leaderboard import Line
+from diet_ray.search.shared import SharedData, load_shared
+from diet_ray.search.trial import Outcome, run_trial
+from diet_ray.training.reference import published_stages
+
+LOST_WORKERS = 3
+"""How often a trial is started again after its worker was lost."""
+
+
+class SearchError(UserError, RuntimeError):
+    """A sweep without a result."""
+
+
+def sweep(config: RunConfig) -> list[Line]:
+    """Draw candidates, run the trials that are missing, publish and print the leaderboard."""
+    candidates = space.draw(config)
+    blocks, distilled = open_distilled(config)
+    check_cpus(config)
+    keys = trial_keys(config, blocks, distilled, candidates)
+    outcomes = read_trials(config, keys)
+    waiting = {key: network for key, network in keys.items() if key not in outcomes}
+    if waiting:
+        shared = load_shared(config, blocks, distilled)
+        outcomes |= run_trials(config, shared, waiting, len(keys))
+    else:
+        progress.logger.info("Sweep: all %d trials are done already", len(keys))
+    lines = leaderboard.leaderboard([(network, outcomes[key]) for key, network in keys.items()])
+    uri = leaderboard.publish(config, distilled, lines)
+    _say(uri, lines)
+    return lines
+
+
+def open_distilled(config: RunConfig) -> tuple[Blocks, str]:
+    """The run's blocks and the URI of its S_T, which fit each other and the configuration.
+
+    Raises ArtifactError, CheckpointError.
+    """
+    uri = config.place("blocks")
+    if not logs.published(uri):
+        raise ArtifactError(f"{uri}: no blocks; run jobs/distill.py with this configuration first")
+    blocks = logs.open_blocks(uri)
+    last = len(blocks.historical)
+    distilled = stage_uri(config, last)
+    if not artifact.published(distilled) or published_stages(config, blocks) < last:
+        raise ArtifactError(
+            f"{distilled}: no distilled set with its reference model; run jobs/distill.py with "
+            "this configuration first"
+        )
+    check_artifact(config, blocks, distilled)
+    return blocks, distilled
+
+
+def check_cpus(config: RunConfig) -> None:
+    """Whether one trial can ever run. Raises ConfigError."""
+    here = ray.cluster_resources().get("CPU", 0.0)
+    limit = max(here, config.resources.cluster_limit.get("CPU", 0.0))
+    if config.threads > limit:
+        raise ConfigError(
+            f"threads: a trial needs {config.threads} CPUs, the cluster can give {limit:g}; set "
+            "fewer, or resources.cluster_limit if the cluster can grow"
+        )
+
+
+def trial_keys(
+    config: RunConfig, blocks: Blocks, distilled: str, candidates: list[NetworkConfig]
+) -> dict[str, NetworkConfig]:
+    """Candidates by key; equal keys mean equal outcomes."""
+    made_from = {
+        "models": config.models.model_dump(),
+        "settings": config.evaluation.model_dump(exclude={"candidates", "seeds", "batch_size"}),
+        "blocks": blocks.fingerprint,
+        "seed": config.seed,
+        "threads": config.threads,
+        "reference": artifact.describe(distilled).reference,
+        "distilled": artifact.checksums(distilled),
+    }
+    return {_key({**made_from, "candidate": space.identity(c)}): c for c in candidates}
+
+
+def _key(made_from: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+
+
+def trial_uri(config: RunConfig, key: str) -> str:
+    """Where a trial's outcome lies."""
+    return config.place("search", "trials", f"{key[:32]}.json")
+
+
+def read_trials(config: RunConfig, keys: Mapping[str, NetworkConfig]) -> dict[str, Outcome]:
+    """Outcomes of those trials that ended well."""
+    found = {}
+    for key in keys:
+        uri = trial_uri(config, key)
+        if storage.exists(uri):
+            found[key] = Outcome.from_json(storage.read_json(uri)["outcome"])
+    return found
+
+
+def run_trials(
+    config: RunConfig, shared: SharedData, waiting: Mapping[str, NetworkConfig], total: int
+) -> dict[str, Outcome]:
+    """Run trials with Ray Tune; each outcome is kept as soon as it is known."""
+    # Without this, an interrupt would end in a leaderboard of the trials that were done by then.
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
+    scratch = config.place("search", "ray_tune")
+    trials = [{"key": key, "network": n.model_dump()} for key, n in waiting.items()]
+    with progress.phase("Sweep over the distilled set", total, "trials") as phase:
+        phase.skip(total - len(waiting))
+        keeper = Keeper(config, phase)
+        tuner = tune.Tuner(
+            tune.with_resources(
+                tune.with_parameters(run_trial, shared=shared), {"cpu": config.threads}
+            ),
+            param_space=tune.grid_search(trials),
+            tune_config=tune.TuneConfig(
+                max_concurrent_trials=config.resources.evaluation_tasks, reuse_actors=True
+            ),
+            run_config=tune.RunConfig(
+                name="sweep",
+                storage_path=storage.absolute(scratch),
+                failure_config=tune.FailureConfig(max_failures=LOST_WORKERS),
+                callbacks=[keeper],
+                verbose=0,
+            ),
+        )
+        try:
+            results = tuner.fit()
+        finally:
+            storage.remove(scratch)
+    for result in results:
+        if result.error is not None:
+            keeper.outcomes[result.config["trial"]["key"]] = Outcome(error=str(result.error))
+    return keeper.outcomes
+
+
+class Keeper(tune.Callback):
+    """Keeps the outcome of every trial that ends, and counts it."""
+
+    def __init__(self, config: RunConfig, phase: progress.Phase) -> None:
+        self.config, self.phase = config, phase
+        self.outcomes: dict[str, Outcome] = {}
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        told, outcome = trial.config, trial.last_result["outcome"]
+        self.outcomes[told["key"]] = Outcome.from_json(outcome)
+        if outcome["error"] is None:
+            storage.write_json(
+                trial_uri(self.config, told["key"]),
+                {"key": told["key"], "network": told["network"], "outcome": outcome},
+            )
+        self.phase.advance()
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.phase.advance()
+
+
+def _say(uri: str, lines: list[Line]) -> None:
+    progress.logger.info(
+        "Candidates trained on the distilled set, best epoch on the validation block, mean over "
+        "tasks; the test block was not used:\n%s",
+        leaderboard.render(lines),
+    )
+    progress.logger.info("Leaderboard: %s", uri)
+    failed = [line for line in lines if line.error is not None]
+    if len(failed) == len(lines):
+        raise SearchError(f"all {len(lines)} trials failed; the first: {failed[0].error}")
+    if failed:
+        progress.logger.info("%d of %d trials failed", len(failed), len(lines))

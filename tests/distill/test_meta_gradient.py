@@ -1,0 +1,201 @@
+"""The meta-gradient against torch.autograd through the plain unrolled graph, in float64."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from diet_ray.config import InnerConfig, MMoEConfig, ModelsConfig, NetworkConfig
+from diet_ray.distill import meta_gradient as module
+from diet_ray.distill.inner_loop import inner_batches
+from diet_ray.distill.meta_gradient import meta_gradient
+from diet_ray.models.functional import FlatNetwork, flatten_parameters
+from diet_ray.models.registry import fresh_network
+
+FIELDS, DIM, TASKS, ROWS = 3, 4, 2, 7
+STEPS, BATCH = 6, 3
+MODELS = ModelsConfig(
+    embedding_dim=DIM,
+    mmoe=MMoEConfig(experts=2, expert_units=[6], gate_units=[5], tower_units=[6]),
+)
+NETWORKS = {
+    "dcn": {"num_cross_layers": 2, "dnn_hidden_units": [6, 5]},
+    "wukong": {
+        "num_layers": 2,
+        "fmb_features": 2,
+        "lcb_features": 2,
+        "rank": 2,
+        "fmb_units": [4],
+        "mlp_hidden_units": [8],
+    },
+}
+every_network = pytest.mark.parametrize("name", NETWORKS)
+every_optimizer = pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+
+
+@dataclass
+class Problem:
+    """A small bilevel problem in float64."""
+
+    network: FlatNetwork
+    theta: Tensor
+    embeddings: Tensor
+    labels: Tensor
+    batches: list[Tensor]
+    target_embeddings: Tensor
+    target_labels: Tensor
+
+    def solve(self, inner: InnerConfig, **changed: Tensor) -> module.MetaGradient:
+        return meta_gradient(**{**vars(self), **changed}, inner=inner)
+
+
+def problem(name: str, steps: int = STEPS) -> Problem:
+    config = NetworkConfig(name=name, parameters=NETWORKS[name])
+    dense = fresh_network(config, MODELS, FIELDS, TASKS, seed=3).double()
+    draw = torch.Generator().manual_seed(5)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=draw, dtype=torch.float64)
+
+    return Problem(
+        FlatNetwork(dense),
+        flatten_parameters(dense),
+        normal(ROWS, FIELDS, DIM),
+        normal(ROWS, TASKS),
+        inner_batches(ROWS, BATCH, steps, draw),
+        normal(11, FIELDS, DIM),
+        (normal(11, TASKS) > 0).double(),
+    )
+
+
+def inner_config(optimizer: str, window: int, steps: int = STEPS) -> InnerConfig:
+    rate = 0.3 if optimizer == "sgd" else 0.02
+    given: Any = {"optimizer": optimizer, "learning_rate": rate}
+    return InnerConfig(batch_size=BATCH, steps=steps, window=window, **given)
+
+
+def unrolled(
+    given: Problem, inner: InnerConfig, embeddings: Tensor, labels: Tensor, window: int
+) -> Tensor:
+    """The outer loss, its graph reaching back to the data through the last `window` steps."""
+    theta = given.theta
+    first, second = torch.zeros_like(theta), torch.zeros_like(theta)
+    for step, batch in enumerate(given.batches):
+        if step >= len(given.batches) - window:
+            rows, soft = embeddings[batch], labels[batch]
+        else:
+            rows, soft = embeddings[batch].detach(), labels[batch].detach()
+        if step == len(given.batches) - window:
+            theta, first, second = theta.detach(), first.detach(), second.detach()
+        if not theta.requires_grad:
+            theta.requires_grad_(True)
+        logits = given.network(theta, rows)
+        loss = binary_cross_entropy_with_logits(logits, soft.sigmoid())
+        gradient = torch.autograd.grad(loss, theta, create_graph=True)[0]
+        if inner.optimizer == "sgd":
+            theta = theta - inner.learning_rate * gradient
+            continue
+        first = 0.9 * first + (1 - 0.9) * gradient
+        second = 0.999 * second + (1 - 0.999) * gradient**2
+        root = (second / (1 - 0.999 ** (step + 1)) + 1e-16) ** 0.5
+        theta = theta - inner.learning_rate * (first / (1 - 0.9 ** (step + 1))) / root
+    logits = given.network(theta, given.target_embeddings)
+    return binary_cross_entropy_with_logits(logits, given.target_labels)
+
+
+def assert_relatively_close(found: Tensor, expected: Tensor) -> None:
+    assert expected.abs().max() > 1e-5, "a zero gradient shows nothing"
+    assert (found - expected).norm() <= 1e-9 * expected.norm()
+
+
+@every_network
+@every_optimizer
+@pytest.mark.parametrize("window", [1, 2, STEPS])
+def test_equals_autograd_through_the_unrolled_graph(name: str, optimizer: str, window: int) -> None:
+    given, inner = problem(name), inner_config(optimizer, window)
+    variables = [x.clone().requires_grad_(True) for x in (given.embeddings, given.labels)]
+    loss = unrolled(given, inner, *variables, window=window)
+    by_embeddings, by_labels = torch.autograd.grad(loss, variables)
+    found = given.solve(inner)
+    assert found.outer_loss == pytest.approx(float(loss.detach()), rel=1e-12)
+    assert_relatively_close(found.embeddings, by_embeddings)
+    assert_relatively_close(found.labels, by_labels)
+
+
+@every_network
+@every_optimizer
+def test_equals_finite_differences(name: str, optimizer: str) -> None:
+    given, inner = problem(name), inner_config(optimizer, STEPS)
+    found, step = given.solve(inner), 1e-5
+    for key in ("embeddings", "labels"):
+        gradient = getattr(found, key)
+        at = divmod(int(gradient.flatten(1).abs().argmax()), gradient[0].numel())
+        ends = []
+        for sign in (1, -1):
+            moved = getattr(given, key).clone()
+            moved.flatten(1)[at] += sign * step
+            least = inner_config(optimizer, 1)  # the loss does not depend on the window
+            ends.append(given.solve(least, **{key: moved}).outer_loss)
+        slope = (ends[0] - ends[1]) / (2 * step)
+        assert float(gradient.flatten(1)[at]) == pytest.approx(slope, rel=1e-5)
+
+
+@every_optimizer
+def test_rows_outside_the_window_are_untouched(optimizer: str) -> None:
+    given, window = problem("dcn"), 1
+    found = given.solve(inner_config(optimizer, window))
+    expected = torch.zeros(ROWS, dtype=torch.bool)
+    expected[given.batches[-1]] = True
+    assert found.touched.equal(expected)
+    assert not found.embeddings[~expected].any()
+    assert not found.labels[~expected].any()
+
+
+def test_an_unroll_shorter_than_the_window_is_differentiated_whole() -> None:
+    given = problem("dcn", steps=3)
+    short, whole = (given.solve(inner_config("adam", window)) for window in (STEPS, 3))
+    assert short.embeddings.equal(whole.embeddings)
+    assert short.labels.equal(whole.labels)
+
+
+def test_the_arguments_stay_as_they_are() -> None:
+    given = problem("dcn")
+    tensors = (given.theta, given.embeddings, given.labels, given.target_embeddings)
+    before = [tensor.clone() for tensor in tensors]
+    given.solve(inner_config("adam", STEPS))
+    for tensor, old in zip(tensors, before, strict=True):
+        assert tensor.equal(old)
+        assert not tensor.requires_grad
+
+
+@every_optimizer
+def test_no_step_holds_the_graph_of_another(
+    optimizer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At most one step's loss, and with it one graph, is alive at any time."""
+    alive: list[weakref.ref[Tensor]] = []
+    most = 0
+    original = module.inner_loss
+
+    def watched(*arguments: Any) -> Tensor:
+        nonlocal most
+        loss = original(*arguments)
+        most = max(most, 1 + sum(other() is not None for other in alive))
+        alive.append(weakref.ref(loss))
+        return loss
+
+    monkeypatch.setattr(module, "inner_loss", watched)
+    gc.disable()  # reference counts alone must free them
+    try:
+        problem("dcn").solve(inner_config(optimizer, STEPS))
+    finally:
+        gc.enable()
+    assert len(alive) == 2 * STEPS
+    assert most == 1
