@@ -54,6 +54,7 @@ class Phase:
         self.title, self.total, self.unit = title, total, unit
         self.done, self.skipped = 0, 0
         self.started = self._last_line = time.monotonic()
+        self._pace: tuple[float, int] | None = None  # when and at what count the first unit ended
         terminal = sys.stdout.isatty() and total > 0
         self._bar = tqdm(total=total, desc=title, unit=unit, file=sys.stdout) if terminal else None
 
@@ -65,6 +66,8 @@ class Phase:
     def advance(self, count: int = 1) -> None:
         """`count` more units are done."""
         self._count(count)
+        if self._pace is None:
+            self._pace = time.monotonic(), self.done
         if self._bar is None and time.monotonic() - self._last_line >= LINE_EVERY_SECONDS:
             self._last_line = time.monotonic()
             logger.info("%s: %s", self.title, self._state())
@@ -75,11 +78,14 @@ class Phase:
             self._bar.update(count)
 
     def _state(self) -> str:
-        worked = self.done - self.skipped
-        elapsed = time.monotonic() - self.started
-        left = elapsed / worked * (self.total - self.done) if worked else 0.0
         shown = f"{self.done:,} of {self.total:,} {self.unit}"
-        return f"{shown}, about {duration(left)} left" if worked else shown
+        worked, elapsed = self.done - self.skipped, time.monotonic() - self.started
+        if self._pace is not None and self.done > self._pace[1]:
+            # What came before the first unit, such as starting actors, will not come again.
+            worked, elapsed = self.done - self._pace[1], time.monotonic() - self._pace[0]
+        if worked <= 0:
+            return shown
+        return f"{shown}, about {duration(elapsed / worked * (self.total - self.done))} left"
 
     def close(self) -> float:
         """End the phase; returns its seconds."""

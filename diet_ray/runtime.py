@@ -11,11 +11,13 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ray
+import ray.data
 import torch
 from ray.data import DataContext
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError
 
 from diet_ray import progress
 from diet_ray.config import ConfigError, RunConfig
@@ -39,13 +41,22 @@ def connect() -> Iterator[None]:
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """An error that a task or actor raised leaves the block as the error it was."""
+    """A user's error that Ray wrapped, however often, leaves the block as it was raised."""
     try:
         yield
-    except RayTaskError as error:
-        if isinstance(error.cause, UserError):
-            raise error.cause from None
-        raise
+    except Exception as error:
+        innermost = _users_error(error)
+        if innermost is None or innermost is error:
+            raise
+        raise innermost from None
+
+
+def _users_error(error: BaseException | None) -> UserError | None:
+    while error is not None:
+        if isinstance(error, UserError) and not isinstance(error, RayError):
+            return error
+        error = getattr(error, "cause", None) or error.__cause__
+    return None
 
 
 def run_job(job: Callable[[RunConfig], object], config: RunConfig) -> None:
@@ -59,9 +70,16 @@ def run_job(job: Callable[[RunConfig], object], config: RunConfig) -> None:
         sys.exit(2)
 
 
+def one_task_each(descriptors: list[dict[str, Any]]) -> ray.data.Dataset:
+    """A Ray Data pipeline's start: small descriptors of work, each a task of its own."""
+    quiet_ray_data()
+    return ray.data.from_items(descriptors, override_num_blocks=len(descriptors))
+
+
 def quiet_ray_data() -> None:
     """Ray Data's own bars only in a terminal, its chatter never: phases report progress."""
     context = DataContext.get_current()
+    context.raise_original_map_exception = True  # else the original error is lost
     context.enable_progress_bars = sys.stdout.isatty() and context.enable_progress_bars
     context.enable_operator_progress_bars = False
     for name in ("ray.data", "ray.train", "ray.tune"):

@@ -21,12 +21,10 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import ray
-from ray.data import DataContext, Dataset
-from ray.exceptions import RayError
+from ray.data import Dataset
 
 from diet_ray import storage
 from diet_ray.config import LogsConfig, RunConfig
-from diet_ray.errors import UserError
 from diet_ray.logs.blocks import FORMAT, Block, Blocks, Role, open_blocks, published
 from diet_ray.logs.fragments import Encoding, FragmentWriter, Plan, finished, plan_block
 from diet_ray.logs.sources import LogsError, Part, Source, open_source
@@ -43,7 +41,7 @@ from diet_ray.logs.staging import (
 )
 from diet_ray.logs.vocabulary import grow, sizes, vocabulary_uri
 from diet_ray.progress import byte_size, phase
-from diet_ray.runtime import quiet_ray_data
+from diet_ray.runtime import one_task_each, plain_errors
 
 logger = logging.getLogger("diet_ray")
 
@@ -151,7 +149,7 @@ def _stage(work: _Work) -> list[Ledger]:
         progress.skip(len(numbers) - len(waiting))
         if waiting:
             shared = _Shared(ray.remote(_load_shared).remote(work.source))
-            dataset = _one_task_each([{"part": number} for number in waiting])
+            dataset = one_task_each([{"part": number} for number in waiting])
             for _ in _results(dataset.map(_stage_one, fn_args=(work, work.source.parts(), shared))):
                 progress.advance()
         return [read_ledger(work.uri, number) for number in numbers]
@@ -176,30 +174,10 @@ def _stage_one(
     return {"rows": stager.stage(parts[number], ray.get(shared.reference)).rows}
 
 
-def _one_task_each(rows: list[dict[str, Any]]) -> Dataset:
-    quiet_ray_data()
-    DataContext.get_current().raise_original_map_exception = True
-    return ray.data.from_items(rows, override_num_blocks=len(rows))
-
-
 def _results(dataset: Dataset) -> Iterator[dict[str, Any]]:
     """A pipeline's rows; an error of ours within a task comes out as it was raised."""
-    try:
+    with plain_errors():
         yield from dataset.iter_rows()
-    except Exception as error:
-        ours = _own_error(error)
-        if ours is None:
-            raise
-        raise ours from None
-
-
-def _own_error(error: BaseException | None) -> Exception | None:
-    """The clear message at the bottom of what Ray wrapped around it."""
-    while error is not None:
-        if isinstance(error, UserError) and not isinstance(error, RayError):
-            return error
-        error = getattr(error, "cause", None) or error.__cause__
-    return None
 
 
 def _total(counts: Sequence[dict[str, int]]) -> dict[str, int]:
@@ -298,7 +276,7 @@ def _write(work: _Work, fingerprint: str, plans: list[Plan], ledgers: list[Ledge
     with phase("writing encoded blocks", sum(plan.rows for plan in plans)) as progress:
         progress.skip(sum(plan.rows for plan in set(plans) - set(waiting)))
         if waiting:
-            dataset = _one_task_each([asdict(plan) for plan in waiting])
+            dataset = one_task_each([asdict(plan) for plan in waiting])
             for written in _results(dataset.map(_write_one, fn_args=(encoding, files))):
                 progress.advance(int(written["rows"]))
 

@@ -102,7 +102,6 @@ class MemoryCoordinator:
         self._folder, self._unit = folder, unit
         self.step, self._clipping = 0, Clipping()
         servers = min(resources.memory_servers, rows)
-        servers = min(servers, rows)
         bounds = [round(rows * i / servers) for i in range(servers + 1)]
         actor = ray.remote(MemoryServer)
         self.client = MemoryClient(

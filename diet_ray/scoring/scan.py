@@ -87,8 +87,9 @@ def scan(
         phase.skip(sum(f.rows for f in block.fragments if f.path in done))
         if waiting:
             task = _FragmentTask(config, blocks, block, uri, sample, keys)
-            for row in _pipeline(task, scoring, waiting).iter_rows():
-                phase.advance(int(row["rows"]))
+            with runtime.plain_errors():
+                for row in _pipeline(task, scoring, waiting).iter_rows():
+                    phase.advance(int(row["rows"]))
     return Scan(uri, block.fragments, read_entries(uri, fragments, keys))
 
 
@@ -112,10 +113,7 @@ def _pipeline(task: _FragmentTask, scoring: Scoring, waiting: list[Fragment]) ->
     resources = task.config.resources
     low, high = resources.scoring_actors
     high = max(low, min(high, len(waiting)))
-    descriptors = ray.data.from_items(
-        [{"fragment": f.path} for f in waiting], override_num_blocks=len(waiting)
-    )
-    return descriptors.map_batches(
+    return runtime.one_task_each([{"fragment": f.path} for f in waiting]).map_batches(
         ScoringActor,
         fn_constructor_args=(task, scoring),
         batch_size=1,

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import ray.data
+import ray
 
-from diet_ray import storage
+from diet_ray import runtime, storage
 from diet_ray.scoring.ledger import merged_sketch, side_car_uri
 from diet_ray.scoring.scan import Scan
 
@@ -118,18 +118,12 @@ def _collect(
 ) -> tuple[dict[int, int], dict[int, _Inside]]:
     """Rows below each group's bracket, counted, and rows inside it, collected."""
     paths = [side_car_uri(scan.uri, f) for f in scan.fragments]
-    found = (
-        ray.data.from_items([{"uri": path} for path in paths], override_num_blocks=len(paths))
-        .map_batches(
-            _read_bracket,
-            fn_args=(brackets,),
-            batch_size=1,
-            batch_format="pyarrow",
-            num_cpus=0.5,
-        )
-        .to_arrow_refs()
+    side_cars = runtime.one_task_each([{"uri": path} for path in paths])
+    found = side_cars.map_batches(
+        _read_bracket, fn_args=(brackets,), batch_size=1, batch_format="pyarrow", num_cpus=0.4
     )
-    table = pa.concat_tables(ray.get(found))
+    with runtime.plain_errors():
+        table = pa.concat_tables(ray.get(found.to_arrow_refs()))
     group = table["group"].to_numpy()
     row_ids, scores = table["row_id"].to_numpy(), table["score"].to_numpy()
     is_below = table["is_below"].to_numpy(zero_copy_only=False)

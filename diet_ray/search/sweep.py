@@ -142,7 +142,7 @@ def run_trials(
             tune.with_resources(
                 tune.with_parameters(run_trial, shared=shared), {"cpu": config.threads}
             ),
-            param_space=tune.grid_search(trials),
+            param_space={"trial": tune.grid_search(trials)},
             tune_config=tune.TuneConfig(
                 max_concurrent_trials=config.resources.evaluation_tasks, reuse_actors=True
             ),
@@ -172,7 +172,7 @@ class Keeper(tune.Callback):
         self.outcomes: dict[str, Outcome] = {}
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        told, outcome = trial.config, trial.last_result["outcome"]
+        told, outcome = trial.config["trial"], trial.last_result["outcome"]
         self.outcomes[told["key"]] = Outcome.from_json(outcome)
         if outcome["error"] is None:
             storage.write_json(

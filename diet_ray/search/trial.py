@@ -44,9 +44,9 @@ class Outcome:
         return Outcome(**{**content, "epochs": epochs})
 
 
-def run_trial(trial: dict[str, Any], shared: SharedData) -> None:
+def run_trial(variant: dict[str, Any], shared: SharedData) -> None:
     """What Ray Tune runs: report every epoch, and at last the whole outcome."""
-    outcome = attempt(NetworkConfig(**trial["network"]), shared)
+    outcome = attempt(NetworkConfig(**variant["trial"]["network"]), shared)
     for epoch, metrics in enumerate(outcome.epochs, start=1):
         tune.report(
             {"epoch": epoch, "validation_auc": metrics.auc, "validation_logloss": metrics.logloss}
