@@ -257,6 +257,11 @@ class MemoryConfig(Section):
     """Centre of the EL2N band from which new rows are taken, within each label group."""
     group_alpha: Annotated[float, Field(ge=0, le=1)] = 0.5
     """A label group's share is proportional to |group|^alpha: 1 proportional, 0 uniform."""
+    truth_blend: Annotated[float, Field(ge=0, lt=1)] = 0
+    """Share of a row's own labels in the soft labels it starts from; the paper's is 0."""
+    anchored: bool = False
+    """Kept rows move along with the reference: what phi_t changed of their source row is added to
+    them. The paper leaves them in the space of the stage that made them."""
 
 
 class InnerConfig(Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import socket
@@ -76,6 +77,11 @@ def ray_session() -> Iterator[None]:
     """One Ray for all tests that need one."""
     import ray  # noqa: PLC0415 - most test files do without it
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    from diet_ray import runtime  # noqa: PLC0415
+
+    ray.init(
+        num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING
+    )
+    runtime.quiet_ray_data()
     yield
     ray.shutdown()

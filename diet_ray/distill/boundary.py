@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -15,6 +17,8 @@ from diet_ray.scoring.scan import scan
 from diet_ray.scoring.selection import bands, group_shares, select_ranks
 from diet_ray.training.model import predict
 from diet_ray.training.reference import Reference
+
+SMALLEST_PROBABILITY = 1e-6  # a soft label is a finite logit
 
 
 def memory_sizes(config: RunConfig, blocks: Blocks) -> list[tuple[int, int]]:
@@ -51,16 +55,34 @@ def boundary_rows(stage: Stage, count: int) -> Rows:
 
 
 @torch.no_grad()
-def synthesise(rows: Rows, reference: Reference) -> SyntheticRows:
-    """Real rows as synthetic ones: (E_phi_t(x), logits f_phi_t(x)) (paper, equation 8)."""
-    ids = torch.from_numpy(rows.ids)
+def synthesise(rows: Rows, reference: Reference, truth_blend: float = 0.0) -> SyntheticRows:
+    """Real rows as synthetic ones: (E_phi_t(x), logits f_phi_t(x)) (paper, equation 8).
+
+    truth_blend: share of the rows' own labels in the probabilities behind the soft labels.
+    """
+    taught = torch.sigmoid(torch.from_numpy(predict(reference.recommender, rows.ids)))
+    blended = (1 - truth_blend) * taught + truth_blend * torch.from_numpy(rows.labels)
     return SyntheticRows(
-        embeddings=reference.table(ids).numpy(),
-        labels=predict(reference.recommender, rows.ids),
+        embeddings=reference.table(torch.from_numpy(rows.ids)).numpy(),
+        labels=torch.logit(blended, eps=SMALLEST_PROBABILITY).numpy(),
         stages=np.full(len(rows), reference.stage, dtype=np.int32),
         source_rows=rows.row_ids,
         weights=np.ones(len(rows), dtype=np.float32),
+        anchors=rows.ids.astype(np.int32),
     )
+
+
+@torch.no_grad()
+def follow_reference(rows: SyntheticRows, old: Reference, new: Reference) -> SyntheticRows:
+    """Rows of old's space in new's: what changed of a row's anchor is added to what it learned.
+
+    embedding + E_new(anchor) - E_old(anchor), label + f_new(anchor) - f_old(anchor).
+    """
+    anchors = rows.anchors.astype(np.int64)
+    ids = torch.from_numpy(anchors)
+    moved = (new.table(ids) - old.table(ids)).numpy()
+    taught = predict(new.recommender, anchors) - predict(old.recommender, anchors)
+    return replace(rows, embeddings=rows.embeddings + moved, labels=rows.labels + taught)
 
 
 def fuse(stage: Stage, boundary: Rows, previous: SyntheticRows, keep: int) -> SyntheticRows:

@@ -10,7 +10,13 @@ import ray
 from diet_ray import progress, storage
 from diet_ray.config import RunConfig
 from diet_ray.distill.addressing import Addressed, address
-from diet_ray.distill.boundary import boundary_rows, fuse, memory_sizes, synthesise
+from diet_ray.distill.boundary import (
+    boundary_rows,
+    follow_reference,
+    fuse,
+    memory_sizes,
+    synthesise,
+)
 from diet_ray.distill.context import Stage, stage_uri
 from diet_ray.distill.worker import RoundTask
 from diet_ray.distill.workers import MetaWorkers
@@ -20,6 +26,7 @@ from diet_ray.memory.coordinator import MemoryCoordinator, ServerLostError, star
 from diet_ray.memory.rows import SyntheticRows
 from diet_ray.memory.server import durable_steps
 from diet_ray.memory.update import schedule
+from diet_ray.training.reference import load_reference, reference_uri
 
 LOSSES_WITHOUT_PROGRESS = 50
 
@@ -65,8 +72,11 @@ def _initialise(stage: Stage, previous: SyntheticRows | None) -> SyntheticRows:
     new, kept = memory_sizes(stage.config, stage.blocks)[stage.number - 1]
     with progress.phase(f"Stage {stage.number}: {new:,} new rows, {kept:,} kept"):
         boundary = boundary_rows(stage, new)
-        rows = synthesise(boundary, stage.reference)
+        rows = synthesise(boundary, stage.reference, stage.config.memory.truth_blend)
         if previous is not None:
+            if stage.config.memory.anchored:
+                old = load_reference(reference_uri(stage.config, stage.number - 1))
+                previous = follow_reference(previous, old, stage.reference)
             rows = SyntheticRows.concatenate([fuse(stage, boundary, previous, kept), rows])
     start_state(folder, rows)
     artifact.publish(start_uri, rows, stage.describe(len(rows)))

@@ -2,9 +2,10 @@
 
 Layout: ``distilled/stage=<t>/rows-00000.parquet``.. and then ``_manifest.json``, which makes the
 stage visible. Columns: ``embedding`` (Arrow fixed-shape tensor F x d), ``label`` (fixed-shape
-tensor K, logits), ``source_stage`` and ``source_row`` (the stage that added the row, and the real
-row it started from), ``weight``. The manifest states shapes, the reference that the rows belong
-to, the configuration and versions, and a checksum per file.
+tensor K, logits), ``source_stage``, ``source_row`` and ``anchor`` (the stage that added the row,
+the real row it started from, and that row's ids, a fixed-shape tensor F), ``weight``. The
+manifest states shapes, the reference that the rows belong to, the configuration and versions,
+and a checksum per file.
 
 Two names are chosen for foreign readers: the underscore hides the manifest from those that open
 the whole folder, and no column is called like the folder's key ``stage``, which some of them put
@@ -95,6 +96,7 @@ def _table(rows: SyntheticRows) -> pa.Table:
             "source_stage": rows.stages,
             "source_row": rows.source_rows,
             "weight": rows.weights,
+            "anchor": pa.FixedShapeTensorArray.from_numpy_ndarray(rows.anchors),
         }
     )
 
@@ -150,6 +152,7 @@ def read(uri: str) -> SyntheticRows:
                 stages=table["source_stage"].to_numpy(),
                 source_rows=table["source_row"].to_numpy(),
                 weights=table["weight"].to_numpy(),
+                anchors=table["anchor"].combine_chunks().to_numpy_ndarray(),
             )
         )
     return SyntheticRows.concatenate(parts)

@@ -18,6 +18,7 @@ class SyntheticRows:
     stages: np.ndarray  # (n,) int32, the stage that added the row
     source_rows: np.ndarray  # (n,) int64, row id of the real row it started from
     weights: np.ndarray  # (n,) float32, weight in a candidate's warm-up, mean 1
+    anchors: np.ndarray  # (n, F) int32, ids of that real row
 
     def __len__(self) -> int:
         return len(self.labels)

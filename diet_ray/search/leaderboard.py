@@ -76,13 +76,13 @@ def publish(config: RunConfig, distilled: str, lines: Sequence[Line]) -> str:
 
 
 def render(lines: Sequence[Line]) -> str:
-    """The leaderboard as text."""
-    told = [_in_words(line.parameters) for line in lines]
-    names, width = max(len(line.network) for line in lines), max(map(len, told))
-    name_width, width = max(names, len("network")), max(width, len("hyper-parameters"))
+    """The leaderboard as text; of the hyper-parameters those that differ within a network."""
+    told = [_in_words(line, lines) for line in lines]
+    name_width = max(len(word) for word in ["network", *(line.network for line in lines)])
+    width = max(len(word) for word in ["hyper-parameters", *told])
     head = (
         f"{'':>3} {'network':<{name_width}} {'hyper-parameters':<{width}} "
-        f"{'parameters':>10} {'AUC':>7} {'LogLoss':>8} {'epoch':>6} {'seconds':>8}"
+        f"{'size':>10} {'AUC':>7} {'LogLoss':>8} {'epoch':>6} {'seconds':>8}"
     )
     rows = [head, "-" * len(head)]
     for place, (line, parameters) in enumerate(zip(lines, told, strict=True), start=1):
@@ -97,10 +97,12 @@ def render(lines: Sequence[Line]) -> str:
     return "\n".join(rows)
 
 
-def _in_words(parameters: dict[str, Any]) -> str:
+def _in_words(line: Line, lines: Sequence[Line]) -> str:
     """`num_cross_layers=2 dnn_hidden_units=128,64`."""
+    rivals = [other.parameters for other in lines if other.network == line.network]
     words = []
-    for name, value in parameters.items():
-        shown = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-        words.append(f"{name}={shown}")
-    return " ".join(words) or "(defaults)"
+    for name, value in line.parameters.items():
+        if any(parameters[name] != value for parameters in rivals):
+            shown = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+            words.append(f"{name}={shown}")
+    return " ".join(words) or "-"

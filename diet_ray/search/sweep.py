@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import ray
@@ -36,6 +35,14 @@ from diet_ray.training.reference import published_stages
 
 LOST_WORKERS = 3
 """How often a trial is started again after its worker was lost."""
+
+TUNE_ENVIRONMENT = {
+    # Else an interrupt would end in a leaderboard of the trials that were done by then.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # Phases report progress and the leaderboard is ours; verbose=0 alone still prints a table.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
 
 
 class SearchError(UserError, RuntimeError):
@@ -131,8 +138,8 @@ def run_trials(
     config: RunConfig, shared: SharedData, waiting: Mapping[str, NetworkConfig], total: int
 ) -> dict[str, Outcome]:
     """Run trials with Ray Tune; each outcome is kept as soon as it is known."""
-    # Without this, an interrupt would end in a leaderboard of the trials that were done by then.
-    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
+    for name, value in TUNE_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     scratch = config.place("search", "ray_tune")
     trials = [{"key": key, "network": n.model_dump()} for key, n in waiting.items()]
     with progress.phase("Sweep over the distilled set", total, "trials") as phase:
@@ -160,8 +167,14 @@ def run_trials(
             storage.remove(scratch)
     for result in results:
         if result.error is not None:
-            keeper.outcomes[result.config["trial"]["key"]] = Outcome(error=str(result.error))
+            keeper.outcomes[result.config["trial"]["key"]] = Outcome(
+                error=_in_one_line(result.error)
+            )
     return keeper.outcomes
+
+
+def _in_one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 class Keeper(tune.Callback):
@@ -171,7 +184,7 @@ class Keeper(tune.Callback):
         self.config, self.phase = config, phase
         self.outcomes: dict[str, Outcome] = {}
 
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+    def on_trial_complete(self, *, trial: Any, **_: Any) -> None:
         told, outcome = trial.config["trial"], trial.last_result["outcome"]
         self.outcomes[told["key"]] = Outcome.from_json(outcome)
         if outcome["error"] is None:
@@ -181,7 +194,7 @@ class Keeper(tune.Callback):
             )
         self.phase.advance()
 
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+    def on_trial_error(self, **_: Any) -> None:
         self.phase.advance()
 
 

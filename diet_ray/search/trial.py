@@ -59,7 +59,7 @@ def attempt(network: NetworkConfig, shared: SharedData) -> Outcome:
     try:
         return judge_candidate(network, shared)
     except Exception as error:
-        return Outcome(error=f"{type(error).__name__}: {error}")
+        return Outcome(error=" ".join(f"{type(error).__name__}: {error}".split()))
 
 
 def judge_candidate(network: NetworkConfig, shared: SharedData) -> Outcome:

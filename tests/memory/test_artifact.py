@@ -23,7 +23,7 @@ from diet_ray.memory.artifact import ArtifactError, Description
 from diet_ray.memory.rows import SyntheticRows
 
 ROWS, FIELDS, DIM, TASKS = 23, 3, 4, 2
-COLUMNS = ["embedding", "label", "source_stage", "source_row", "weight"]
+COLUMNS = ["embedding", "label", "source_stage", "source_row", "weight", "anchor"]
 
 DESCRIPTION = Description(
     stage=3,
@@ -44,6 +44,7 @@ def synthetic_rows(count: int = ROWS) -> SyntheticRows:
         stages=draw.integers(1, 4, count).astype(np.int32),
         source_rows=draw.integers(0, 2**40, count),
         weights=draw.random(count).astype(np.float32),
+        anchors=draw.integers(1, 100, (count, FIELDS)).astype(np.int32),
     )
 
 

@@ -41,6 +41,7 @@ def synthetic_rows() -> SyntheticRows:
         stages=np.ones(ROWS, dtype=np.int32),
         source_rows=np.arange(ROWS),
         weights=np.ones(ROWS, dtype=np.float32),
+        anchors=np.ones((ROWS, FIELDS), dtype=np.int32),
     )
 
 

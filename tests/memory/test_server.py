@@ -31,6 +31,7 @@ def synthetic_rows(seed: int = 0) -> SyntheticRows:
         stages=np.ones(ROWS, dtype=np.int32),
         source_rows=np.arange(ROWS),
         weights=np.ones(ROWS, dtype=np.float32),
+        anchors=np.ones((ROWS, FIELDS), dtype=np.int32),
     )
 
 
