@@ -72,6 +72,14 @@ def s3_folder(s3_endpoint: str, request: pytest.FixtureRequest) -> str:
     return f"s3://diet-ray-tests/{name}"
 
 
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """The tests' networks are so small that several threads only get into each other's way."""
+    import torch  # noqa: PLC0415
+
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """One Ray for all tests that need one."""

@@ -1,4 +1,4 @@
-"""The whole main job at small size, with every path of the run on S3 (a real server on loopback)."""
+"""The whole main job at small size, every path of it on S3 (a real server on loopback)."""
 
 from __future__ import annotations
 

@@ -60,11 +60,14 @@ def synthesise(rows: Rows, reference: Reference, truth_blend: float = 0.0) -> Sy
 
     truth_blend: share of the rows' own labels in the probabilities behind the soft labels.
     """
-    taught = torch.sigmoid(torch.from_numpy(predict(reference.recommender, rows.ids)))
-    blended = (1 - truth_blend) * taught + truth_blend * torch.from_numpy(rows.labels)
+    logits = torch.from_numpy(predict(reference.recommender, rows.ids))
+    if truth_blend:
+        truth = torch.from_numpy(rows.labels)
+        blended = (1 - truth_blend) * torch.sigmoid(logits) + truth_blend * truth
+        logits = torch.logit(blended, eps=SMALLEST_PROBABILITY)
     return SyntheticRows(
         embeddings=reference.table(torch.from_numpy(rows.ids)).numpy(),
-        labels=torch.logit(blended, eps=SMALLEST_PROBABILITY).numpy(),
+        labels=logits.numpy(),
         stages=np.full(len(rows), reference.stage, dtype=np.int32),
         source_rows=rows.row_ids,
         weights=np.ones(len(rows), dtype=np.float32),

@@ -3,6 +3,9 @@
 Meta-gradients, influence and alignment speak of theta as one vector: its snapshots, directions
 and adjoints are arrays of one length P that are added, compared and sent between processes. The
 order of the parameters in theta is the order of `named_parameters()`.
+
+Differentiate once forward (JVP) or twice backward. Reverse over forward mode and nested JVPs are
+wrong through torch's layer norm (pytorch issue 196700), without an error.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ def _find(name: str) -> _Entry:
         module, _, attribute = name.partition(":")
         try:
             return _by_class[getattr(importlib.import_module(module), attribute)]
-        except (ImportError, AttributeError, KeyError) as error:
+        except (ImportError, AttributeError, KeyError, ValueError) as error:
             raise ConfigError(
                 f"network {name!r}: {error!r}; name an importable class decorated with "
                 "diet_ray.models.register"

@@ -13,8 +13,13 @@ import torch
 
 from diet_ray import progress, runtime, seeds, storage
 from diet_ray.config import RunConfig
+from diet_ray.errors import UserError
 from diet_ray.logs.blocks import Block, Blocks, Fragment, Rows, read_fragment
 from diet_ray.scoring.ledger import Entry, read_entries, side_car_uri, sketch, write_entry
+
+
+class ScanError(UserError, ValueError):
+    """Scores that cannot be used; the message names file, row, value and remedy."""
 
 
 class Scoring(Protocol):
@@ -142,6 +147,7 @@ class ScoringActor:
         task = self._task
         rows = task.sample.of(read_fragment(task.blocks, task.block, fragment))
         scores = self._score_rows(rows)
+        _check_scores(scores, rows, fragment)
         groups = label_groups(rows.labels)
         table = pa.table({"row_id": rows.row_ids, "group": groups, "score": scores})
         storage.write_parquet(side_car_uri(task.uri, fragment), table)
@@ -163,3 +169,14 @@ class ScoringActor:
             for start in range(0, len(rows), step)
         ]
         return np.concatenate([np.zeros(0, dtype=np.float32), *parts])
+
+
+def _check_scores(scores: np.ndarray, rows: Rows, fragment: Fragment) -> None:
+    """Ranks are only defined among numbers."""
+    bad = np.flatnonzero(~np.isfinite(scores))
+    if len(bad):
+        raise ScanError(
+            f"{fragment.path}: row {rows.row_ids[bad[0]]}: its score is {scores[bad[0]]}, as are "
+            f"those of {len(bad)} rows in all; the reference has diverged: lower "
+            "reference.learning_rate and train it again"
+        )

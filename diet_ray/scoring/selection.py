@@ -69,8 +69,10 @@ def bands(group_rows: dict[int, int], shares: dict[int, int], percentile: float)
 def select_ranks(scan: Scan, ranks: Ranks) -> np.ndarray:
     """Row ids at the wanted ranks of each label group, int64, ascending.
 
-    The only key ALL_GROUPS ranks all rows together.
+    The only key ALL_GROUPS ranks all rows together. Raises ValueError for a rank that no row has.
     """
+    for group, wanted in ranks.items():
+        _check_ranks(scan, group, wanted)
     ranks = {group: (first, end) for group, (first, end) in ranks.items() if end > first}
     margin = 1.0
     selected: dict[int, np.ndarray] = {}
@@ -88,13 +90,25 @@ def select_ranks(scan: Scan, ranks: Ranks) -> np.ndarray:
     return np.sort(np.concatenate([np.zeros(0, dtype=np.int64), *selected.values()]))
 
 
+def _check_ranks(scan: Scan, group: int, ranks: tuple[int, int]) -> None:
+    rows = sum(_members(scan, group).values())
+    if ranks[0] < 0 or ranks[1] > rows:
+        raise ValueError(f"ranks {ranks} of label group {group}, which has {rows} scored rows")
+
+
+def _members(scan: Scan, group: int) -> dict[int, int]:
+    """Scored rows of the label groups that `group` stands for."""
+    counts = scan.group_rows
+    return counts if group == ALL_GROUPS else {group: counts.get(group, 0)}
+
+
 def smallest(scan: Scan, count: int) -> np.ndarray:
     """Row ids of the `count` smallest scores over all label groups, ascending."""
     return select_ranks(scan, {ALL_GROUPS: (0, count)})
 
 
 def _bracket(scan: Scan, group: int, ranks: tuple[int, int], margin: float) -> tuple[float, float]:
-    groups = scan.group_rows if group == ALL_GROUPS else {group: scan.group_rows[group]}
+    groups = _members(scan, group)
     sketch = merged_sketch(scan.entries, next(iter(groups)))
     for other in list(groups)[1:]:
         sketch.merge(merged_sketch(scan.entries, other))

@@ -76,7 +76,7 @@ def publish(config: RunConfig, distilled: str, lines: Sequence[Line]) -> str:
 
 
 def render(lines: Sequence[Line]) -> str:
-    """The leaderboard as text; of the hyper-parameters those that differ within a network."""
+    """As text; where a network has several lines, only what differs between them is shown."""
     told = [_in_words(line, lines) for line in lines]
     name_width = max(len(word) for word in ["network", *(line.network for line in lines)])
     width = max(len(word) for word in ["hyper-parameters", *told])
@@ -102,7 +102,7 @@ def _in_words(line: Line, lines: Sequence[Line]) -> str:
     rivals = [other.parameters for other in lines if other.network == line.network]
     words = []
     for name, value in line.parameters.items():
-        if any(parameters[name] != value for parameters in rivals):
+        if len(rivals) == 1 or any(parameters[name] != value for parameters in rivals):
             shown = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
             words.append(f"{name}={shown}")
     return " ".join(words) or "-"

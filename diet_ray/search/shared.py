@@ -14,7 +14,6 @@ from torch import nn
 from diet_ray.config import EvaluationConfig, ModelsConfig, RunConfig
 from diet_ray.logs.blocks import Blocks, Rows, read_block
 from diet_ray.memory import artifact
-from diet_ray.memory.rows import SyntheticRows
 from diet_ray.models.embedding import EmbeddingTable
 from diet_ray.training.candidate import WarmUpRows
 from diet_ray.training.reference import load_reference, reference_uri
@@ -24,7 +23,9 @@ from diet_ray.training.reference import load_reference, reference_uri
 class SharedData:
     """The distilled set, phi_T's embedding vectors, the validation rows, and the settings."""
 
-    distilled: SyntheticRows
+    embeddings: np.ndarray  # (n, F, d) float32, of the distilled set
+    labels: np.ndarray  # (n, K) float32, logits
+    weights: np.ndarray  # (n,) float32
     vectors: np.ndarray  # (ids of all fields, d) float32
     vocabulary_sizes: dict[str, int]  # of phi_T
     validation: Rows
@@ -36,11 +37,10 @@ class SharedData:
 
     def warm_up_rows(self) -> WarmUpRows:
         """The distilled set as tensors over the same memory."""
-        rows = self.distilled
         return WarmUpRows(
-            torch.from_numpy(rows.embeddings),
-            torch.from_numpy(rows.labels),
-            torch.from_numpy(rows.weights),
+            torch.from_numpy(self.embeddings),
+            torch.from_numpy(self.labels),
+            torch.from_numpy(self.weights),
         )
 
     def table(self) -> EmbeddingTable:
@@ -57,8 +57,11 @@ class SharedData:
 def load_shared(config: RunConfig, blocks: Blocks, distilled: str) -> SharedData:
     """Read what the trials share; `distilled` is the URI of S_T. Raises ArtifactError."""
     reference = load_reference(reference_uri(config, len(blocks.historical)))
+    rows = artifact.read(distilled)
     return SharedData(
-        distilled=artifact.read(distilled),
+        embeddings=rows.embeddings,
+        labels=rows.labels,
+        weights=rows.weights,
         vectors=reference.table.weight.detach().numpy(),
         vocabulary_sizes=dict(zip(reference.fields, reference.table.sizes, strict=True)),
         validation=read_block(blocks, blocks.block("validation")),

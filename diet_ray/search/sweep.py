@@ -30,7 +30,7 @@ from diet_ray.memory.artifact import ArtifactError
 from diet_ray.search import leaderboard, space
 from diet_ray.search.leaderboard import Line
 from diet_ray.search.shared import SharedData, load_shared
-from diet_ray.search.trial import Outcome, run_trial
+from diet_ray.search.trial import Outcome, one_line, run_trial
 from diet_ray.training.reference import published_stages
 
 LOST_WORKERS = 3
@@ -165,16 +165,11 @@ def run_trials(
             results = tuner.fit()
         finally:
             storage.remove(scratch)
-    for result in results:
-        if result.error is not None:
-            keeper.outcomes[result.config["trial"]["key"]] = Outcome(
-                error=_in_one_line(result.error)
-            )
+    # Tune keeps the order of the grid; a lost trial's result may not even know its parameters.
+    for key, result in zip(waiting, results, strict=True):
+        if key not in keeper.outcomes:
+            keeper.outcomes[key] = Outcome(error=one_line(result.error))
     return keeper.outcomes
-
-
-def _in_one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 class Keeper(tune.Callback):

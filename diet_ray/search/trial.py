@@ -59,7 +59,12 @@ def attempt(network: NetworkConfig, shared: SharedData) -> Outcome:
     try:
         return judge_candidate(network, shared)
     except Exception as error:
-        return Outcome(error=" ".join(f"{type(error).__name__}: {error}".split()))
+        return Outcome(error=one_line(error))
+
+
+def one_line(error: Exception | None) -> str:
+    """An error's kind and message, as a line of a table."""
+    return " ".join(f"{type(error).__name__}: {error}".split()) if error else "did not finish"
 
 
 def judge_candidate(network: NetworkConfig, shared: SharedData) -> Outcome:

@@ -23,7 +23,10 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def prepared(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+def prepared(
+    ray_session: None,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Prepared:
     """Two historical blocks of two fragments each, and phi_1 and phi_2."""
     folder = tmp_path_factory.mktemp("prepared")
     blocks = made_blocks(

@@ -99,7 +99,6 @@ def test_a_shard_is_the_meta_gradient_of_its_own_draw(prepared: Prepared, tmp_pa
     rows = synthetic_rows(prepared)
     memory, active = LocalMemory(tmp_path, rows), np.arange(1, SYNTHETIC, 2)
     loss = MetaWorker(config).meta_gradient(round_task(prepared, memory, active), 0, 1)
-    memory.server.push(0, 0, memory.server._shards[1])
     found = memory.server._shards[1]
 
     path = ("meta", STAGE, 0, 0, 1)

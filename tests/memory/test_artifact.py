@@ -23,7 +23,8 @@ from diet_ray.memory.artifact import ArtifactError, Description
 from diet_ray.memory.rows import SyntheticRows
 
 ROWS, FIELDS, DIM, TASKS = 23, 3, 4, 2
-COLUMNS = ["embedding", "label", "source_stage", "source_row", "weight", "anchor"]
+TENSORS = {"embedding": (FIELDS, DIM), "label": (TASKS,), "anchor": (FIELDS,)}
+COLUMNS = [*TENSORS, "source_stage", "source_row", "weight"]
 
 DESCRIPTION = Description(
     stage=3,
@@ -89,17 +90,18 @@ def test_the_same_rows_give_the_same_bytes(stage: str, tmp_path: Path) -> None:
 
 def columns_of(found: pa.Table) -> dict[str, np.ndarray]:
     return {
-        "embedding": found["embedding"].combine_chunks().to_numpy_ndarray(),
-        "label": found["label"].combine_chunks().to_numpy_ndarray(),
-        **{name: found[name].to_numpy() for name in COLUMNS[2:]},
+        **{name: found[name].combine_chunks().to_numpy_ndarray() for name in TENSORS},
+        **{name: found[name].to_numpy() for name in COLUMNS[len(TENSORS) :]},
     }
 
 
 def assert_columns(found: dict[str, np.ndarray]) -> None:
     rows = synthetic_rows()
-    arrays = (rows.embeddings, rows.labels, rows.stages, rows.source_rows, rows.weights)
+    lineage = (rows.anchors, rows.stages, rows.source_rows)
+    arrays = (rows.embeddings, rows.labels, *lineage, rows.weights)
     for name, array in zip(COLUMNS, arrays, strict=True):
-        assert (np.asarray(found[name]) == array).all(), name
+        # foreign readers see a tensor as a flat list
+        assert (np.asarray(found[name]).reshape(array.shape) == array).all(), name
 
 
 def test_pyarrow_reads_file_folder_and_dataset(stage: str) -> None:
@@ -107,7 +109,8 @@ def test_pyarrow_reads_file_folder_and_dataset(stage: str) -> None:
     assert_columns(columns_of(pads.dataset(stage).to_table()))
     parts = [pq.read_table(f"{stage}/rows-0000{n}.parquet") for n in range(3)]
     assert_columns(columns_of(pa.concat_tables(parts)))
-    assert parts[0].schema.field("embedding").type.shape == [FIELDS, DIM]
+    for name, shape in TENSORS.items():
+        assert parts[0].schema.field(name).type.shape == list(shape)
 
 
 def test_pyarrow_reads_all_stages_together(stage: str) -> None:
@@ -120,18 +123,13 @@ def test_pyarrow_reads_all_stages_together(stage: str) -> None:
 
 def test_pandas_reads_it(stage: str) -> None:
     frame = pd.read_parquet(stage)
-    found = {name: frame[name].to_numpy() for name in COLUMNS[2:]}
-    found["embedding"] = np.stack(list(frame["embedding"])).reshape(-1, FIELDS, DIM)
-    found["label"] = np.stack(list(frame["label"]))
-    assert_columns(found)
+    assert_columns({name: np.stack(list(frame[name])) for name in COLUMNS})
 
 
 def test_duckdb_reads_it(stage: str) -> None:
     result = duckdb.sql(f"select * from read_parquet('{stage}/*.parquet')")
-    found = dict(zip(result.columns, zip(*result.fetchall(), strict=True), strict=True))
-    arrays = {name: np.array(values) for name, values in found.items()}
-    arrays["embedding"] = arrays["embedding"].reshape(-1, FIELDS, DIM)
-    assert_columns(arrays)
+    columns = zip(*result.fetchall(), strict=True)
+    assert_columns(dict(zip(result.columns, columns, strict=True)))
 
 
 @pytest.mark.usefixtures("ray_session")

@@ -1,0 +1,141 @@
+"""Algorithm 1: sizes, the band of new rows, their synthetic form, and what fusion keeps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import accumulate
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diet_ray.config import ConfigError
+from diet_ray.distill.boundary import fuse, memory_sizes, synthesise
+from diet_ray.distill.context import stage_uri
+from diet_ray.distill.worker import inner_start
+from diet_ray.logs.blocks import Block, Blocks, read_block
+from diet_ray.memory import artifact
+from diet_ray.scoring.el2n import el2n
+from diet_ray.scoring.scan import label_groups
+from diet_ray.scoring.selection import bands, group_shares
+from diet_ray.training.reference import load_reference, reference_uri
+from tests.distill.prepared import (
+    Prepared,
+    assert_smallest,
+    embedded,
+    network_of,
+    open_stage,
+    row_gradients,
+    run_config,
+)
+from tests.made import small_config
+
+
+def sized_blocks(rows: list[int]) -> Blocks:
+    blocks = tuple(
+        Block(f"historical-{t}", "historical", "", count, {}, {}) for t, count in enumerate(rows, 1)
+    )
+    return Blocks("nowhere", (), (), blocks, 1, "", 0, {}, 0)
+
+
+@given(
+    rows=st.lists(st.integers(200, 5_000), min_size=1, max_size=6),
+    ratio=st.floats(0.01, 0.2),
+    keep=st.floats(0, 1),
+)
+def test_the_memory_follows_the_stream_at_its_ratio(
+    rows: list[int], ratio: float, keep: float
+) -> None:
+    config = small_config("nowhere", memory={"ratio": ratio, "keep": keep})
+    sizes = memory_sizes(config, sized_blocks(rows))
+    totals = [new + kept for new, kept in sizes]
+    # a block too small to fill what fusion freed leaves the memory smaller, never larger
+    short = [new == count for (new, _), count in zip(sizes, rows, strict=True)]
+    for total, seen, is_short in zip(totals, accumulate(rows), short, strict=True):
+        wanted = round(ratio * seen)
+        assert total == wanted or (is_short and total < wanted)
+    assert [kept for _, kept in sizes] == [round(keep * total) for total in (0, *totals[:-1])]
+    assert all(0 < new <= count for (new, _), count in zip(sizes, rows, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("rows", "memory", "block"),
+    [
+        ([20, 20], {"ratio": 0.01}, "historical-1"),
+        ([1000, 3], {"ratio": 0.01, "keep": 1.0}, "historical-2"),
+    ],
+)
+def test_a_ratio_that_selects_nothing_is_refused(
+    rows: list[int], memory: dict[str, float], block: str
+) -> None:
+    config = small_config("nowhere", memory=memory)
+    message = rf"memory\.ratio 0\.01 selects no new row of {block} \({rows[-1]} rows\); raise"
+    with pytest.raises(ConfigError, match=message):
+        memory_sizes(config, sized_blocks(rows))
+
+
+def test_synthetic_rows_are_what_the_reference_makes_of_real_ones(prepared: Prepared) -> None:
+    reference = load_reference(reference_uri(run_config(prepared.folder), 2))
+    rows = read_block(prepared.blocks, prepared.blocks.historical[1]).take(slice(5, 40))
+    made = synthesise(rows, reference)
+    embeddings, _ = embedded(reference, rows)
+    assert (made.embeddings == embeddings.numpy()).all()
+    assert (made.labels == reference.dense(embeddings).numpy()).all()
+    assert (made.stages == 2).all()
+    assert (made.source_rows == rows.row_ids).all()
+    assert (made.anchors == rows.ids).all()
+    assert (made.weights == 1).all()
+
+
+def test_new_rows_are_the_band_of_a_sort_in_memory(undisturbed: Prepared) -> None:
+    config, blocks = run_config(undisturbed.folder), undisturbed.blocks
+    rows = read_block(blocks, blocks.historical[0])
+    reference = load_reference(reference_uri(config, 1))
+    embeddings, labels = embedded(reference, rows)
+    scores = el2n(reference.dense(embeddings), labels).numpy()
+    groups = label_groups(rows.labels)
+    counts = {int(g): int((groups == g).sum()) for g in np.unique(groups)}
+    wanted = memory_sizes(config, blocks)[0][0]
+    shares = group_shares(counts, wanted, config.memory.group_alpha)
+    expected: list[int] = []
+    for group, (first, end) in bands(counts, shares, config.memory.percentile).items():
+        members = np.flatnonzero(groups == group)
+        order = members[np.lexsort((members, scores[members]))]
+        expected += rows.row_ids[order[first:end]].tolist()
+    found = artifact.read(stage_uri(config, 1))
+    assert found.source_rows.tolist() == sorted(expected)
+
+
+def test_fusion_keeps_the_most_influential_rows(prepared: Prepared) -> None:
+    config = run_config(prepared.folder)
+    stage = open_stage(config, prepared.blocks, 2)
+    first, second = (read_block(prepared.blocks, b) for b in prepared.blocks.historical)
+    boundary = second.take(slice(0, 50))
+    previous = synthesise(first.take(slice(0, 40)), load_reference(reference_uri(config, 1)))
+    draw = np.random.default_rng(0)  # rows that moved, as learned ones have
+    moved = previous.embeddings + 0.3 * draw.normal(size=previous.embeddings.shape)
+    previous = replace(previous, embeddings=moved.astype(np.float32))
+    kept = fuse(stage, boundary, previous, 25)
+
+    theta, network = inner_start(config, 2, 0), network_of(load_reference(reference_uri(config, 2)))
+    real = row_gradients(network, theta, *embedded(stage.reference, boundary))
+    old = row_gradients(
+        network,
+        theta,
+        torch.tensor(previous.embeddings),
+        torch.sigmoid(torch.tensor(previous.labels)),
+    )
+    influence = (old[:, None, :] * real[None, :, :]).sum(axis=2).sum(axis=1)
+    positions = np.searchsorted(previous.source_rows, kept.source_rows)
+    assert (np.diff(positions) > 0).all(), "in their old order"
+    assert_smallest(positions, -influence, 25)
+    assert (kept.embeddings == previous.embeddings[positions]).all()
+
+
+def test_fusion_that_keeps_all_asks_nothing(prepared: Prepared) -> None:
+    stage = replace(open_stage(run_config(prepared.folder), prepared.blocks, 2), workers=None)
+    rows = read_block(prepared.blocks, prepared.blocks.historical[0]).take(slice(0, 4))
+    previous = synthesise(rows, stage.reference)
+    assert fuse(stage, rows, previous, 4) is previous

@@ -1,0 +1,123 @@
+"""One stage: what it continues, what it does not, and how long it bears lost servers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from diet_ray import storage
+from diet_ray.distill import stage as module
+from diet_ray.distill.context import stage_uri
+from diet_ray.distill.stage import distill_stage
+from diet_ray.distill.workers import MetaWorkers
+from diet_ray.logs.blocks import read_block
+from diet_ray.memory import artifact
+from diet_ray.memory.coordinator import ServerLostError, start_state
+from diet_ray.memory.server import durable_steps
+from tests.distill.prepared import Prepared, open_stage, run_config
+
+
+def test_what_another_configuration_left_is_not_continued(
+    undisturbed: Prepared, tmp_path: Path
+) -> None:
+    """An interrupted stage is work in progress of the run that began it, and of no other."""
+    config = undisturbed.config(tmp_path, "scores")
+    other = run_config(tmp_path, distill={"inner": {"learning_rate": 0.5}})
+    left = open_stage(other, undisturbed.blocks, 1)
+    rows = artifact.read(stage_uri(run_config(undisturbed.folder), 1)).take(slice(0, 9))
+    artifact.publish(left.work("start"), rows, left.describe(len(rows)))
+    start_state(left.work("memory"), rows)
+
+    workers = MetaWorkers(config)
+    try:
+        distill_stage(config, undisturbed.blocks, 1, None, workers)
+    finally:
+        workers.close()
+    expected = artifact.checksums(stage_uri(run_config(undisturbed.folder), 1))
+    assert artifact.checksums(stage_uri(config, 1)) == expected
+    assert durable_steps(left.work("memory")) == []
+
+
+class UnluckyMemory:
+    """A memory at its last durable step, whose servers are lost the first `losses` times."""
+
+    client = None
+
+    def __init__(self, step: int, losses: int) -> None:
+        self.step, self._losses = step, losses
+        self.rollbacks = 0
+
+    def commit(self, *_: Any) -> float:
+        self._lose()
+        self.step += 1
+        return 0.0
+
+    def pull_all(self) -> tuple[np.ndarray, np.ndarray]:
+        self._lose()
+        return np.ones(1), np.ones(1)
+
+    def make_durable(self) -> None:
+        pass
+
+    def rollback(self) -> None:
+        self.rollbacks += 1
+
+    def _lose(self) -> None:
+        self._losses -= 1
+        if self._losses >= 0:
+            raise ServerLostError("lost")
+
+
+class NoWorkers:
+    def meta_gradients(self, *_: Any) -> list[float]:
+        return []
+
+
+def optimise(prepared: Prepared, folder: Path, memory: UnluckyMemory) -> None:
+    """The outer steps of stage 1, with targets that were found already."""
+    stage = open_stage(prepared.config(folder), prepared.blocks, 1)
+    targets = read_block(stage.blocks, stage.block).row_ids[:5]
+    for number in range(stage.config.distill.rounds):
+        found = {"targets": targets, "active": np.arange(3)}
+        storage.write_tensors(stage.work(f"round={number}.safetensors"), found)
+    workers: Any = NoWorkers()
+    unlucky: Any = memory
+    embeddings, labels = module._optimise(replace(stage, workers=workers), unlucky)
+    assert embeddings.all()
+    assert labels.all()
+
+
+def total_steps(prepared: Prepared) -> int:
+    distill = run_config(prepared.folder).distill
+    return distill.rounds * distill.outer_steps
+
+
+def test_a_server_lost_after_the_last_step_is_waited_for(
+    prepared: Prepared, tmp_path: Path
+) -> None:
+    memory = UnluckyMemory(step=total_steps(prepared), losses=1)
+    optimise(prepared, tmp_path, memory)
+    assert memory.rollbacks == 1
+
+
+@pytest.mark.parametrize(("losses", "given_up"), [(4, False), (5, True)])
+def test_servers_that_are_lost_again_and_again(
+    prepared: Prepared,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    losses: int,
+    given_up: bool,
+) -> None:
+    monkeypatch.setattr(module, "LOSSES_WITHOUT_PROGRESS", 5)
+    memory = UnluckyMemory(step=3, losses=losses)
+    if given_up:
+        with pytest.raises(ServerLostError):
+            optimise(prepared, tmp_path, memory)
+    else:
+        optimise(prepared, tmp_path, memory)
+        assert memory.step == total_steps(prepared)
+    assert memory.rollbacks == losses

@@ -1,0 +1,143 @@
+"""The pool: the same results from any number of workers, and from workers that are killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diet_ray.distill import workers as module
+from diet_ray.distill.worker import MetaWorker, RealRows, inner_start
+from diet_ray.distill.workers import MetaWorkers, Task, WorkersLostError
+from diet_ray.logs.blocks import BlocksError, read_block
+from tests.distill.prepared import Prepared, run_config
+
+Work = Callable[[], Any]
+
+
+@pytest.fixture(scope="module")
+def workers(prepared: Prepared, request: pytest.FixtureRequest) -> Iterator[MetaWorkers]:
+    """A pool; pytest runs all tests of one size before it starts the next."""
+    pool = MetaWorkers(run_config(prepared.folder, resources={"meta_workers": request.param}))
+    yield pool
+    pool.close()
+
+
+one_worker = pytest.mark.parametrize("workers", [1], indirect=True)
+every_pool = pytest.mark.parametrize("workers", [1, 3], indirect=True)
+
+
+def task(work: Work) -> Task:
+    """A task that does `work` in the worker's process."""
+    return lambda worker: worker.__ray_call__.remote(lambda _: work())
+
+
+def killed(times: int, notes: Path, result: Any) -> Any:
+    """Kills its process the first `times` times that it is run."""
+    with (notes / str(result)).open("a") as note:
+        note.write(f"{os.getpid()}\n")
+    if len((notes / str(result)).read_text().split()) <= times:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return result
+
+
+def refused(notes: Path) -> None:
+    with (notes / "refused").open("a") as note:
+        note.write("run\n")
+    raise KeyError("the task's own")
+
+
+@given(st.integers(1, 50), st.integers(1, 9))
+def test_ranges_cover_every_row_once(rows: int, per_task: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "ROWS_PER_TASK", per_task)
+        ranges = module._ranges(rows)
+    assert [row for low, high in ranges for row in range(low, high)] == list(range(rows))
+    assert max(high - low for low, high in ranges) <= per_task
+
+
+def test_no_row_is_an_error() -> None:
+    with pytest.raises(BlocksError, match="no rows"):
+        module._ranges(0)
+
+
+@every_pool
+def test_sums_do_not_depend_on_the_number_of_workers(
+    prepared: Prepared, workers: MetaWorkers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ROWS_PER_TASK", 70)
+    config = run_config(prepared.folder)
+    rows = read_block(prepared.blocks, prepared.blocks.historical[1])
+    theta, source = inner_start(config, 2, 0), RealRows(rows)
+    direction = np.random.default_rng(0).normal(size=theta.shape).astype(np.float32)
+    summed = workers.summed_gradient(2, source, len(rows), theta)
+    aligned = workers.alignments(2, source, len(rows), theta, direction)
+
+    direct = MetaWorker(config)
+    ranges = [(low, min(low + 70, len(rows))) for low in range(0, len(rows), 70)]
+    expected = np.zeros(len(theta))
+    for part in ranges:
+        expected += direct.summed_gradient(2, source, theta, *part)
+    assert summed.tobytes() == expected.astype(np.float32).tobytes()
+    parts = [direct.alignments(2, source, theta, direction, *part) for part in ranges]
+    assert aligned.tobytes() == np.concatenate(parts).tobytes()
+
+
+@every_pool
+def test_results_are_in_the_order_of_tasks_though_a_worker_is_killed(
+    workers: MetaWorkers, tmp_path: Path
+) -> None:
+    def slow(number: int) -> int:
+        time.sleep(0.02 * (number % 3))
+        return number
+
+    works: list[Work] = [partial(slow, number) for number in range(9)]
+    works[4] = partial(killed, 1, tmp_path, 4)
+    assert workers.run([task(work) for work in works]) == list(range(9))
+    first, second = (tmp_path / "4").read_text().split()
+    assert first != second, "the killed task ran again, in another process"
+    assert workers.run([task(partial(slow, n)) for n in range(4)]) == list(range(4))
+
+
+@every_pool
+def test_an_error_of_the_task_is_raised_and_not_repeated(
+    workers: MetaWorkers, tmp_path: Path
+) -> None:
+    with pytest.raises(KeyError, match="the task's own"):
+        workers.run([task(partial(refused, tmp_path))])
+    assert (tmp_path / "refused").read_text() == "run\n"
+    assert workers.run([task(lambda: "still here")]) == ["still here"]
+
+
+@one_worker
+def test_an_actor_lost_by_the_task_is_the_tasks_own_error(workers: MetaWorkers) -> None:
+    @ray.remote(num_cpus=0)
+    class Mortal:
+        def answer(self) -> int:
+            os.kill(os.getpid(), signal.SIGKILL)
+            return 1
+
+    mortal = Mortal.remote()
+    pid = workers.run([task(os.getpid)])
+    with pytest.raises(ray.exceptions.RayActorError):
+        workers.run([task(lambda: ray.get(mortal.answer.remote()))])
+    assert workers.run([task(os.getpid)]) == pid, "the worker itself did not die"
+
+
+@one_worker
+def test_a_task_that_kills_every_worker_is_given_up(
+    workers: MetaWorkers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOSSES_PER_TASK", 1)
+    with pytest.raises(WorkersLostError, match="worker died 2 times"):
+        workers.run([task(partial(killed, 99, tmp_path, "never"))])

@@ -1,0 +1,105 @@
+"""Alignment by one JVP against per-sample gradients and their dot products, in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from diet_ray.config import NetworkConfig
+from diet_ray.models.functional import FlatNetwork, flatten_parameters
+from diet_ray.models.registry import DenseNetwork, fresh_network
+from diet_ray.scoring.alignment import AlignmentScoring, alignment, summed_gradient
+from tests.made import small_config
+
+MODELS = small_config("unused").models
+CANDIDATES = {c.name: c for c in small_config("unused").evaluation.candidates}
+FIELDS, TASKS = 5, 3
+every_network = pytest.mark.parametrize("network", CANDIDATES.values(), ids=CANDIDATES)
+
+
+def dense_network(network: NetworkConfig) -> DenseNetwork:
+    return fresh_network(network, MODELS, FIELDS, TASKS, 1).double()
+
+
+def made(count: int, seed: int, *, soft: bool) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    shape = (count, FIELDS, MODELS.embedding_dim)
+    embeddings = torch.randn(shape, dtype=torch.float64, generator=generator)
+    labels = torch.rand(count, TASKS, dtype=torch.float64, generator=generator)
+    return embeddings, labels if soft else labels.round()
+
+
+def sample_gradients(dense: DenseNetwork, embeddings: Tensor, labels: Tensor) -> Tensor:
+    """grad_theta l of every row by a backward pass of its own, (B, P)."""
+    dense.requires_grad_(True)
+    rows = []
+    for row, label in zip(embeddings, labels, strict=True):
+        p = torch.sigmoid(dense(row[None])[0])
+        loss = -(label * p.log() + (1 - label) * (1 - p).log()).mean()
+        parts = torch.autograd.grad(loss, list(dense.parameters()))
+        rows.append(torch.cat([part.flatten() for part in parts]))
+    return torch.stack(rows)
+
+
+@every_network
+def test_alignment_equals_dot_products_of_sample_gradients(network: NetworkConfig) -> None:
+    """The trick on which addressing stands: sum_s <grad l(s), grad l(b)> by one vector."""
+    dense = dense_network(network)
+    synthetic, real = made(7, seed=1, soft=True), made(9, seed=2, soft=False)
+    expected = (
+        sample_gradients(dense, *real) @ sample_gradients(dense, *synthetic).T  # (9, 7)
+    ).sum(dim=1)
+    flat, theta = FlatNetwork(dense), flatten_parameters(dense)
+    direction = summed_gradient(flat, theta, *synthetic)
+    torch.testing.assert_close(
+        alignment(flat, theta, direction, *real), expected, rtol=1e-9, atol=1e-15
+    )
+
+
+@every_network
+def test_summed_gradient_is_the_sum_of_sample_gradients(network: NetworkConfig) -> None:
+    dense, rows = dense_network(network), made(8, seed=3, soft=True)
+    expected = sample_gradients(dense, *rows).sum(dim=0)
+    found = summed_gradient(FlatNetwork(dense), flatten_parameters(dense), *rows)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-14)
+
+
+@every_network
+def test_any_direction_and_any_batch(network: NetworkConfig) -> None:
+    dense, (embeddings, labels) = dense_network(network), made(10, seed=4, soft=False)
+    theta = flatten_parameters(dense)
+    generator = torch.Generator().manual_seed(5)
+    direction = torch.randn(theta.shape, dtype=torch.float64, generator=generator)
+    expected = sample_gradients(dense, embeddings, labels) @ direction
+    flat = FlatNetwork(dense)
+    for size in (1, 3, 10):
+        parts = [
+            alignment(flat, theta, direction, e, y)
+            for e, y in zip(embeddings.split(size), labels.split(size), strict=True)
+        ]
+        torch.testing.assert_close(torch.cat(parts), expected, rtol=1e-9, atol=1e-14)
+
+
+def test_theta_keeps_no_graph() -> None:
+    dense, rows = dense_network(CANDIDATES["dcn"]), made(4, seed=6, soft=True)
+    flat, theta = FlatNetwork(dense), flatten_parameters(dense)
+    assert not summed_gradient(flat, theta, *rows).requires_grad
+    assert not theta.requires_grad
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_the_identity_covers_reference_theta_and_direction() -> None:
+    one, two = np.ones(3, np.float32), np.full(3, 2, np.float32)
+    identities = [
+        AlignmentScoring.put("uri", reference, theta, direction).identity
+        for reference, theta, direction in [
+            ("a", one, one),
+            ("b", one, one),
+            ("a", two, one),
+            ("a", one, two),
+        ]
+    ]
+    assert len(set(identities)) == 4
+    assert AlignmentScoring.put("other uri", "a", one, one).identity == identities[0]

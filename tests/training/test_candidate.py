@@ -1,0 +1,165 @@
+"""A candidate: warmed up to its best epoch, then trained and judged on real blocks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from diet_ray.config import EvaluationConfig
+from diet_ray.logs.blocks import Blocks, Rows, read_block
+from diet_ray.models.embedding import EmbeddingTable
+from diet_ray.models.registry import DenseNetwork, fresh_network
+from diet_ray.training.candidate import (
+    WarmUpRows,
+    judge,
+    train_through,
+    warm_up,
+    weights_of_one,
+)
+from diet_ray.training.metrics import Metrics, measure
+from diet_ray.training.model import Recommender, predict
+from tests.made import made_blocks, small_config
+
+CONFIG = small_config("unused")
+TASKS = ("task_0", "task_1")
+
+
+def settings(**changes: object) -> EvaluationConfig:
+    return CONFIG.evaluation.model_copy(update=changes)
+
+
+def dense_network(candidate: int = 0, seed: int = 0) -> DenseNetwork:
+    network = CONFIG.evaluation.candidates[candidate]
+    return fresh_network(network, CONFIG.models, 3, 2, seed)
+
+
+def fresh_table(blocks: Blocks, std: float = 0.3) -> EmbeddingTable:
+    return EmbeddingTable(blocks.historical[0].vocabulary_sizes, 4, std, seed=2)
+
+
+@pytest.fixture(scope="module")
+def blocks(tmp_path_factory: pytest.TempPathFactory) -> Blocks:
+    return made_blocks(str(tmp_path_factory.mktemp("blocks")), rows=600)
+
+
+@pytest.fixture
+def table(blocks: Blocks) -> EmbeddingTable:
+    return fresh_table(blocks)
+
+
+@pytest.fixture
+def validation(blocks: Blocks) -> Rows:
+    return read_block(blocks, blocks.block("validation"))
+
+
+@pytest.fixture
+def rows(blocks: Blocks, table: EmbeddingTable) -> WarmUpRows:
+    """Real rows with confident soft labels."""
+    real = read_block(blocks, blocks.historical[0]).take(slice(0, 200))
+    labels = torch.from_numpy(real.labels * 6 - 3)
+    return WarmUpRows(table(torch.from_numpy(real.ids)).detach(), labels, weights_of_one(200))
+
+
+def run(
+    dense: DenseNetwork,
+    table: EmbeddingTable,
+    rows: WarmUpRows,
+    validation: Rows,
+    **changes: object,
+) -> list[Metrics]:
+    return warm_up(dense, table, rows, validation, TASKS, settings(**changes), seed=9)
+
+
+def same(first: DenseNetwork, second: DenseNetwork) -> bool:
+    pairs = zip(first.parameters(), second.parameters(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_warm_up_ends_with_its_best_epoch(
+    table: EmbeddingTable, rows: WarmUpRows, validation: Rows
+) -> None:
+    dense = dense_network()
+    # So fast that epochs get worse again, and the last one is not the best.
+    history = run(dense, table, rows, validation, epochs=6, learning_rate=0.3)
+    aucs = [metrics.auc for metrics in history]
+    assert len(aucs) == 6
+    assert aucs[-1] < max(aucs)
+    logits = predict(Recommender(table, dense), validation.ids)
+    assert measure(logits, validation.labels, TASKS) == history[int(np.argmax(aucs))]
+
+
+def test_warm_up_is_a_function_of_its_seed(
+    table: EmbeddingTable, rows: WarmUpRows, validation: Rows
+) -> None:
+    first, second = dense_network(), dense_network()
+    run(first, table, rows, validation)
+    torch.rand(3)
+    run(second, table, rows, validation)
+    assert same(first, second)
+    assert not same(first, dense_network())
+
+
+def test_warm_up_leaves_the_table_alone(
+    table: EmbeddingTable, rows: WarmUpRows, validation: Rows
+) -> None:
+    before = table.weight.detach().clone()
+    run(dense_network(), table, rows, validation)
+    assert torch.equal(table.weight, before)
+
+
+def test_rows_without_weight_do_not_count(
+    table: EmbeddingTable, rows: WarmUpRows, validation: Rows
+) -> None:
+    weights = torch.ones(200)
+    weights[::2] = 0
+    lying = rows.labels.clone()
+    lying[::2] *= -1
+    trained = []
+    for labels, some in [(rows.labels, weights), (lying, weights), (lying, torch.ones(200))]:
+        trained.append(dense_network())
+        run(trained[-1], table, replace(rows, labels=labels, weights=some), validation)
+    assert same(trained[0], trained[1])
+    assert not same(trained[1], trained[2])
+
+
+def test_warm_up_learns_from_soft_labels(
+    table: EmbeddingTable, rows: WarmUpRows, validation: Rows
+) -> None:
+    history = run(dense_network(), table, rows, validation, epochs=8)
+    assert max(metrics.auc for metrics in history) > 0.55
+
+
+@pytest.mark.parametrize("candidate", [0, 1], ids=["dcn", "wukong"])
+def test_a_candidate_learns_above_chance(blocks: Blocks, candidate: int) -> None:
+    model = Recommender(fresh_table(blocks, std=0.05), dense_network(candidate))
+    seen: list[int] = []
+    through = [*blocks.historical, blocks.block("subsequent")]
+    train_through(model, blocks, through, settings(batch_size=16), after_batch=seen.append)
+    assert sum(seen) == 4 * 600
+    assert judge(model, blocks, blocks.block("test")).auc > 0.65
+
+
+def test_training_grows_the_table_to_hold_the_block(blocks: Blocks) -> None:
+    table = fresh_table(blocks)
+    subsequent = blocks.block("subsequent")
+    model = Recommender(table, dense_network().requires_grad_(False))
+    train_through(model, blocks, [subsequent], settings())
+    assert table.sizes == list(subsequent.vocabulary_sizes.values())
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_judging_is_measuring_the_predictions(blocks: Blocks, table: EmbeddingTable) -> None:
+    model, block = Recommender(table, dense_network()), blocks.block("test")
+    rows = read_block(blocks, block)
+    with torch.no_grad():
+        logits = model(torch.from_numpy(rows.ids)).numpy()
+    assert judge(model, blocks, block) == measure(logits, rows.labels, TASKS)
+
+
+def test_equal_weights_are_ones() -> None:
+    weights = weights_of_one(3)
+    assert weights.dtype == torch.float32
+    assert weights.tolist() == [1, 1, 1]

@@ -1,0 +1,218 @@
+"""The reference over the stream: published, continued after a kill, refused where it differs."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from diet_ray import storage
+from diet_ray.config import RunConfig
+from diet_ray.logs.blocks import Blocks, open_blocks, read_block
+from diet_ray.training.metrics import measure
+from diet_ray.training.model import predict
+from diet_ray.training.reference import (
+    CheckpointError,
+    load_reference,
+    published_stages,
+    reference_uri,
+    train_reference,
+)
+from tests.made import made_blocks, small_config
+
+STAGES = 3
+
+
+@pytest.fixture(scope="module")
+def blocks(tmp_path_factory: pytest.TempPathFactory) -> Blocks:
+    return made_blocks(str(tmp_path_factory.mktemp("blocks")), rows=400, historical=STAGES)
+
+
+@pytest.fixture(scope="module")
+def trained(blocks: Blocks, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    """A run whose reference nobody disturbed; only to be read."""
+    config = small_config(str(tmp_path_factory.mktemp("trained")))
+    train_reference(config, blocks)
+    return config
+
+
+def copy_of(trained: RunConfig, folder: Path, stages: int) -> RunConfig:
+    """The same run elsewhere, with its first `stages` checkpoints only."""
+    config = small_config(str(folder))
+    for stage in range(1, stages + 1):
+        for name in ("model.safetensors", "reference.json"):
+            place = storage.join(reference_uri(trained, stage), name)
+            storage.write_bytes(
+                storage.join(reference_uri(config, stage), name), storage.read_bytes(place)
+            )
+    return config
+
+
+def tensors(config: RunConfig) -> list[bytes]:
+    return [
+        storage.read_bytes(storage.join(reference_uri(config, stage), "model.safetensors"))
+        for stage in range(1, STAGES + 1)
+    ]
+
+
+def test_every_stage_is_published(blocks: Blocks, trained: RunConfig) -> None:
+    assert published_stages(trained, blocks) == STAGES
+    for stage, block in enumerate(blocks.historical, start=1):
+        reference = load_reference(reference_uri(trained, stage))
+        assert reference.stage == stage
+        assert (reference.fields, reference.tasks) == (blocks.fields, blocks.tasks)
+        assert reference.table.sizes == list(block.vocabulary_sizes.values())
+        assert not any(p.requires_grad for p in reference.dense.parameters())
+    identities = {load_reference(reference_uri(trained, s)).identity for s in (1, 2, 3)}
+    assert len(identities) == STAGES
+
+
+def test_id_zero_stays_the_zero_vector(trained: RunConfig) -> None:
+    for vectors in load_reference(reference_uri(trained, STAGES)).table.by_field().values():
+        assert vectors[0].abs().max() == 0
+
+
+def test_learns_above_chance(blocks: Blocks, tmp_path: Path) -> None:
+    config = small_config(str(tmp_path), reference={"batch_size": 8})
+    train_reference(config, blocks)
+    rows = read_block(blocks, blocks.block("subsequent"))
+    logits = predict(load_reference(reference_uri(config, STAGES)).recommender, rows.ids)
+    assert measure(logits, rows.labels, blocks.tasks).auc > 0.65
+
+
+@pytest.mark.parametrize("left", [0, 1, 2])
+def test_a_continued_run_gives_the_same_bytes(
+    blocks: Blocks, trained: RunConfig, tmp_path: Path, left: int
+) -> None:
+    config = copy_of(trained, tmp_path, left)
+    assert published_stages(config, blocks) == left
+    train_reference(config, blocks)
+    assert tensors(config) == tensors(trained)
+
+
+def test_tensors_without_their_description_do_not_count(
+    blocks: Blocks, trained: RunConfig, tmp_path: Path
+) -> None:
+    config = copy_of(trained, tmp_path, 2)
+    Path(reference_uri(config, 2), "reference.json").unlink()
+    Path(reference_uri(config, 2), "model.safetensors").write_bytes(b"half a file")
+    assert published_stages(config, blocks) == 1
+    train_reference(config, blocks)
+    assert tensors(config) == tensors(trained)
+
+
+def test_what_is_published_is_not_trained_again(
+    blocks: Blocks, trained: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("diet_ray.training.reference.TorchTrainer", None)
+    train_reference(trained, blocks)
+
+
+def train_and_die(output: str, blocks_uri: str, batches: int) -> None:
+    """Run in a process of its own, which kills itself after some batches of the second block."""
+    import os  # noqa: PLC0415
+
+    from diet_ray.training import reference  # noqa: PLC0415
+
+    read = reference.iterate_batches
+
+    def dying(blocks: Blocks, block: object, size: int) -> object:
+        for number, batch in enumerate(read(blocks, block, size)):  # type: ignore[arg-type]
+            if block == blocks.historical[1] and number == batches:
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield batch
+
+    reference.iterate_batches = dying  # type: ignore[assignment]
+    train_reference(small_config(output), open_blocks(blocks_uri))
+
+
+def test_a_killed_run_continues_to_the_same_bytes(
+    blocks: Blocks, trained: RunConfig, tmp_path: Path
+) -> None:
+    call = f"train_and_die({str(tmp_path)!r}, {blocks.uri!r}, 5)"
+    program = f"from tests.training.test_reference import *; {call}"
+    root = Path(__file__).parents[2]
+    killed = subprocess.run(
+        [sys.executable, "-c", program], cwd=root, capture_output=True, check=False, timeout=120
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    config = small_config(str(tmp_path))
+    assert published_stages(config, blocks) == 1
+    train_reference(config, blocks)
+    assert tensors(config) == tensors(trained)
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"seed": 6}, "seed"),
+        ({"threads": 2}, "threads"),
+        ({"reference": {"learning_rate": 0.02}}, "reference"),
+        ({"models": {"embedding_std": 0.02}}, "models"),
+    ],
+)
+def test_another_configuration_is_refused_by_key(
+    blocks: Blocks, trained: RunConfig, changes: dict[str, object], key: str
+) -> None:
+    other = small_config(trained.output, **changes)
+    with pytest.raises(CheckpointError, match=rf"t=1/reference.json: made from another {key} than"):
+        train_reference(other, blocks)
+
+
+def test_other_blocks_are_refused(trained: RunConfig, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="made from another blocks"):
+        train_reference(trained, made_blocks(str(tmp_path), rows=60, seed=1))
+
+
+def test_what_does_not_determine_the_result_may_change(blocks: Blocks, trained: RunConfig) -> None:
+    other = small_config(trained.output, name="other", memory={"ratio": 0.5}, resources={})
+    assert published_stages(other, blocks) == STAGES
+
+
+def test_damaged_tensors_name_the_file(trained: RunConfig, tmp_path: Path) -> None:
+    uri = reference_uri(copy_of(trained, tmp_path, 1), 1)
+    path = Path(uri, "model.safetensors")
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(storage.StorageError, match=r"model\.safetensors: damaged tensors"):
+        load_reference(uri)
+
+
+def test_a_missing_tensor_is_named(trained: RunConfig, tmp_path: Path) -> None:
+    uri = reference_uri(copy_of(trained, tmp_path, 1), 1)
+    path = storage.join(uri, "model.safetensors")
+    arrays = storage.read_tensors(path)
+    del arrays["embedding.field_1"]
+    storage.write_tensors(path, arrays)
+    with pytest.raises(CheckpointError, match=r"no tensor embedding\.field_1"):
+        load_reference(uri)
+
+
+def test_another_format_is_refused(trained: RunConfig, tmp_path: Path) -> None:
+    uri = reference_uri(copy_of(trained, tmp_path, 1), 1)
+    path = storage.join(uri, "reference.json")
+    storage.write_json(path, {**storage.read_json(path), "format": 99})
+    with pytest.raises(CheckpointError, match="format is not 1"):
+        load_reference(uri)
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_two_workers_train_the_same_reference(tmp_path: Path) -> None:
+    """About half a minute, nearly all of it the start of the worker group."""
+    blocks = made_blocks(str(tmp_path / "blocks"), rows=131, historical=2)
+    runs = [
+        small_config(str(tmp_path / f"{workers}"), resources={"reference_workers": workers})
+        for workers in (0, 2)
+    ]
+    for config in runs:
+        train_reference(config, blocks)
+    for stage in (1, 2):
+        one, two = (load_reference(reference_uri(config, stage)) for config in runs)
+        for name, vectors in one.table.by_field().items():
+            torch.testing.assert_close(two.table.by_field()[name], vectors, rtol=0, atol=1e-5)
+        for first, second in zip(one.dense.parameters(), two.dense.parameters(), strict=True):
+            np.testing.assert_allclose(second.numpy(), first.numpy(), rtol=0, atol=1e-5)
