@@ -6,7 +6,8 @@ trusts what it gets. An unknown key is an error that names the nearest known one
 
 Two kinds of keys exist. Everything outside ``output`` and ``resources`` determines the result,
 bit for bit, and is written into the artifacts. ``resources`` says how many processes do the work
-and never changes a result.
+and never changes a result, with one exception: several data-parallel workers of the reference take
+the same steps as one, but add a batch's gradients in another order.
 """
 
 from __future__ import annotations

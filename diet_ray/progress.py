@@ -79,12 +79,10 @@ class Phase:
 
     def _state(self) -> str:
         shown = f"{self.done:,} of {self.total:,} {self.unit}"
-        worked, elapsed = self.done - self.skipped, time.monotonic() - self.started
-        if self._pace is not None and self.done > self._pace[1]:
-            # What came before the first unit, such as starting actors, will not come again.
-            worked, elapsed = self.done - self._pace[1], time.monotonic() - self._pace[0]
-        if worked <= 0:
+        if self._pace is None or self.done <= self._pace[1]:
             return shown
+        # What came before the first unit, such as starting actors, will not come again.
+        worked, elapsed = self.done - self._pace[1], time.monotonic() - self._pace[0]
         return f"{shown}, about {duration(elapsed / worked * (self.total - self.done))} left"
 
     def close(self) -> float:

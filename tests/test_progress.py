@@ -62,15 +62,19 @@ def test_a_line_now_and_then_where_there_is_no_terminal(
     assert len(shown) == 2 + 10
 
 
-def test_work_found_done_does_not_distort_the_time_left(
+def test_neither_work_found_done_nor_a_slow_start_distorts_the_time_left(
     clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
     progress.start_logging()
     with progress.phase("scoring", total=100, unit="fragments") as phase:
         phase.skip(80)
+        clock.now += 60.0
+        phase.advance(1)
         clock.now += 10.0
         phase.advance(5)
-    assert "scoring: 85 of 100 fragments, about 30.0 s left" in lines(capsys)
+    printed = lines(capsys)
+    assert "scoring: 81 of 100 fragments" in printed
+    assert "scoring: 86 of 100 fragments, about 28.0 s left" in printed
 
 
 def test_a_phase_without_a_total_says_what_it_does(

@@ -13,15 +13,6 @@ from tests.distill.prepared import STAGES, Prepared, run_config
 from tests.made import made_blocks
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread() -> Iterator[None]:
-    """Networks this small are ten times slower on several threads, and tests share the cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="session")
 def prepared(
     ray_session: None,

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diet_ray.config import ConfigError
-from diet_ray.distill.boundary import fuse, memory_sizes, synthesise
+from diet_ray.distill.boundary import follow_reference, fuse, memory_sizes, synthesise
 from diet_ray.distill.context import stage_uri
 from diet_ray.distill.worker import inner_start
 from diet_ray.logs.blocks import Block, Blocks, read_block
@@ -87,6 +87,30 @@ def test_synthetic_rows_are_what_the_reference_makes_of_real_ones(prepared: Prep
     assert (made.source_rows == rows.row_ids).all()
     assert (made.anchors == rows.ids).all()
     assert (made.weights == 1).all()
+
+
+def test_soft_labels_may_start_blended_with_the_truth(prepared: Prepared) -> None:
+    config, block = run_config(prepared.folder), prepared.blocks.historical[1]
+    rows, reference = read_block(prepared.blocks, block), load_reference(reference_uri(config, 2))
+    taught = 1 / (1 + np.exp(-synthesise(rows, reference).labels.astype(np.float64)))
+    blended = 1 / (1 + np.exp(-synthesise(rows, reference, 0.3).labels.astype(np.float64)))
+    assert np.abs(blended - (0.7 * taught + 0.3 * rows.labels)).max() < 1e-6
+
+
+def test_an_anchored_row_keeps_what_it_learned_when_the_reference_moves(
+    prepared: Prepared,
+) -> None:
+    config, block = run_config(prepared.folder), prepared.blocks.historical[0]
+    old, new = (load_reference(reference_uri(config, t)) for t in (1, 2))
+    rows = read_block(prepared.blocks, block)
+    learned = np.random.default_rng(0).normal(size=synthesise(rows, old).embeddings.shape)
+    start = synthesise(rows, old)
+    moved = replace(start, embeddings=start.embeddings + learned.astype(np.float32))
+    followed, fresh = follow_reference(moved, old, new), synthesise(rows, new)
+    assert np.abs(followed.embeddings - fresh.embeddings - learned).max() < 1e-5
+    assert np.abs(followed.labels - fresh.labels).max() < 1e-5
+    assert followed.embeddings.dtype == followed.labels.dtype == np.float32
+    assert (followed.stages == 1).all()
 
 
 def test_new_rows_are_the_band_of_a_sort_in_memory(undisturbed: Prepared) -> None:
