@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-import torch
 
 from diet_ray.distill.stream import distill_stream
 from diet_ray.training.reference import train_reference
