@@ -254,6 +254,9 @@ class MemoryConfig(Section):
     """Synthetic rows over historical rows."""
     keep: Annotated[float, Field(ge=0, le=1)] = 0.8
     """Share of the previous memory that fusion keeps; the rest makes place for new rows."""
+    new_rows: Literal["boundary", "random"] = "boundary"
+    """Which rows of a block become new synthetic rows: the EL2N band of each label group (the
+    paper's), or rows drawn at random."""
     percentile: Annotated[float, Field(gt=0, lt=100)] = 90
     """Centre of the EL2N band from which new rows are taken, within each label group."""
     group_alpha: Annotated[float, Field(ge=0, le=1)] = 0.5
@@ -314,6 +317,9 @@ class DistillConfig(Section):
     """Real rows in one shard's outer loss."""
     logical_shards: PositiveInt = 2
     """G: independent meta-gradients averaged in one outer step."""
+    unseen: bool = False
+    """From stage 2 on, rows are embedded by phi_{t-1}, which has not trained on them, as candidates
+    meet new rows; else by phi_t (the paper's). The artifact is in phi_t's space either way."""
     commit_every: PositiveInt = 10
     """Outer steps between two durable states of the memory."""
     inner: InnerConfig = InnerConfig()
@@ -403,6 +409,12 @@ class RunConfig(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     search: SearchConfig = SearchConfig()
     resources: ResourcesConfig = ResourcesConfig()
+
+    @model_validator(mode="after")
+    def _unseen_rows_have_anchors(self) -> RunConfig:
+        if self.distill.unseen and not self.memory.anchored:
+            raise ValueError("distill.unseen moves rows by their anchors; set memory.anchored too")
+        return self
 
     def place(self, *parts: str) -> str:
         """URI of something below `output`."""

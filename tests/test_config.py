@@ -73,6 +73,13 @@ def test_a_configuration_survives_being_written_and_read(write: Any) -> None:
     assert again.resources.scoring_actors == (2, 3)
 
 
+def test_unseen_rows_need_anchors(write: Any) -> None:
+    with pytest.raises(ConfigError, match=r"memory\.anchored"):
+        load_config(write(SMALLEST), ["distill.unseen=true"])
+    anchored = ["distill.unseen=true", "memory.anchored=true"]
+    assert load_config(write(SMALLEST), anchored).distill.unseen
+
+
 def test_it_cannot_be_changed_afterwards(write: Any) -> None:
     config = load_config(write(SMALLEST))
     with pytest.raises(ValueError, match="frozen"):

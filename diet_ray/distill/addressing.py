@@ -20,6 +20,7 @@ from diet_ray.memory.coordinator import MemoryCoordinator
 from diet_ray.scoring.alignment import AlignmentScoring
 from diet_ray.scoring.scan import Sample, scan
 from diet_ray.scoring.selection import smallest
+from diet_ray.training.reference import reference_uri
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,8 @@ def _hard_targets(
 ) -> Rows:
     """The candidates with the smallest alignment deficiency A (paper, equation 16)."""
     config, block, distill = stage.config, stage.block, stage.config.distill
-    identity = stage.reference.identity
-    scoring = AlignmentScoring.put(stage.reference_uri, identity, theta, direction)
+    uri = reference_uri(config, stage.embedder.stage)
+    scoring = AlignmentScoring.put(uri, stage.embedder.identity, theta, direction)
     path = ("hard target candidates", stage.number, round_number)
     sample = Sample(distill.candidate_fraction, config.seed, path)
     folder = stage.scores(f"alignment-round={round_number}")

@@ -15,8 +15,9 @@ from diet_ray.memory.rows import SyntheticRows
 from diet_ray.scoring.el2n import EL2NScoring
 from diet_ray.scoring.scan import scan
 from diet_ray.scoring.selection import bands, group_shares, select_ranks
+from diet_ray.seeds import numpy_generator
 from diet_ray.training.model import predict
-from diet_ray.training.reference import Reference
+from diet_ray.training.reference import Reference, reference_uri
 
 SMALLEST_PROBABILITY = 1e-6  # a soft label is a finite logit
 
@@ -44,14 +45,19 @@ def memory_sizes(config: RunConfig, blocks: Blocks) -> list[tuple[int, int]]:
     return sizes
 
 
-def boundary_rows(stage: Stage, count: int) -> Rows:
-    """The `count` rows of D_t whose EL2N lies in the band of their label group."""
-    memory = stage.config.memory
-    scoring = EL2NScoring(stage.reference_uri, stage.reference.identity)
-    scores = scan(stage.config, stage.blocks, stage.block, scoring, stage.scores("el2n"))
+def new_rows(stage: Stage, count: int) -> Rows:
+    """`count` rows of D_t that become synthetic: the EL2N band of each label group, or any."""
+    block, memory = stage.block, stage.config.memory
+    if memory.new_rows == "random":
+        draw = numpy_generator(stage.config.seed, "new rows", stage.number)
+        chosen = np.sort(draw.choice(block.rows, count, replace=False))
+        return read_rows(stage.blocks, block, block.fragments[0].first_row_id + chosen)
+    uri = reference_uri(stage.config, stage.number)
+    scoring = EL2NScoring(uri, stage.reference.identity)
+    scores = scan(stage.config, stage.blocks, block, scoring, stage.scores("el2n"))
     shares = group_shares(scores.group_rows, count, memory.group_alpha)
     ranks = bands(scores.group_rows, shares, memory.percentile)
-    return read_rows(stage.blocks, stage.block, select_ranks(scores, ranks))
+    return read_rows(stage.blocks, block, select_ranks(scores, ranks))
 
 
 @torch.no_grad()
@@ -76,16 +82,22 @@ def synthesise(rows: Rows, reference: Reference, truth_blend: float = 0.0) -> Sy
 
 
 @torch.no_grad()
-def follow_reference(rows: SyntheticRows, old: Reference, new: Reference) -> SyntheticRows:
-    """Rows of old's space in new's: what changed of a row's anchor is added to what it learned.
+def re_embed(rows: SyntheticRows, old: Reference, new: Reference) -> SyntheticRows:
+    """Rows of old's embedding space in new's: embedding + E_new(anchor) - E_old(anchor)."""
+    if old.identity == new.identity:
+        return rows
+    ids = torch.from_numpy(rows.anchors.astype(np.int64))
+    return replace(rows, embeddings=rows.embeddings + (new.table(ids) - old.table(ids)).numpy())
 
-    embedding + E_new(anchor) - E_old(anchor), label + f_new(anchor) - f_old(anchor).
+
+def follow_reference(rows: SyntheticRows, old: Reference, new: Reference) -> SyntheticRows:
+    """Rows of old's stage for new's: what changed of a row's anchor is added to what it learned.
+
+    The embedding as `re_embed`, the label + f_new(anchor) - f_old(anchor).
     """
     anchors = rows.anchors.astype(np.int64)
-    ids = torch.from_numpy(anchors)
-    moved = (new.table(ids) - old.table(ids)).numpy()
     taught = predict(new.recommender, anchors) - predict(old.recommender, anchors)
-    return replace(rows, embeddings=rows.embeddings + moved, labels=rows.labels + taught)
+    return replace(re_embed(rows, old, new), labels=rows.labels + taught)
 
 
 def fuse(stage: Stage, boundary: Rows, previous: SyntheticRows, keep: int) -> SyntheticRows:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from diet_ray.config import RunConfig
+from diet_ray.distill.worker import embedding_stage
 from diet_ray.distill.workers import MetaWorkers
 from diet_ray.logs.blocks import Block, Blocks
 from diet_ray.memory.artifact import Description
@@ -20,19 +21,19 @@ class Stage:
     blocks: Blocks
     number: int
     block: Block
-    reference: Reference
+    reference: Reference  # phi_t
+    embedder: Reference  # embeds rows while they are optimised: phi_t, or phi_{t-1} (`unseen`)
     workers: MetaWorkers
 
     @staticmethod
     def open(config: RunConfig, blocks: Blocks, number: int, workers: MetaWorkers) -> Stage:
         """The stage with its reference loaded."""
-        reference = load_reference(reference_uri(config, number))
-        return Stage(config, blocks, number, blocks.historical[number - 1], reference, workers)
-
-    @property
-    def reference_uri(self) -> str:
-        """Folder of phi_t."""
-        return reference_uri(self.config, self.number)
+        reference, embedder = (
+            load_reference(reference_uri(config, t))
+            for t in (number, embedding_stage(config, number))
+        )
+        block = blocks.historical[number - 1]
+        return Stage(config, blocks, number, block, reference, embedder, workers)
 
     def scores(self, name: str) -> str:
         """Folder of one of the stage's scans."""

@@ -11,10 +11,11 @@ from diet_ray import progress, storage
 from diet_ray.config import RunConfig
 from diet_ray.distill.addressing import Addressed, address
 from diet_ray.distill.boundary import (
-    boundary_rows,
     follow_reference,
     fuse,
     memory_sizes,
+    new_rows,
+    re_embed,
     synthesise,
 )
 from diet_ray.distill.context import Stage, stage_uri
@@ -45,14 +46,15 @@ def distill_stage(
         folder=stage.work("memory"),
         rows=len(start),
         resources=config.resources,
-        unit=stage.reference.table.standard_deviation(),
+        unit=stage.embedder.table.standard_deviation(),
         name=f"memory-server-{number}",
     )
     try:
         embeddings, labels = _optimise(stage, memory)
     finally:
         memory.close()
-    rows = replace(start, embeddings=embeddings, labels=labels)
+    learned = replace(start, embeddings=embeddings, labels=labels)
+    rows = re_embed(learned, stage.embedder, stage.reference)
     artifact.publish(stage_uri(config, number), rows, stage.describe(len(rows)))
     storage.remove(stage.work())
     return rows
@@ -71,16 +73,24 @@ def _initialise(stage: Stage, previous: SyntheticRows | None) -> SyntheticRows:
     storage.remove(stage.work())
     new, kept = memory_sizes(stage.config, stage.blocks)[stage.number - 1]
     with progress.phase(f"Stage {stage.number}: {new:,} new rows, {kept:,} kept"):
-        boundary = boundary_rows(stage, new)
+        boundary = new_rows(stage, new)
         rows = synthesise(boundary, stage.reference, stage.config.memory.truth_blend)
+        rows = re_embed(rows, stage.reference, stage.embedder)
         if previous is not None:
-            if stage.config.memory.anchored:
-                old = load_reference(reference_uri(stage.config, stage.number - 1))
-                previous = follow_reference(previous, old, stage.reference)
-            rows = SyntheticRows.concatenate([fuse(stage, boundary, previous, kept), rows])
+            previous = fuse(stage, boundary, _carried_over(stage, previous), kept)
+            rows = SyntheticRows.concatenate([previous, rows])
     start_state(folder, rows)
     artifact.publish(start_uri, rows, stage.describe(len(rows)))
     return rows
+
+
+def _carried_over(stage: Stage, previous: SyntheticRows) -> SyntheticRows:
+    """S_{t-1} in the space in which this stage optimises; as it is, if rows have no anchor."""
+    if not stage.config.memory.anchored:
+        return previous
+    old = load_reference(reference_uri(stage.config, stage.number - 1))
+    followed = follow_reference(previous, old, stage.reference)
+    return re_embed(followed, stage.reference, stage.embedder)
 
 
 def _optimise(stage: Stage, memory: MemoryCoordinator) -> tuple[np.ndarray, np.ndarray]:

@@ -48,7 +48,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class RealRows:
-    """Real rows, embedded by phi_t, with their own labels."""
+    """Real rows, embedded by the stage's embedding reference, with their own labels."""
 
     rows: Rows
 
@@ -93,7 +93,8 @@ class MetaWorker:
         self._reference = lru_cache(maxsize=2)(self._load)
 
     def _load(self, stage: int) -> tuple[Reference, FlatNetwork]:
-        reference = load_reference(reference_uri(self._config, stage))
+        number = embedding_stage(self._config, stage)
+        reference = load_reference(reference_uri(self._config, number))
         network = fresh_network(
             reference.network, reference.models, len(reference.fields), len(reference.tasks), 0
         )
@@ -164,6 +165,11 @@ class MetaWorker:
 
     def _move(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         return embeddings.to(self._device), labels.to(self._device)
+
+
+def embedding_stage(config: RunConfig, stage: int) -> int:
+    """Number of the reference that embeds a stage's rows while they are optimised."""
+    return stage - 1 if config.distill.unseen and stage > 1 else stage
 
 
 def inner_start(config: RunConfig, stage: int, *path: int) -> np.ndarray:

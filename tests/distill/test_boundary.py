@@ -12,9 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diet_ray.config import ConfigError
-from diet_ray.distill.boundary import follow_reference, fuse, memory_sizes, synthesise
+from diet_ray.distill.boundary import (
+    follow_reference,
+    fuse,
+    memory_sizes,
+    new_rows,
+    re_embed,
+    synthesise,
+)
 from diet_ray.distill.context import stage_uri
-from diet_ray.distill.worker import inner_start
+from diet_ray.distill.worker import RealRows, embedding_stage, inner_start
 from diet_ray.logs.blocks import Block, Blocks, read_block
 from diet_ray.memory import artifact
 from diet_ray.scoring.el2n import el2n
@@ -111,6 +118,43 @@ def test_an_anchored_row_keeps_what_it_learned_when_the_reference_moves(
     assert np.abs(followed.labels - fresh.labels).max() < 1e-5
     assert followed.embeddings.dtype == followed.labels.dtype == np.float32
     assert (followed.stages == 1).all()
+
+
+def test_rows_go_to_another_space_and_back(prepared: Prepared) -> None:
+    config, block = run_config(prepared.folder), prepared.blocks.historical[0]
+    old, new = (load_reference(reference_uri(config, t)) for t in (1, 2))
+    rows = synthesise(read_block(prepared.blocks, block), old)
+    there = re_embed(rows, old, new)
+    real = torch.from_numpy(rows.anchors.astype(np.int64))
+    assert np.abs(there.embeddings - new.table(real).detach().numpy()).max() < 1e-6
+    assert (there.labels == rows.labels).all()
+    assert np.abs(re_embed(there, new, old).embeddings - rows.embeddings).max() < 1e-6
+
+
+def test_new_rows_at_random_are_a_function_of_the_seed(prepared: Prepared) -> None:
+    def drawn(seed: int) -> list[int]:
+        config = run_config(prepared.folder, memory={"new_rows": "random"}, seed=seed)
+        stage = replace(open_stage(run_config(prepared.folder), prepared.blocks, 2), config=config)
+        return new_rows(stage, 30).row_ids.tolist()
+
+    rows = drawn(0)
+    assert rows == sorted(set(rows)) == drawn(0) != drawn(1)
+    every = read_block(prepared.blocks, prepared.blocks.historical[1]).row_ids
+    assert len(rows) == 30
+    assert set(rows) <= set(every.tolist())
+
+
+def test_unseen_rows_are_embedded_by_the_previous_reference(prepared: Prepared) -> None:
+    config = run_config(prepared.folder, memory={"anchored": True}, distill={"unseen": True})
+    assert [embedding_stage(config, t) for t in (1, 2, 3)] == [1, 1, 2]
+    stage = open_stage(config, prepared.blocks, 2)
+    assert (stage.reference.stage, stage.embedder.stage) == (2, 1)
+    rows = read_block(prepared.blocks, prepared.blocks.historical[1])
+    theta, count = inner_start(config, 2, 0), len(rows)
+    found = stage.workers.summed_gradient(2, RealRows(rows), count, theta)
+    embeddings, labels = embedded(load_reference(reference_uri(config, 1)), rows)
+    expected = row_gradients(network_of(stage.reference), theta, embeddings, labels)
+    assert np.allclose(found, np.asarray(expected).sum(axis=0), rtol=1e-3, atol=1e-4)
 
 
 def test_new_rows_are_the_band_of_a_sort_in_memory(undisturbed: Prepared) -> None:
