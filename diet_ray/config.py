@@ -399,7 +399,8 @@ class RunConfig(Section):
     threads: PositiveInt = 1
     """Torch threads of every worker; a fixed number, since sums depend on it in the last bits."""
     output: str
-    """Folder (any URI) for everything the run writes."""
+    """Folder (any URI) for everything the run writes. A relative one is taken from where the job
+    starts, which under `ray job submit` is a copy of the working folder: name an absolute one."""
     logs: LogsConfig
     models: ModelsConfig = ModelsConfig()
     reference: ReferenceConfig = ReferenceConfig()
@@ -409,6 +410,11 @@ class RunConfig(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     search: SearchConfig = SearchConfig()
     resources: ResourcesConfig = ResourcesConfig()
+
+    @field_validator("output")
+    @classmethod
+    def _same_place_in_every_process(cls, value: str) -> str:
+        return storage.absolute(value)
 
     @model_validator(mode="after")
     def _unseen_rows_have_anchors(self) -> RunConfig:
