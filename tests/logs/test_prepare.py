@@ -167,7 +167,7 @@ def test_bytes_do_not_depend_on_who_did_what_when(
 ) -> None:
     write_log(tmp_path / "log", made_log())
     parallel = prepare(config(tmp_path, "parallel"))
-    monkeypatch.setattr(preparing, "_one_task_each", BackToFront)
+    monkeypatch.setattr(preparing, "one_task_each", BackToFront)
     serial = prepare(config(tmp_path, "serial"))
     assert all_bytes(serial.uri) == all_bytes(parallel.uri)
 
