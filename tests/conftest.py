@@ -88,7 +88,11 @@ def ray_session() -> Iterator[None]:
     from diet_ray import runtime  # noqa: PLC0415
 
     ray.init(
-        num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING
+        address="local",  # never a cluster that happens to run on this machine
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.WARNING,
     )
     runtime.quiet_ray_data()
     yield

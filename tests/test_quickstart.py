@@ -36,7 +36,7 @@ def distil(config: str, output: str) -> str:
     done = subprocess.run(
         [sys.executable, "jobs/distill.py", "--config", config, *overrides],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "RAY_ADDRESS": "local"},
         capture_output=True,
         text=True,
         timeout=280,
