@@ -11,7 +11,6 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -87,8 +86,3 @@ def judge(model: Recommender, blocks: Blocks, block: Block) -> Metrics:
     """Metrics of a model on one block."""
     rows = read_block(blocks, block)
     return measure(predict(model, rows.ids), rows.labels, blocks.tasks)
-
-
-def weights_of_one(count: int) -> Tensor:
-    """Equal weights (count,)."""
-    return torch.from_numpy(np.ones(count, dtype=np.float32))
