@@ -17,7 +17,6 @@ from diet_ray.training.candidate import (
     judge,
     train_through,
     warm_up,
-    weights_of_one,
 )
 from diet_ray.training.metrics import Metrics, measure
 from diet_ray.training.model import Recommender, predict
@@ -60,7 +59,7 @@ def rows(blocks: Blocks, table: EmbeddingTable) -> WarmUpRows:
     """Real rows with confident soft labels."""
     real = read_block(blocks, blocks.historical[0]).take(slice(0, 200))
     labels = torch.from_numpy(real.labels * 6 - 3)
-    return WarmUpRows(table(torch.from_numpy(real.ids)).detach(), labels, weights_of_one(200))
+    return WarmUpRows(table(torch.from_numpy(real.ids)).detach(), labels, torch.ones(200))
 
 
 def run(
@@ -160,6 +159,6 @@ def test_judging_is_measuring_the_predictions(blocks: Blocks, table: EmbeddingTa
 
 
 def test_equal_weights_are_ones() -> None:
-    weights = weights_of_one(3)
+    weights = torch.ones(3)
     assert weights.dtype == torch.float32
     assert weights.tolist() == [1, 1, 1]
