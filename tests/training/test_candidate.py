@@ -156,9 +156,3 @@ def test_judging_is_measuring_the_predictions(blocks: Blocks, table: EmbeddingTa
     with torch.no_grad():
         logits = model(torch.from_numpy(rows.ids)).numpy()
     assert judge(model, blocks, block) == measure(logits, rows.labels, TASKS)
-
-
-def test_equal_weights_are_ones() -> None:
-    weights = torch.ones(3)
-    assert weights.dtype == torch.float32
-    assert weights.tolist() == [1, 1, 1]
