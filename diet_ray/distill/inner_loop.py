@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from diet_ray.config import InnerConfig
-from diet_ray.models.functional import FlatNetwork, row_losses
+from diet_ray.models.functional import FlatNetwork
 
 State = tuple[Tensor, ...]
 
@@ -43,8 +43,8 @@ def update(state: State, gradient: Tensor, step: int, inner: InnerConfig) -> Sta
 
 
 def inner_loss(network: FlatNetwork, theta: Tensor, embeddings: Tensor, labels: Tensor) -> Tensor:
-    """Mean loss of a batch of synthetic rows; labels are logits (B, K)."""
-    return row_losses(network(theta, embeddings), torch.sigmoid(labels)).mean()
+    """Mean training loss of a batch of synthetic rows; labels are logits (B, K)."""
+    return network.training_losses(theta, embeddings, torch.sigmoid(labels)).mean()
 
 
 def inner_batches(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -39,7 +39,12 @@ class RoundTask:
 
 
 class Source(Protocol):
-    """Rows whose gradients are asked for, a slice at a time."""
+    """Rows whose gradients are asked for, a slice at a time.
+
+    trained_on: their loss is the training loss (`scoring/alignment.py`).
+    """
+
+    trained_on: ClassVar[bool]
 
     def slice(self, first: int, end: int, reference: Reference) -> tuple[Tensor, Tensor]:
         """Embeddings (m, F, d) and labels (m, K) in [0, 1]."""
@@ -50,6 +55,7 @@ class Source(Protocol):
 class RealRows:
     """Real rows, embedded by the stage's embedding reference, with their own labels."""
 
+    trained_on: ClassVar[bool] = False
     rows: Rows
 
     def slice(self, first: int, end: int, reference: Reference) -> tuple[Tensor, Tensor]:
@@ -62,6 +68,7 @@ class RealRows:
 class StoredRows:
     """Synthetic rows that are at rest."""
 
+    trained_on: ClassVar[bool] = True
     embeddings: np.ndarray
     labels: np.ndarray  # logits
 
@@ -75,6 +82,7 @@ class StoredRows:
 class ServedRows:
     """Synthetic rows that the memory's servers hold, as they are at a step."""
 
+    trained_on: ClassVar[bool] = True
     memory: MemoryClient
     step: int
 
@@ -110,7 +118,9 @@ class MetaWorker:
         """sum of grad l over rows first..end of the source, float64 (P,)."""
         reference, network = self._reference(stage)
         embeddings, labels = self._move(*source.slice(first, end, reference))
-        gradient = summed_gradient(network, self._tensor(theta), embeddings, labels)
+        gradient = summed_gradient(
+            network, self._tensor(theta), embeddings, labels, trained_on=source.trained_on
+        )
         return gradient.cpu().numpy().astype(np.float64)
 
     def alignments(
@@ -126,7 +136,8 @@ class MetaWorker:
         reference, network = self._reference(stage)
         embeddings, labels = self._move(*source.slice(first, end, reference))
         at, along = self._tensor(theta), self._tensor(direction)
-        return alignment(network, at, along, embeddings, labels).cpu().numpy()
+        found = alignment(network, at, along, embeddings, labels, trained_on=source.trained_on)
+        return found.cpu().numpy()
 
     def meta_gradient(self, task: RoundTask, step: int, shard: int) -> float:
         """Compute one logical shard of outer step `step` and push it; returns its outer loss."""

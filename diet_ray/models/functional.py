@@ -10,6 +10,9 @@ wrong through torch's layer norm (pytorch issue 196700), without an error.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -32,12 +35,19 @@ class FlatNetwork:
         return sum(self.sizes)
 
     def __call__(self, theta: Tensor, embeddings: Tensor) -> Tensor:
+        return self._call(theta, embeddings)
+
+    def training_losses(self, theta: Tensor, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """What a training step on each row would lower, (B,); labels (B, K) in [0, 1]."""
+        return self._call(theta, embeddings, labels)
+
+    def _call(self, theta: Tensor, *inputs: Tensor) -> Tensor:
         parts = theta.split(self.sizes)
         parameters = {
             name: part.view(shape)
             for name, part, shape in zip(self.names, parts, self.shapes, strict=True)
         }
-        return functional_call(self._network, parameters, (embeddings,))
+        return functional_call(self._network, parameters, inputs)
 
 
 def flatten_parameters(network: nn.Module) -> Tensor:
@@ -51,3 +61,55 @@ def row_losses(logits: Tensor, labels: Tensor) -> Tensor:
     logits (B, K); labels (B, K) in [0, 1], soft or hard. Returns (B,).
     """
     return binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(dim=1)
+
+
+def mean_logits(branches: Sequence[Tensor]) -> Tensor:
+    """The prediction of a network whose branches each put out logits (B, K)."""
+    return branches[0] if len(branches) == 1 else torch.stack(list(branches)).mean(dim=0)
+
+
+def training_losses(branches: Sequence[Tensor], labels: Tensor) -> Tensor:
+    """The loss that a network with these branches is trained on, of every row, (B,).
+
+    That of the mean logits; with several branches, each of which also learns the mean
+    prediction, plus `taught_losses` of each (FinalNet, section 2.3).
+    """
+    logits = mean_logits(branches)
+    losses = row_losses(logits, labels)
+    if len(branches) == 1:
+        return losses
+    return losses + sum(taught_losses(branch, logits) for branch in branches)
+
+
+def taught_losses(logits: Tensor, teacher: Tensor) -> Tensor:
+    """`row_losses` of logits against sigmoid(teacher), a constant to the gradient.
+
+    logits, teacher (B, K); returns (B,). The second derivative sees the teacher: a step's
+    gradient depends on theta through it too, and the meta-gradient differentiates the step.
+    ``teacher.detach()`` would hide that.
+    """
+    return _TaughtLosses.apply(logits, teacher)
+
+
+class _TaughtLosses(torch.autograd.Function):
+    """Its first derivatives leave the teacher out; its backward pass can be differentiated."""
+
+    @staticmethod
+    def forward(logits: Tensor, teacher: Tensor) -> Tensor:
+        return row_losses(logits, torch.sigmoid(teacher))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], _: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        logits, teacher = ctx.saved_tensors
+        errors = torch.sigmoid(logits) - torch.sigmoid(teacher)
+        return gradient[:, None] * errors / logits.shape[1], None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, _: Tensor | None) -> Tensor:
+        logits, teacher = ctx.saved_tensors
+        return ((torch.sigmoid(logits) - torch.sigmoid(teacher)) * tangent).mean(dim=1)

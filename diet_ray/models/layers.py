@@ -11,15 +11,19 @@ from torch import Tensor, nn
 
 
 class MLPBlock(nn.Module):
-    """Linear layers with ReLU after each: (B, input_dim) -> (B, units[-1])."""
+    """Linear layers with ReLU after each, then a linear layer to `output_dim` if that is given:
+    (B, input_dim) -> (B, output_dim or units[-1])."""
 
-    def __init__(self, input_dim: int, units: Sequence[int]) -> None:
+    def __init__(self, input_dim: int, units: Sequence[int], output_dim: int | None = None) -> None:
         super().__init__()
+        widths = [input_dim, *units]
         layers: list[nn.Module] = []
-        for width_in, width_out in itertools.pairwise([input_dim, *units]):
+        for width_in, width_out in itertools.pairwise(widths):
             layers += [nn.Linear(width_in, width_out), nn.ReLU()]
+        if output_dim is not None:
+            layers.append(nn.Linear(widths[-1], output_dim))
         self.mlp = nn.Sequential(*layers)
-        self.output_dim = units[-1] if units else input_dim
+        self.output_dim = widths[-1] if output_dim is None else output_dim
 
     def forward(self, inputs: Tensor) -> Tensor:
         return self.mlp(inputs)

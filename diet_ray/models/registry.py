@@ -17,10 +17,11 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from diet_ray.config import ConfigError, ModelsConfig, NetworkConfig, Section, describe_errors
+from diet_ray.models.functional import mean_logits, training_losses
 from diet_ray.models.mmoe import MMoE
 from diet_ray.seeds import Index, torch_seeded
 
-_BUILT_IN = ("dcn", "wukong")
+_BUILT_IN = ("dcn", "dcnv2", "finalmlp", "finalnet", "wukong")
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ def register(name: str, parameters: type[Section]) -> Callable[[type[Any]], type
     """Make a network known under `name`.
 
     The class takes (fields, embedding_dim, parameters), maps embeddings (B, F, d) to a
-    representation (B, R) and states R as `output_dim`.
+    representation (B, R) and states R as `output_dim`. One with several *branches* returns a
+    tuple of representations and states a tuple of widths; each branch gets a head of its own.
     """
 
     def add(network: type[Any]) -> type[Any]:
@@ -84,7 +86,12 @@ def parameters_of(config: NetworkConfig) -> Section:
 
 
 class DenseNetwork(nn.Module):
-    """Embeddings (B, F, d) -> logits (B, K): an interaction network, then MMoE."""
+    """Embeddings (B, F, d) -> logits (B, K): an interaction network, then MMoE.
+
+    With several branches the logits are the mean over their heads, `mmoe.0`, `mmoe.1`..
+    """
+
+    mmoe: nn.Module
 
     def __init__(
         self, network: NetworkConfig, models: ModelsConfig, fields: int, tasks: int
@@ -92,10 +99,22 @@ class DenseNetwork(nn.Module):
         super().__init__()
         build: Any = _find(network.name).network
         self.interaction = build(fields, models.embedding_dim, parameters_of(network))
-        self.mmoe = MMoE(self.interaction.output_dim, tasks, models.mmoe)
+        width = self.interaction.output_dim
+        if isinstance(width, int):
+            self.mmoe = MMoE(width, tasks, models.mmoe)
+        else:
+            self.mmoe = nn.ModuleList(MMoE(branch, tasks, models.mmoe) for branch in width)
 
-    def forward(self, embeddings: Tensor) -> Tensor:
-        return self.mmoe(self.interaction(embeddings))
+    def forward(self, embeddings: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Logits (B, K); given labels (B, K) in [0, 1], every row's training loss (B,)."""
+        branches = self._branch_logits(embeddings)
+        return mean_logits(branches) if labels is None else training_losses(branches, labels)
+
+    def _branch_logits(self, embeddings: Tensor) -> list[Tensor]:
+        representation = self.interaction(embeddings)
+        if isinstance(self.mmoe, nn.ModuleList):
+            return [head(branch) for head, branch in zip(self.mmoe, representation, strict=True)]
+        return [self.mmoe(representation)]
 
 
 def fresh_network(

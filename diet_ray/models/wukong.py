@@ -28,7 +28,10 @@ class WuKongParameters(Section):
 
 
 class FactorizationMachineBlock(nn.Module):
-    """MLP(LN(flatten(X (X^T Y)))): (B, n, d) -> (B, features, d), Y (n, k) learned."""
+    """MLP(LN(flatten(X (X^T Y)))): (B, n, d) -> (B, features, d), Y (n, k) learned.
+
+    The MLP's last layer is linear, as the paper's formula has it; the zoo puts a ReLU behind it.
+    """
 
     def __init__(
         self, inputs: int, features: int, dim: int, rank: int, units: Sequence[int]
@@ -37,17 +40,16 @@ class FactorizationMachineBlock(nn.Module):
         self.features, self.dim = features, dim
         self.proj_Y = nn.Parameter(torch.empty(inputs, rank))
         nn.init.xavier_uniform_(self.proj_Y)
-        self.norm = nn.LayerNorm(inputs * rank)
-        self.mlp = MLPBlock(inputs * rank, units)
-        self.output = nn.Linear(self.mlp.output_dim, features * dim)
+        self.layer_norm = nn.LayerNorm(inputs * rank)
+        self.mlp = MLPBlock(inputs * rank, units, features * dim)
 
     def forward(self, x: Tensor) -> Tensor:
         interactions = x @ (x.transpose(1, 2) @ self.proj_Y)  # (B, n, k)
-        hidden = self.mlp(self.norm(interactions.flatten(1)))
-        return self.output(hidden).unflatten(1, (self.features, self.dim))
+        outputs = self.mlp(self.layer_norm(interactions.flatten(1)))
+        return outputs.unflatten(1, (self.features, self.dim))
 
 
-class LinearCompressBlock(nn.Module):
+class FieldLinear(nn.Module):
     """Linear over fields, no bias: (B, n, d) -> (B, features, d)."""
 
     def __init__(self, inputs: int, features: int) -> None:
@@ -59,8 +61,23 @@ class LinearCompressBlock(nn.Module):
         return self.weight @ x
 
 
+class LinearCompressionBlock(nn.Module):
+    """Linear over fields, no bias: (B, n, d) -> (B, features, d)."""
+
+    def __init__(self, inputs: int, features: int) -> None:
+        super().__init__()
+        self.linear = FieldLinear(inputs, features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x)
+
+
 class WuKongLayer(nn.Module):
-    """LN([FMB, LCB] + residual); the residual is projected where the number of fields differs."""
+    """LN([FMB, LCB] + residual); the residual is projected where the number of fields differs.
+
+    The zoo's projection has a bias, the same for all d numbers of an embedding: the norm over the
+    embedding takes it away again, so there is none here.
+    """
 
     def __init__(self, inputs: int, dim: int, parameters: WuKongParameters) -> None:
         super().__init__()
@@ -68,14 +85,14 @@ class WuKongLayer(nn.Module):
         self.fmb = FactorizationMachineBlock(
             inputs, parameters.fmb_features, dim, parameters.rank, parameters.fmb_units
         )
-        self.lcb = LinearCompressBlock(inputs, parameters.lcb_features)
+        self.lcb = LinearCompressionBlock(inputs, parameters.lcb_features)
         differs = inputs != self.outputs
-        self.residual_proj = LinearCompressBlock(inputs, self.outputs) if differs else nn.Identity()
-        self.norm = nn.LayerNorm(dim)
+        self.residual_proj = FieldLinear(inputs, self.outputs) if differs else nn.Identity()
+        self.layer_norm = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor) -> Tensor:
         blocks = torch.cat([self.fmb(x), self.lcb(x)], dim=1)
-        return self.norm(blocks + self.residual_proj(x))
+        return self.layer_norm(blocks + self.residual_proj(x))
 
 
 @register("wukong", WuKongParameters)
@@ -86,11 +103,11 @@ class WuKong(nn.Module):
         super().__init__()
         outputs = parameters.fmb_features + parameters.lcb_features
         widths = [fields] + [outputs] * (parameters.num_layers - 1)
-        self.interaction_layers = nn.Sequential(
+        self.wukong_stack = nn.Sequential(
             *(WuKongLayer(inputs, embedding_dim, parameters) for inputs in widths)
         )
-        self.mlp = MLPBlock(outputs * embedding_dim, parameters.mlp_hidden_units)
-        self.output_dim = self.mlp.output_dim
+        self.fc = MLPBlock(outputs * embedding_dim, parameters.mlp_hidden_units)
+        self.output_dim = self.fc.output_dim
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        return self.mlp(self.interaction_layers(embeddings).flatten(1))
+        return self.fc(self.wukong_stack(embeddings).flatten(1))

@@ -1,11 +1,15 @@
 """Gradient alignment of rows with a direction, without any per-sample gradient.
 
 The influence of row a on row b is I(a, b) = eta <grad l(theta; a), grad l(theta; b)> (paper,
-equation 15). Summed over a set it is linear in the *summed* gradient v = sum_a grad l(theta; a),
-so sum_a I(a, b) / eta = <v, grad l(theta; b)>: the directional derivative of b's loss along v.
-One backward pass gives v, then one forward-mode pass (JVP) per batch gives the alignment of all
-its rows. Both deficiency A (equation 16), responsibility R (equation 17) and fusion's weight w
-(equation 10) are this number; eta > 0 changes no order and is left out.
+equation 15): what a training step on a takes off b's loss. Summed over a set it is linear in the
+*summed* gradient v = sum_a grad l(theta; a), so sum_a I(a, b) / eta = <v, grad l(theta; b)>: the
+directional derivative of b's loss along v. One backward pass gives v, then one forward-mode pass
+(JVP) per batch gives the alignment of all its rows. Both deficiency A (equation 16),
+responsibility R (equation 17) and fusion's weight w (equation 10) are this number; eta > 0
+changes no order and is left out.
+
+A network with several branches is trained on more than the loss that judges it. Then l(.; a) is
+the training loss of a, a synthetic row, and l(.; b) the plain loss of b, a real one.
 """
 
 from __future__ import annotations
@@ -26,26 +30,48 @@ from diet_ray.training.reference import load_reference
 
 
 def summed_gradient(
-    network: FlatNetwork, theta: Tensor, embeddings: Tensor, labels: Tensor
+    network: FlatNetwork,
+    theta: Tensor,
+    embeddings: Tensor,
+    labels: Tensor,
+    *,
+    trained_on: bool = False,
 ) -> Tensor:
     """sum over rows of grad_theta l(theta; e, y), (P,).
 
-    embeddings (B, F, d); labels (B, K) in [0, 1].
+    embeddings (B, F, d); labels (B, K) in [0, 1]; trained_on: l is the training loss.
     """
     variable = theta.detach().requires_grad_(True)
-    loss = row_losses(network(variable, embeddings), labels).sum()
+    loss = _losses(network, variable, embeddings, labels, trained_on).sum()
     return torch.autograd.grad(loss, variable)[0]
 
 
 def alignment(
-    network: FlatNetwork, theta: Tensor, direction: Tensor, embeddings: Tensor, labels: Tensor
+    network: FlatNetwork,
+    theta: Tensor,
+    direction: Tensor,
+    embeddings: Tensor,
+    labels: Tensor,
+    *,
+    trained_on: bool = False,
 ) -> Tensor:
-    """<direction, grad_theta l(theta; e, y)> of every row, (B,), by one JVP."""
+    """<direction, grad_theta l(theta; e, y)> of every row, (B,), by one JVP.
+
+    trained_on: l is the training loss.
+    """
 
     def losses(parameters: Tensor) -> Tensor:
-        return row_losses(network(parameters, embeddings), labels)
+        return _losses(network, parameters, embeddings, labels, trained_on)
 
     return jvp(losses, (theta,), (direction,))[1]
+
+
+def _losses(
+    network: FlatNetwork, theta: Tensor, embeddings: Tensor, labels: Tensor, trained_on: bool
+) -> Tensor:
+    if trained_on:
+        return network.training_losses(theta, embeddings, labels)
+    return row_losses(network(theta, embeddings), labels)
 
 
 @dataclass(frozen=True)

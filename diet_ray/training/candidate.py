@@ -17,7 +17,6 @@ from torch import Tensor
 from diet_ray.config import EvaluationConfig
 from diet_ray.logs.blocks import Block, Blocks, Rows, iterate_batches, read_block
 from diet_ray.models.embedding import EmbeddingTable
-from diet_ray.models.functional import row_losses
 from diet_ray.models.registry import DenseNetwork
 from diet_ray.seeds import torch_generator
 from diet_ray.training.metrics import Metrics, measure
@@ -54,7 +53,7 @@ def warm_up(
             len(rows.labels), generator=torch_generator(seed, "warm-up order", epoch)
         )
         for batch in order.split(settings.warm_up_batch_size):
-            losses = row_losses(dense(rows.embeddings[batch]), torch.sigmoid(rows.labels[batch]))
+            losses = dense(rows.embeddings[batch], torch.sigmoid(rows.labels[batch]))
             optimizer.zero_grad(set_to_none=True)
             (losses * rows.weights[batch]).mean().backward()
             optimizer.step()

@@ -10,21 +10,20 @@ from torch import Tensor, nn
 
 from diet_ray.logs.blocks import Rows
 from diet_ray.models.embedding import EmbeddingTable
-from diet_ray.models.functional import row_losses
 from diet_ray.models.registry import DenseNetwork
 
 PREDICTION_BATCH = 8_192
 
 
 class Recommender(nn.Module):
-    """ids (B, F) int64 -> logits (B, K)."""
+    """ids (B, F) int64 -> logits (B, K); given labels (B, K), every row's training loss (B,)."""
 
     def __init__(self, table: EmbeddingTable, dense: DenseNetwork) -> None:
         super().__init__()
         self.table, self.dense = table, dense
 
-    def forward(self, ids: Tensor) -> Tensor:
-        return self.dense(self.table(ids))
+    def forward(self, ids: Tensor, labels: Tensor | None = None) -> Tensor:
+        return self.dense(self.table(ids), labels)
 
 
 def adam(model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
@@ -53,8 +52,8 @@ def train_epoch(
     loss_sum, row_count = 0.0, 0
     for batch in batches:
         stripe = batch.take(slice(rank, None, world_size))
-        logits = model(torch.from_numpy(stripe.ids).to(device))
-        losses = row_losses(logits, torch.from_numpy(stripe.labels).to(device))
+        ids, labels = (torch.from_numpy(array).to(device) for array in (stripe.ids, stripe.labels))
+        losses = model(ids, labels)
         optimizer.zero_grad(set_to_none=True)
         (losses.sum() * (world_size / len(batch))).backward()
         optimizer.step()

@@ -16,31 +16,20 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.func import jvp
 
-from diet_ray.config import MMoEConfig, ModelsConfig, NetworkConfig
+from diet_ray.config import MMoEConfig, ModelsConfig
 from diet_ray.models.functional import FlatNetwork, flatten_parameters, row_losses
 from diet_ray.models.registry import DenseNetwork, fresh_network
+from tests.networks import SMALL_NETWORKS, small_network
 
 FIELDS, TASKS, DIM = 3, 2, 4
 MODELS = ModelsConfig(
     embedding_dim=DIM, mmoe=MMoEConfig(experts=2, expert_units=[6], gate_units=[4], tower_units=[4])
 )
-NETWORKS = {
-    "dcn": {"num_cross_layers": 2, "dnn_hidden_units": [8]},
-    "wukong": {
-        "num_layers": 2,
-        "fmb_features": 2,
-        "lcb_features": 2,
-        "rank": 2,
-        "fmb_units": [6],
-        "mlp_hidden_units": [8],
-    },
-}
-every_network = pytest.mark.parametrize("name", NETWORKS)
+every_network = pytest.mark.parametrize("name", SMALL_NETWORKS)
 
 
 def network(name: str) -> DenseNetwork:
-    config = NetworkConfig(name=name, parameters=NETWORKS[name])
-    return fresh_network(config, MODELS, FIELDS, TASKS, 4).double()
+    return fresh_network(small_network(name), MODELS, FIELDS, TASKS, 4).double()
 
 
 def rows(count: int = 5) -> tuple[Tensor, Tensor]:

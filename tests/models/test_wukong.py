@@ -44,8 +44,11 @@ def perceptron(block: MLPBlock, row: Tensor) -> Tensor:
 def machine(block: FactorizationMachineBlock, x: Tensor) -> Tensor:
     """MLP(LN(flatten(X (X^T Y)))); x (n, d)."""
     interactions = (x @ x.T) @ block.proj_Y
-    hidden = perceptron(block.mlp, normed(block.norm, interactions.reshape(-1)))
-    return (block.output.weight @ hidden + block.output.bias).reshape(block.features, block.dim)
+    row = normed(block.layer_norm, interactions.reshape(-1))
+    *hidden, last = block.mlp.mlp[::2]
+    for linear in hidden:
+        row = (linear.weight @ row + linear.bias).clamp(min=0)
+    return (last.weight @ row + last.bias).reshape(block.features, block.dim)
 
 
 def layer_output(layer: WuKongLayer, x: Tensor) -> Tensor:
@@ -53,14 +56,14 @@ def layer_output(layer: WuKongLayer, x: Tensor) -> Tensor:
     residual = x
     if not isinstance(layer.residual_proj, nn.Identity):
         residual = layer.residual_proj.weight @ x
-    out = torch.cat([machine(layer.fmb, x), layer.lcb.weight @ x]) + residual
-    return torch.stack([normed(layer.norm, embedding) for embedding in out])
+    out = torch.cat([machine(layer.fmb, x), layer.lcb.linear.weight @ x]) + residual
+    return torch.stack([normed(layer.layer_norm, embedding) for embedding in out])
 
 
 def reference(made: WuKong, x: Tensor) -> Tensor:
-    for layer in made.interaction_layers:
+    for layer in made.wukong_stack:
         x = layer_output(layer, x)
-    return perceptron(made.mlp, x.reshape(-1))
+    return perceptron(made.fc, x.reshape(-1))
 
 
 @torch.no_grad()
@@ -74,15 +77,15 @@ def test_equals_its_formulas(lcb_features: int) -> None:
 
 
 def test_the_residual_is_projected_only_where_the_number_of_fields_differs() -> None:
-    first, second = network().interaction_layers
+    first, second = network().wukong_stack
     assert not isinstance(first.residual_proj, nn.Identity)
     assert isinstance(second.residual_proj, nn.Identity)
-    assert isinstance(network(lcb_features=2).interaction_layers[0].residual_proj, nn.Identity)
+    assert isinstance(network(lcb_features=2).wukong_stack[0].residual_proj, nn.Identity)
 
 
 def test_linear_compression_has_no_bias() -> None:
-    layer = network().interaction_layers[0]
-    assert [name for name, _ in layer.lcb.named_parameters()] == ["weight"]
+    layer = network().wukong_stack[0]
+    assert [name for name, _ in layer.lcb.named_parameters()] == ["linear.weight"]
     assert [name for name, _ in layer.residual_proj.named_parameters()] == ["weight"]
 
 
