@@ -68,12 +68,17 @@ def mean_logits(branches: Sequence[Tensor]) -> Tensor:
     return branches[0] if len(branches) == 1 else torch.stack(list(branches)).mean(dim=0)
 
 
-def training_losses(branches: Sequence[Tensor], labels: Tensor) -> Tensor:
+def training_losses(
+    branches: Sequence[Tensor], labels: Tensor, *, independent: bool = False
+) -> Tensor:
     """The loss that a network with these branches is trained on, of every row, (B,).
 
     That of the mean logits; with several branches, each of which also learns the mean
-    prediction, plus `taught_losses` of each (FinalNet, section 2.3).
+    prediction, plus `taught_losses` of each (FinalNet, section 2.3). For independent branches the
+    mean over their own losses.
     """
+    if independent:
+        return torch.stack([row_losses(branch, labels) for branch in branches]).mean(dim=0)
     logits = mean_logits(branches)
     losses = row_losses(logits, labels)
     if len(branches) == 1:

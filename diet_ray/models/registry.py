@@ -21,7 +21,7 @@ from diet_ray.models.functional import mean_logits, training_losses
 from diet_ray.models.mmoe import MMoE
 from diet_ray.seeds import Index, torch_seeded
 
-_BUILT_IN = ("dcn", "dcnv2", "finalmlp", "finalnet", "wukong")
+_BUILT_IN = ("dcn", "dcnv2", "ensemble", "finalmlp", "finalnet", "wukong")
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ def register(name: str, parameters: type[Section]) -> Callable[[type[Any]], type
 
     The class takes (fields, embedding_dim, parameters), maps embeddings (B, F, d) to a
     representation (B, R) and states R as `output_dim`. One with several *branches* returns a
-    tuple of representations and states a tuple of widths; each branch gets a head of its own.
+    tuple of representations and states a tuple of widths; each branch gets a head of its own. It
+    says `independent_branches = True` if every branch is trained on the labels alone.
     """
 
     def add(network: type[Any]) -> type[Any]:
@@ -85,6 +86,12 @@ def parameters_of(config: NetworkConfig) -> Section:
         ) from None
 
 
+def build_interaction(network: NetworkConfig, fields: int, embedding_dim: int) -> Any:
+    """A network without its head. Raises ConfigError."""
+    build: Any = _find(network.name).network
+    return build(fields, embedding_dim, parameters_of(network))
+
+
 class DenseNetwork(nn.Module):
     """Embeddings (B, F, d) -> logits (B, K): an interaction network, then MMoE.
 
@@ -97,8 +104,8 @@ class DenseNetwork(nn.Module):
         self, network: NetworkConfig, models: ModelsConfig, fields: int, tasks: int
     ) -> None:
         super().__init__()
-        build: Any = _find(network.name).network
-        self.interaction = build(fields, models.embedding_dim, parameters_of(network))
+        self.interaction = build_interaction(network, fields, models.embedding_dim)
+        self._independent = getattr(self.interaction, "independent_branches", False)
         width = self.interaction.output_dim
         if isinstance(width, int):
             self.mmoe = MMoE(width, tasks, models.mmoe)
@@ -108,7 +115,9 @@ class DenseNetwork(nn.Module):
     def forward(self, embeddings: Tensor, labels: Tensor | None = None) -> Tensor:
         """Logits (B, K); given labels (B, K) in [0, 1], every row's training loss (B,)."""
         branches = self._branch_logits(embeddings)
-        return mean_logits(branches) if labels is None else training_losses(branches, labels)
+        if labels is None:
+            return mean_logits(branches)
+        return training_losses(branches, labels, independent=self._independent)
 
     def _branch_logits(self, embeddings: Tensor) -> list[Tensor]:
         representation = self.interaction(embeddings)
