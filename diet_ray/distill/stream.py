@@ -60,8 +60,9 @@ def check_artifact(config: RunConfig, blocks: Blocks, uri: str) -> artifact.Desc
         )
     if (found.fields, found.tasks) != (blocks.fields, blocks.tasks):
         raise ArtifactError(
-            f"{uri}: has fields {found.fields} and tasks {found.tasks}, the blocks have "
-            f"{blocks.fields} and {blocks.tasks}; distil again with another output"
+            f"{uri}: has fields {found.fields} and tasks {found.tasks} ({len(found.fields)} and "
+            f"{len(found.tasks)}), the blocks have {blocks.fields} and {blocks.tasks} "
+            f"({len(blocks.fields)} and {len(blocks.tasks)}); distil again with another output"
         )
     expected = made_from(config, blocks)
     differing = [key for key in expected if found.made_from.get(key) != expected[key]]

@@ -10,12 +10,17 @@ from diet_ray import progress, runtime
 from diet_ray.config import RunConfig
 from diet_ray.evaluation.cells import Cell, CellResult, cell_key, read_cell, run_cell
 from diet_ray.logs.blocks import Blocks
+from diet_ray.memory import artifact
 
 
 def run_grid(
     config: RunConfig, blocks: Blocks, distilled: str, cells: Sequence[Cell]
 ) -> dict[Cell, CellResult]:
-    """Results of all cells, in the order of `cells`."""
+    """Results of all cells, in the order of `cells`.
+
+    Raises ArtifactError if the candidates cannot train on the distilled set.
+    """
+    artifact.check_fits(distilled, blocks.fields, config.models.embedding_dim)
     keys = {cell: cell_key(config, blocks, distilled, cell) for cell in cells}
     results = {cell: read_cell(config, cell, keys[cell]) for cell in cells}
     waiting = [cell for cell, result in results.items() if result is None]

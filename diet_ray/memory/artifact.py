@@ -15,6 +15,7 @@ in a column's place.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -107,6 +108,21 @@ def describe(uri: str) -> Description:
     names = ("stage", "rows", "embedding_dim", "reference", "made_from")
     fields, tasks = tuple(manifest["fields"]), tuple(manifest["tasks"])
     return Description(fields=fields, tasks=tasks, **{name: manifest[name] for name in names})
+
+
+def check_fits(uri: str, fields: Sequence[str], embedding_dim: int) -> None:
+    """Whether networks over these fields and of this width can train on a published stage.
+
+    Raises ArtifactError.
+    """
+    found = describe(uri)
+    if (len(found.fields), found.embedding_dim) != (len(fields), embedding_dim):
+        raise ArtifactError(
+            f"{uri}: its rows have {len(found.fields)} fields of width {found.embedding_dim}, this "
+            f"configuration's networks take {len(fields)} fields of width {embedding_dim}; set "
+            "logs.fields and models.embedding_dim as they were when it was distilled, or distil "
+            "again with another output"
+        )
 
 
 def _manifest(uri: str) -> dict[str, Any]:

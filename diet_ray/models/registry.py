@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from diet_ray.config import ConfigError, ModelsConfig, NetworkConfig, Section, describe_errors
+from diet_ray.errors import UserError
 from diet_ray.models.functional import mean_logits, training_losses
 from diet_ray.models.mmoe import MMoE
 from diet_ray.seeds import Index, torch_seeded
@@ -92,6 +93,10 @@ def build_interaction(network: NetworkConfig, fields: int, embedding_dim: int) -
     return build(fields, embedding_dim, parameters_of(network))
 
 
+class EmbeddingShapeError(UserError, ValueError):
+    """Embeddings that a network does not take; the message names both shapes and the remedy."""
+
+
 class DenseNetwork(nn.Module):
     """Embeddings (B, F, d) -> logits (B, K): an interaction network, then MMoE.
 
@@ -104,6 +109,7 @@ class DenseNetwork(nn.Module):
         self, network: NetworkConfig, models: ModelsConfig, fields: int, tasks: int
     ) -> None:
         super().__init__()
+        self.fields, self.embedding_dim = fields, models.embedding_dim
         self.interaction = build_interaction(network, fields, models.embedding_dim)
         self._independent = getattr(self.interaction, "independent_branches", False)
         width = self.interaction.output_dim
@@ -113,13 +119,23 @@ class DenseNetwork(nn.Module):
             self.mmoe = nn.ModuleList(MMoE(branch, tasks, models.mmoe) for branch in width)
 
     def forward(self, embeddings: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Logits (B, K); given labels (B, K) in [0, 1], every row's training loss (B,)."""
-        branches = self._branch_logits(embeddings)
+        """Logits (B, K); given labels (B, K) in [0, 1], every row's training loss (B,).
+
+        Raises EmbeddingShapeError.
+        """
+        branches = self.branch_logits(embeddings)
         if labels is None:
             return mean_logits(branches)
         return training_losses(branches, labels, independent=self._independent)
 
-    def _branch_logits(self, embeddings: Tensor) -> list[Tensor]:
+    def branch_logits(self, embeddings: Tensor) -> list[Tensor]:
+        """Logits (B, K) of each branch. Raises EmbeddingShapeError."""
+        if embeddings.shape[1:] != (self.fields, self.embedding_dim):
+            raise EmbeddingShapeError(
+                f"embeddings of shape {tuple(embeddings.shape)}, rows first, but the network "
+                f"takes {self.fields} fields of width {self.embedding_dim}; build it for their "
+                "fields and with their width as models.embedding_dim, or give it rows of its own"
+            )
         representation = self.interaction(embeddings)
         if isinstance(self.mmoe, nn.ModuleList):
             return [head(branch) for head, branch in zip(self.mmoe, representation, strict=True)]

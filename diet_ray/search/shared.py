@@ -56,6 +56,7 @@ class SharedData:
 
 def load_shared(config: RunConfig, blocks: Blocks, distilled: str) -> SharedData:
     """Read what the trials share; `distilled` is the URI of S_T. Raises ArtifactError."""
+    artifact.check_fits(distilled, blocks.fields, config.models.embedding_dim)
     reference = load_reference(reference_uri(config, len(blocks.historical)))
     rows = artifact.read(distilled)
     return SharedData(

@@ -66,11 +66,18 @@ def published_stages(config: RunConfig, blocks: Blocks) -> int:
         differing = [key for key in expected if found.get(key) != expected[key]]
         if differing:
             raise CheckpointError(
-                f"{uri}: made from another {', '.join(differing)} than this configuration's; "
-                "set another output, or remove the reference folder to train it again"
+                f"{uri}: made from another {', '.join(differing)} than this configuration's"
+                f"{_embedding_widths(found, expected)}; set another output, or remove the "
+                "reference folder to train it again"
             )
         done = stage
     return done
+
+
+def _embedding_widths(found: dict[str, Any], expected: dict[str, Any]) -> str:
+    """Both widths, if they differ: no network can take the other's embeddings."""
+    theirs, ours = (tree["models"]["embedding_dim"] for tree in (found, expected))
+    return "" if theirs == ours else f" (models.embedding_dim {theirs}, here {ours})"
 
 
 def _made_from(config: RunConfig, blocks: Blocks) -> dict[str, Any]:

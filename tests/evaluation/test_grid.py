@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,10 @@ import pytest
 from diet_ray.evaluation import grid as grid_module
 from diet_ray.evaluation.cells import Cell
 from diet_ray.evaluation.grid import run_grid
+from diet_ray.memory.artifact import ArtifactError
 from diet_ray.storage import StorageError
 from tests.evaluation.prepared import Prepared, publish_distilled
+from tests.made import small_config
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -60,3 +63,19 @@ def test_a_users_error_in_a_cell_stays_what_it_is(prepared: Prepared) -> None:
     path.write_bytes(path.read_bytes()[:-300])
     with pytest.raises(StorageError, match=r"subsequent/fragment-00000\.parquet"):
         run_grid(prepared.config, prepared.blocks, prepared.distilled, CELLS[:1])
+
+
+@pytest.mark.parametrize("wider", [True, False])
+def test_a_distilled_set_of_another_shape_is_refused_before_any_training(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch, wider: bool
+) -> None:
+    monkeypatch.setattr(grid_module, "run_cell", never)
+    config, blocks = prepared.config, prepared.blocks
+    if wider:
+        config = small_config(config.output, models={"embedding_dim": 8})
+        shapes = r"3 fields of width 4, .* take 3 fields of width 8; set .*models\.embedding_dim"
+    else:
+        blocks = replace(blocks, fields=blocks.fields[:2])
+        shapes = r"3 fields of width 4, .* take 2 fields of width 4; set logs\.fields"
+    with pytest.raises(ArtifactError, match=f"{prepared.distilled}: .*{shapes}"):
+        run_grid(config, blocks, prepared.distilled, CELLS)

@@ -46,3 +46,10 @@ def test_defaults_are_those_of_the_field() -> None:
     made = network()
     assert len(made.crossnet.cross_net) == 3
     assert [layer.out_features for layer in made.dnn.mlp[::2]] == [1024, 512, 256]
+
+
+def test_parameters_are_named_as_in_the_zoo() -> None:
+    made = network(num_cross_layers=1, dnn_hidden_units=[10, 6])
+    expected = {"crossnet.cross_net.0.weight.weight", "crossnet.cross_net.0.bias"}
+    expected |= {f"dnn.mlp.{n}.{part}" for n in (0, 2) for part in ("weight", "bias")}
+    assert set(made.state_dict()) == expected

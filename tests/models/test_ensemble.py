@@ -40,7 +40,7 @@ def alone(together: DenseNetwork, member: int, name: str, heads: list[int]) -> l
             if key.startswith(f"mmoe.{head}."):
                 state[key.replace(f"mmoe.{head}.", mine)] = value
     single.load_state_dict(state)
-    return single._branch_logits(ROWS)
+    return single.branch_logits(ROWS)
 
 
 ROWS = torch.randn(7, FIELDS, DIM, dtype=torch.float64, generator=torch.Generator().manual_seed(1))

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.func import jvp
 
 from diet_ray.config import MMoEConfig, ModelsConfig
-from diet_ray.models.functional import FlatNetwork, flatten_parameters, row_losses
+from diet_ray.models.functional import FlatNetwork, flatten_parameters, row_losses, taught_losses
 from diet_ray.models.registry import DenseNetwork, fresh_network
 from tests.networks import SMALL_NETWORKS, small_network
 
@@ -105,6 +105,34 @@ def test_row_losses_are_the_mean_cross_entropy_over_tasks(
     assert row_losses(table[:, :2], table[:, 2:]).tolist() == pytest.approx(
         expected, rel=1e-12, abs=1e-12
     )
+
+
+def logits_and_teacher() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    logits, teacher = torch.randn(2, 6, TASKS, dtype=torch.float64, generator=generator)
+    return logits.requires_grad_(), teacher.requires_grad_()
+
+
+def test_the_teacher_is_a_constant_to_the_gradient() -> None:
+    logits, teacher = logits_and_teacher()
+    losses = taught_losses(logits, teacher)
+    torch.testing.assert_close(losses, row_losses(logits, teacher.sigmoid()))
+    found = torch.autograd.grad(losses.sum(), (logits, teacher), allow_unused=True)
+    expected = torch.autograd.grad(row_losses(logits, teacher.detach().sigmoid()).sum(), logits)
+    assert found[1] is None
+    torch.testing.assert_close(found[0], expected[0], rtol=1e-12, atol=1e-14)
+    tangents = direction_like(logits)
+    along = jvp(taught_losses, (logits.detach(), teacher.detach()), (tangents, tangents))[1]
+    torch.testing.assert_close(along, (expected[0] * tangents).sum(dim=1), rtol=1e-12, atol=1e-14)
+
+
+def test_the_gradients_own_derivative_sees_the_teacher() -> None:
+    logits, teacher = logits_and_teacher()
+
+    def gradient(at: Tensor, towards: Tensor) -> Tensor:
+        return torch.autograd.grad(taught_losses(at, towards).sum(), at, create_graph=True)[0]
+
+    assert torch.autograd.gradcheck(gradient, (logits, teacher))
 
 
 @every_network

@@ -60,3 +60,15 @@ def test_mlp_block_rectifies_every_layer() -> None:
     expected = torch.stack([_one_row(block, row) for row in inputs])
     torch.testing.assert_close(block(inputs), expected, rtol=1e-12, atol=1e-12)
     assert block.output_dim == 3
+
+
+def test_mlp_block_ends_linearly_where_an_output_width_is_given() -> None:
+    torch.manual_seed(0)
+    block = MLPBlock(5, [7], 3).double()
+    inputs = torch.randn(9, 5, dtype=torch.float64)
+    first, _, last = block.mlp
+    hidden = (inputs @ first.weight.T + first.bias).clamp(min=0)
+    expected = hidden @ last.weight.T + last.bias
+    torch.testing.assert_close(block(inputs), expected, rtol=1e-12, atol=1e-12)
+    assert (expected < 0).any()
+    assert block.output_dim == 3

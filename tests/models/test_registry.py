@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
+from torch import Tensor
 
 from diet_ray.config import ConfigError, MMoEConfig, ModelsConfig, NetworkConfig
-from diet_ray.models.registry import DenseNetwork, fresh_network, network_names, parameters_of
+from diet_ray.models.registry import (
+    DenseNetwork,
+    EmbeddingShapeError,
+    fresh_network,
+    network_names,
+    parameters_of,
+)
+from tests.networks import SMALL_NETWORKS, small_network
 
 MODELS = ModelsConfig(
     embedding_dim=4, mmoe=MMoEConfig(experts=2, expert_units=[6], gate_units=[4], tower_units=[4])
@@ -24,7 +34,7 @@ def equal(first: DenseNetwork, second: DenseNetwork) -> bool:
 
 
 def test_knows_the_built_in_networks() -> None:
-    assert {"dcn", "wukong"} <= set(network_names())
+    assert {"dcn", "dcnv2", "finalmlp", "finalnet", "wukong"} <= set(network_names())
 
 
 def test_an_unknown_name_suggests_the_nearest_and_lists_the_known() -> None:
@@ -95,3 +105,52 @@ def test_making_a_network_leaves_the_global_generator_alone() -> None:
     before = torch.random.get_rng_state()
     made(1, "reference")
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+TWO_BLOCKS = NetworkConfig(
+    name="finalnet", parameters={"block1_hidden_units": [6], "block2_hidden_units": [8]}
+)
+
+
+def cross_entropy(p: Tensor, label: Tensor) -> Tensor:
+    """Of every row: mean over tasks, written out."""
+    return -(label * p.log() + (1 - label) * (1 - p).log()).mean(dim=1)
+
+
+@torch.no_grad()
+def test_the_logits_of_several_branches_are_their_heads_mean() -> None:
+    network, rows = made(0, network=TWO_BLOCKS).double(), torch.randn(7, 3, 4).double()
+    first, second = network.interaction(rows)
+    assert (first.shape, second.shape) == ((7, 6), (7, 8))
+    expected = (network.mmoe[0](first) + network.mmoe[1](second)) / 2
+    torch.testing.assert_close(network(rows), expected, rtol=1e-12, atol=1e-12)
+
+
+@torch.no_grad()
+def test_with_one_branch_the_training_loss_is_cross_entropy() -> None:
+    network, rows = made(0).double(), torch.randn(7, 3, 4).double()
+    labels = torch.rand(7, 2, dtype=torch.float64)
+    assert any(name.startswith("mmoe.experts") for name, _ in network.named_parameters())
+    found = network(rows, labels)
+    torch.testing.assert_close(found, cross_entropy(network(rows).sigmoid(), labels))
+
+
+@torch.no_grad()
+def test_several_branches_learn_the_mean_prediction_too() -> None:
+    network, rows = made(0, network=TWO_BLOCKS).double(), torch.randn(7, 3, 4).double()
+    labels = torch.rand(7, 2, dtype=torch.float64)
+    first, second = network.branch_logits(rows)
+    mean = ((first + second) / 2).sigmoid()
+    expected = cross_entropy(mean, labels)
+    expected += cross_entropy(first.sigmoid(), mean) + cross_entropy(second.sigmoid(), mean)
+    torch.testing.assert_close(network(rows, labels), expected)
+
+
+@pytest.mark.parametrize("network", SMALL_NETWORKS)
+@pytest.mark.parametrize("shape", [(7, 5, 4), (7, 3, 8)])
+def test_embeddings_of_another_shape_are_refused(network: str, shape: tuple[int, ...]) -> None:
+    dense = made(0, network=small_network(network))
+    told = rf"{re.escape(str(shape))}.* takes 3 fields of width 4; build it .*models\.embedding_dim"
+    for labels in (None, torch.rand(7, 2)):
+        with pytest.raises(EmbeddingShapeError, match=told):
+            dense(torch.randn(shape), labels)

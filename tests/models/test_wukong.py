@@ -94,3 +94,24 @@ def test_defaults_are_those_of_the_field() -> None:
     assert (defaults.num_layers, defaults.rank) == (3, 8)
     assert (defaults.fmb_features, defaults.lcb_features) == (40, 40)
     assert defaults.fmb_units == defaults.mlp_hidden_units == (512, 256)
+
+
+def test_parameters_are_named_as_in_the_zoo() -> None:
+    made = network(num_layers=1)
+    layers = ["fmb.layer_norm", "fmb.mlp.mlp.0", "fmb.mlp.mlp.2", "fmb.mlp.mlp.4", "layer_norm"]
+    layers = [f"wukong_stack.0.{layer}" for layer in layers] + ["fc.mlp.0"]
+    expected = {f"{layer}.{part}" for layer in layers for part in ("weight", "bias")}
+    matrices = ("fmb.proj_Y", "lcb.linear.weight", "residual_proj.weight")
+    expected |= {f"wukong_stack.0.{name}" for name in matrices}
+    assert set(made.state_dict()) == expected
+
+
+@torch.no_grad()
+def test_a_bias_of_the_projected_residual_would_change_nothing() -> None:
+    """Why there is none: the zoo has one."""
+    layer = network(num_layers=1).wukong_stack[0]
+    x = torch.randn(5, FIELDS, DIM, dtype=torch.float64)
+    blocks = torch.cat([layer.fmb(x), layer.lcb(x)], dim=1)
+    bias = torch.randn(layer.outputs, 1, dtype=torch.float64)
+    moved = layer.layer_norm(blocks + layer.residual_proj(x) + bias)
+    torch.testing.assert_close(moved, layer(x), rtol=1e-10, atol=1e-10)

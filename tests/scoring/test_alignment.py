@@ -7,20 +7,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from diet_ray.config import NetworkConfig
 from diet_ray.models.functional import FlatNetwork, flatten_parameters
 from diet_ray.models.registry import DenseNetwork, fresh_network
 from diet_ray.scoring.alignment import AlignmentScoring, alignment, summed_gradient
 from tests.made import small_config
+from tests.networks import SMALL_NETWORKS, small_network
 
 MODELS = small_config("unused").models
-CANDIDATES = {c.name: c for c in small_config("unused").evaluation.candidates}
 FIELDS, TASKS = 5, 3
-every_network = pytest.mark.parametrize("network", CANDIDATES.values(), ids=CANDIDATES)
+every_network = pytest.mark.parametrize("network", SMALL_NETWORKS)
 
 
-def dense_network(network: NetworkConfig) -> DenseNetwork:
-    return fresh_network(network, MODELS, FIELDS, TASKS, 1).double()
+def dense_network(name: str) -> DenseNetwork:
+    return fresh_network(small_network(name), MODELS, FIELDS, TASKS, 1).double()
 
 
 def made(count: int, seed: int, *, soft: bool) -> tuple[Tensor, Tensor]:
@@ -31,59 +30,81 @@ def made(count: int, seed: int, *, soft: bool) -> tuple[Tensor, Tensor]:
     return embeddings, labels if soft else labels.round()
 
 
-def sample_gradients(dense: DenseNetwork, embeddings: Tensor, labels: Tensor) -> Tensor:
-    """grad_theta l of every row by a backward pass of its own, (B, P)."""
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    p = torch.sigmoid(logits)
+    return -(labels * p.log() + (1 - labels) * (1 - p).log()).mean()
+
+
+def sample_gradients(
+    dense: DenseNetwork, embeddings: Tensor, labels: Tensor, *, trained_on: bool = False
+) -> Tensor:
+    """grad_theta l of every row by a backward pass of its own, (B, P).
+
+    trained_on: l is the training loss, in which every branch also learns the mean prediction.
+    """
     dense.requires_grad_(True)
     rows = []
     for row, label in zip(embeddings, labels, strict=True):
-        p = torch.sigmoid(dense(row[None])[0])
-        loss = -(label * p.log() + (1 - label) * (1 - p).log()).mean()
+        branches = torch.cat(dense.branch_logits(row[None]))
+        logits = branches.mean(dim=0)
+        loss = cross_entropy(logits, label)
+        if trained_on and len(branches) > 1:
+            for branch in branches:
+                loss = loss + cross_entropy(branch, torch.sigmoid(logits).detach())
         parts = torch.autograd.grad(loss, list(dense.parameters()))
         rows.append(torch.cat([part.flatten() for part in parts]))
     return torch.stack(rows)
 
 
 @every_network
-def test_alignment_equals_dot_products_of_sample_gradients(network: NetworkConfig) -> None:
+def test_alignment_equals_dot_products_of_sample_gradients(network: str) -> None:
     """The trick on which addressing stands: sum_s <grad l(s), grad l(b)> by one vector."""
     dense = dense_network(network)
     synthetic, real = made(7, seed=1, soft=True), made(9, seed=2, soft=False)
-    expected = (
-        sample_gradients(dense, *real) @ sample_gradients(dense, *synthetic).T  # (9, 7)
-    ).sum(dim=1)
-    flat, theta = FlatNetwork(dense), flatten_parameters(dense)
-    direction = summed_gradient(flat, theta, *synthetic)
-    torch.testing.assert_close(
-        alignment(flat, theta, direction, *real), expected, rtol=1e-9, atol=1e-15
+    trained, judged = (
+        sample_gradients(dense, *synthetic, trained_on=True),
+        sample_gradients(dense, *real),
     )
+    influence = judged @ trained.T  # (9, 7)
+    flat, theta = FlatNetwork(dense), flatten_parameters(dense)
+    direction = summed_gradient(flat, theta, *synthetic, trained_on=True)
+    deficiency = alignment(flat, theta, direction, *real)
+    torch.testing.assert_close(deficiency, influence.sum(dim=1), rtol=1e-9, atol=1e-14)
+    towards = summed_gradient(flat, theta, *real)
+    responsibility = alignment(flat, theta, towards, *synthetic, trained_on=True)
+    torch.testing.assert_close(responsibility, influence.sum(dim=0), rtol=1e-9, atol=1e-14)
 
 
 @every_network
-def test_summed_gradient_is_the_sum_of_sample_gradients(network: NetworkConfig) -> None:
+@pytest.mark.parametrize("trained_on", [True, False])
+def test_summed_gradient_is_the_sum_of_sample_gradients(network: str, trained_on: bool) -> None:
     dense, rows = dense_network(network), made(8, seed=3, soft=True)
-    expected = sample_gradients(dense, *rows).sum(dim=0)
-    found = summed_gradient(FlatNetwork(dense), flatten_parameters(dense), *rows)
+    expected = sample_gradients(dense, *rows, trained_on=trained_on).sum(dim=0)
+    found = summed_gradient(
+        FlatNetwork(dense), flatten_parameters(dense), *rows, trained_on=trained_on
+    )
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-14)
 
 
 @every_network
-def test_any_direction_and_any_batch(network: NetworkConfig) -> None:
+@pytest.mark.parametrize("trained_on", [True, False])
+def test_any_direction_and_any_batch(network: str, trained_on: bool) -> None:
     dense, (embeddings, labels) = dense_network(network), made(10, seed=4, soft=False)
     theta = flatten_parameters(dense)
     generator = torch.Generator().manual_seed(5)
     direction = torch.randn(theta.shape, dtype=torch.float64, generator=generator)
-    expected = sample_gradients(dense, embeddings, labels) @ direction
+    expected = sample_gradients(dense, embeddings, labels, trained_on=trained_on) @ direction
     flat = FlatNetwork(dense)
     for size in (1, 3, 10):
         parts = [
-            alignment(flat, theta, direction, e, y)
+            alignment(flat, theta, direction, e, y, trained_on=trained_on)
             for e, y in zip(embeddings.split(size), labels.split(size), strict=True)
         ]
         torch.testing.assert_close(torch.cat(parts), expected, rtol=1e-9, atol=1e-14)
 
 
 def test_theta_keeps_no_graph() -> None:
-    dense, rows = dense_network(CANDIDATES["dcn"]), made(4, seed=6, soft=True)
+    dense, rows = dense_network("dcn"), made(4, seed=6, soft=True)
     flat, theta = FlatNetwork(dense), flatten_parameters(dense)
     assert not summed_gradient(flat, theta, *rows).requires_grad
     assert not theta.requires_grad

@@ -6,17 +6,22 @@ import copy
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor
 
+from diet_ray.config import MMoEConfig, ModelsConfig
 from diet_ray.logs.blocks import Rows
+from diet_ray.logs.sources.synthetic import Synthetic
 from diet_ray.models.embedding import EmbeddingTable
 from diet_ray.models.functional import row_losses
 from diet_ray.models.registry import fresh_network
 from diet_ray.training import model as model_module
+from diet_ray.training.metrics import measure
 from diet_ray.training.model import Recommender, predict, train_epoch
 from tests.made import made_rows, small_config
+from tests.networks import SMALL_NETWORKS, small_network
 
 SIZES = {"a": 9, "b": 8, "c": 7}
 TASKS = 2
@@ -98,3 +103,46 @@ def test_prediction_is_the_same_in_any_batches(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(model_module, "PREDICTION_BATCH", 7)
     np.testing.assert_allclose(predict(model, ids), whole, rtol=1e-12)
     assert whole.shape == (50, TASKS)
+
+
+@pytest.fixture(scope="module")
+def synthetic_log() -> Rows:
+    """A still log of few users and items, its values numbered as they come."""
+    shape = {"rows": 20_000, "users": 200, "items": 100, "drift": 0}
+    source = Synthetic(small_config("unused", logs={"synthetic": shape}).logs, seed=0)
+    columns = source.rows(np.arange(20_000)).to_pandas()
+    ids = np.stack([pd.factorize(columns[name])[0] + 1 for name in source.fields], axis=1)
+    labels = columns[["click", "long_view"]].to_numpy(np.float32).copy()
+    return Rows(np.arange(len(ids)), ids.astype(np.int64), labels)
+
+
+@pytest.mark.parametrize("name", SMALL_NETWORKS)
+def test_every_network_learns_the_synthetic_log(name: str, synthetic_log: Rows) -> None:
+    """One epoch, judged on the last fifth of the rows."""
+    units = {"experts": 2, "expert_units": [8], "gate_units": [8], "tower_units": [8]}
+    models = ModelsConfig(embedding_dim=4, mmoe=MMoEConfig(**units))
+    highest = synthetic_log.ids.max(axis=0)
+    sizes = {f"field_{f}": int(last) + 1 for f, last in enumerate(highest)}
+    table = EmbeddingTable(sizes, models.embedding_dim, 0.3, seed=1)
+    model = Recommender(table, fresh_network(small_network(name), models, len(sizes), TASKS, 1))
+    starts = range(0, 16_000, 64)
+    train_epoch(model, (synthetic_log.take(slice(s, s + 64)) for s in starts), 0.01)
+    unseen = synthetic_log.take(slice(16_000, None))
+    assert measure(predict(model, unseen.ids), unseen.labels, ("a", "b")).auc > 0.64
+
+
+def test_an_epoch_trains_on_the_training_loss() -> None:
+    """FinalNet's branches learn the mean prediction too."""
+    models = small_config("unused").models
+    dense = fresh_network(small_network("finalnet"), models, len(SIZES), TASKS, 1)
+    table = EmbeddingTable(SIZES, models.embedding_dim, 0.1, seed=1)
+    model, batch = Recommender(table, dense).double(), rows(30)
+    labels = torch.from_numpy(batch.labels)
+    branches = model.dense.branch_logits(model.table(torch.from_numpy(batch.ids)))
+    mean = torch.stack(branches).mean(dim=0)
+    loss = row_losses(mean, labels)
+    for branch in branches:
+        loss = loss + row_losses(branch, mean.sigmoid().detach())
+    expected = torch.autograd.grad(loss.mean(), list(model.parameters()))
+    for found, true in zip(gradients(model, batch), expected, strict=True):
+        torch.testing.assert_close(found, true, rtol=1e-10, atol=1e-13)
