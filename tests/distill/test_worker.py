@@ -23,7 +23,8 @@ from diet_ray.distill.worker import (
 )
 from diet_ray.logs.blocks import Rows, read_block
 from diet_ray.memory.rows import SyntheticRows
-from diet_ray.models.functional import FlatNetwork, flatten_parameters
+from diet_ray.models.functional import FlatNetwork, flatten_parameters, row_losses
+from diet_ray.models.registry import fresh_network
 from diet_ray.training.reference import load_reference, reference_uri
 from tests.distill.prepared import (
     LocalMemory,
@@ -33,6 +34,7 @@ from tests.distill.prepared import (
     row_gradients,
     run_config,
 )
+from tests.networks import small_network
 
 STAGE, REAL, SYNTHETIC = 2, 60, 24
 
@@ -88,6 +90,33 @@ def test_gradients_and_alignments_are_those_of_single_rows(
     )
     slow = single @ direction.astype(np.float64)
     np.testing.assert_allclose(found, slow, rtol=0, atol=1e-5 * np.abs(slow).max())
+
+
+@pytest.mark.parametrize("kind", ["real", "stored", "served"])
+def test_synthetic_rows_are_trained_on_and_real_ones_judge(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """With two branches the training loss is another than the plain one."""
+    config = run_config(prepared.folder)
+    source, count = sources(prepared, tmp_path)[kind]
+    reference = load_reference(reference_uri(config, STAGE))
+    dense = fresh_network(small_network("finalnet"), reference.models, 3, 2, 1)
+    theta = flatten_parameters(dense)
+    worker = MetaWorker(config)
+    monkeypatch.setattr(worker, "_reference", lambda _: (reference, FlatNetwork(dense)))
+    found = worker.summed_gradient(STAGE, source, theta.numpy(), 0, count)
+    direction = found.astype(np.float32)
+    along = worker.alignments(STAGE, source, theta.numpy(), direction, 0, count)
+
+    embeddings, labels = source.slice(0, count, reference)
+    dense.requires_grad_(True)
+    losses = row_losses(dense(embeddings), labels) if kind == "real" else dense(embeddings, labels)
+    single = [torch.autograd.grad(loss, dense.parameters(), retain_graph=True) for loss in losses]
+    rows = torch.stack([torch.cat([part.flatten() for part in parts]) for parts in single]).numpy()
+    expected = rows.sum(axis=0)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    slow = rows @ direction
+    np.testing.assert_allclose(along, slow, rtol=0, atol=1e-5 * np.abs(slow).max())
 
 
 def round_task(prepared: Prepared, memory: LocalMemory, active: np.ndarray) -> RoundTask:

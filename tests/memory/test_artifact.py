@@ -207,6 +207,15 @@ def test_another_format_is_refused(stage: str) -> None:
         artifact.describe(stage)
 
 
+@pytest.mark.parametrize(("fields", "width"), [(2, DIM), (FIELDS, 2 * DIM)])
+def test_networks_of_another_shape_are_refused(stage: str, fields: int, width: int) -> None:
+    names = DESCRIPTION.fields[:fields]
+    told = rf"stage=3: its rows have 3 fields of width 4, .* take {fields} fields of width {width};"
+    with pytest.raises(ArtifactError, match=told):
+        artifact.check_fits(stage, names, width)
+    artifact.check_fits(stage, DESCRIPTION.fields, DIM)
+
+
 def test_nothing_is_pickled(stage: str) -> None:
     assert {p.suffix for p in Path(stage).iterdir()} == {".json", ".parquet"}
     for path in Path(stage).glob("*.parquet"):

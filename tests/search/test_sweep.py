@@ -271,6 +271,13 @@ def test_the_shared_table_is_the_reference_table(output: Path) -> None:
     assert torch.equal(shared.table()(ids), expected)
 
 
+def test_trials_do_not_share_rows_that_they_cannot_take(output: Path) -> None:
+    config = config_at(output, models={"embedding_dim": 8})
+    blocks = open_blocks(config.place("blocks"))
+    with pytest.raises(ArtifactError, match=r"3 fields of width 4, .* take 3 fields of width 8"):
+        load_shared(config, blocks, stage_uri(config, 3))
+
+
 def test_the_best_epoch_is_the_one_a_warm_up_keeps() -> None:
     epochs = tuple(Metrics(auc, 0.5, {}, {}) for auc in (0.6, 0.7, 0.7, 0.65))
     assert Outcome(epochs).best_epoch == 3

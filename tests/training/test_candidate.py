@@ -11,7 +11,7 @@ import torch
 from diet_ray.config import EvaluationConfig
 from diet_ray.logs.blocks import Blocks, Rows, read_block
 from diet_ray.models.embedding import EmbeddingTable
-from diet_ray.models.registry import DenseNetwork, fresh_network
+from diet_ray.models.registry import DenseNetwork, EmbeddingShapeError, fresh_network
 from diet_ray.training.candidate import (
     WarmUpRows,
     judge,
@@ -75,6 +75,15 @@ def run(
 def same(first: DenseNetwork, second: DenseNetwork) -> bool:
     pairs = zip(first.parameters(), second.parameters(), strict=True)
     return all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_rows_of_another_width_are_refused_before_any_step(
+    table: EmbeddingTable, rows: WarmUpRows, validation: Rows
+) -> None:
+    dense, wide = dense_network(), replace(rows, embeddings=torch.zeros(200, 3, 8))
+    with pytest.raises(EmbeddingShapeError, match=r"\(16, 3, 8\).* takes 3 fields of width 4"):
+        run(dense, table, wide, validation)
+    assert same(dense, dense_network())
 
 
 def test_warm_up_ends_with_its_best_epoch(
