@@ -1,0 +1,234 @@
+"""How sure a number is: over seeds, over test rows, over both; and whether an order is kept.
+
+Protocol: a training gives an AUC, seeds repeat it. Three intervals, all of 95%, answer three
+questions. The t-interval over seeds: what would other seeds give on these test rows? The
+bootstrap over rows: what would these networks give on other test rows? The two-level bootstrap:
+what would other seeds give on other rows? None of them holds the variance of the reference
+network, which all seeds of a run share, and the bootstraps take test rows for independent.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from diet_ray.seeds import numpy_generator
+
+CONFIDENCE = 0.95
+
+# Resamples that are weighed at once: bounds memory, and keeps the cumulative sums in the cache.
+_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds."""
+
+    mean: float
+    half_width: float | None  # of the t-interval; None with one seed
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Of a percentile bootstrap."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """How well a reduced set tells settings (candidates) apart as full data does.
+
+    The correlations are NaN where they are undefined: fewer than two settings, or equal values.
+    """
+
+    pearson: float
+    spearman: float
+    kendall: float  # tau-b
+    regret: float  # of full data's AUC, for taking the setting that the reduced set calls best
+    settings: int
+
+
+def half_width(values: Sequence[float]) -> float | None:
+    """Half of the t-interval of the mean; None for fewer than two values."""
+    if len(values) < 2:
+        return None
+    error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    return float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * error
+
+
+def over_seeds(values: Sequence[float]) -> Estimate:
+    """Mean and t-interval of one value per seed. Raises ValueError for none."""
+    if not len(values):
+        raise ValueError("values: no seed at all; give one value per seed")
+    return Estimate(float(np.mean(values)), half_width(values), len(values))
+
+
+def paired_difference(first: Mapping[int, float], second: Mapping[int, float]) -> Estimate:
+    """first - second, seed by seed, over the seeds that both have; both map seed to value.
+
+    Raises ValueError if they share no seed.
+    """
+    shared = sorted(first.keys() & second.keys())
+    if not shared:
+        raise ValueError(
+            f"seeds {sorted(first)} against {sorted(second)}: nothing to pair; run both with the "
+            "same seeds"
+        )
+    return over_seeds([first[seed] - second[seed] for seed in shared])
+
+
+def recovered_gap(auc: float, warm: float, full: float) -> float | None:
+    """(auc - warm) / (full - warm); None if full data is not better than a warm start."""
+    return (auc - warm) / (full - warm) if full > warm else None
+
+
+def fidelity(reduced: np.ndarray, full: np.ndarray) -> Fidelity:
+    """reduced, full: float (n settings,), in one order. If several are best, their mean regret."""
+    best = full[reduced == reduced.max()]
+    defined = len(full) > 1 and np.ptp(reduced) > 0 and np.ptp(full) > 0
+    return Fidelity(
+        pearson=float(stats.pearsonr(reduced, full).statistic) if defined else math.nan,
+        spearman=float(stats.spearmanr(reduced, full).statistic) if defined else math.nan,
+        kendall=float(stats.kendalltau(reduced, full).statistic) if defined else math.nan,
+        regret=float(full.max() - best.mean()),
+        settings=len(full),
+    )
+
+
+def split_fidelity(reduced: np.ndarray, full: np.ndarray) -> Fidelity | None:
+    """Fidelity of one half of the seeds to the other half of full data's, mean over all splits.
+
+    reduced, full: float (S seeds, n settings), seed by seed. Every split of the seeds into
+    floor(S / 2) and the rest is taken, each both ways round. A seed's dense network starts alike
+    under every method, so here, unlike over all seeds, no chance is shared between the two sides.
+    None with fewer than two seeds.
+    """
+    seeds = range(len(full))
+    found = []
+    for half in itertools.combinations(seeds, len(full) // 2):
+        rest = [seed for seed in seeds if seed not in half]
+        for one, other in ((list(half), rest), (rest, list(half))):
+            if one and other:
+                found.append(fidelity(reduced[one].mean(axis=0), full[other].mean(axis=0)))
+    return _mean(found) if found else None
+
+
+def _mean(found: Sequence[Fidelity]) -> Fidelity:
+    return Fidelity(
+        pearson=float(np.mean([f.pearson for f in found])),
+        spearman=float(np.mean([f.spearman for f in found])),
+        kendall=float(np.mean([f.kendall for f in found])),
+        regret=float(np.mean([f.regret for f in found])),
+        settings=found[0].settings,
+    )
+
+
+def noise_ceiling(full: np.ndarray) -> Fidelity | None:
+    """Fidelity of full data to itself; full: float (S seeds, n settings); None if S < 2.
+
+    What a reduced set as good as full data would reach in `split_fidelity`. A half has half of
+    the seeds, so a fidelity over all seeds may lie above it.
+    """
+    return split_fidelity(full, full)
+
+
+def row_counts(rows: int, resamples: int, seed: int) -> np.ndarray:
+    """How often each test row is in each resample: int32 (R, rows), each line summing to rows.
+
+    A resample is a function of its number and the seed: more of them leave the first as they are.
+    """
+    counts = np.empty((resamples, rows), dtype=np.int32)
+    for number in range(resamples):
+        drawn = numpy_generator(seed, "bootstrap rows", number).integers(rows, size=rows)
+        counts[number] = np.bincount(drawn, minlength=rows)
+    return counts
+
+
+def weighted_aucs(scores: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """AUC of one task under each line of weights, ties counted half: float64 (R,).
+
+    scores: float (n,). labels: (n,) of 0 and 1. counts: integers (R, n). NaN where a line has
+    only one class. The scores are sorted once; a line then costs one cumulative sum, exactly.
+    """
+    ones, zeros = np.flatnonzero(labels == 1), np.flatnonzero(labels != 1)
+    ones = ones[np.argsort(scores[ones], kind="stable")]
+    zeros = zeros[np.argsort(scores[zeros], kind="stable")]
+    below = np.searchsorted(scores[zeros], scores[ones], side="left")
+    not_above = np.searchsorted(scores[zeros], scores[ones], side="right")
+    aucs = [
+        _auc_of_sorted(counts[start : start + _AT_ONCE], ones, zeros, below, not_above)
+        for start in range(0, len(counts), _AT_ONCE)
+    ]
+    return np.concatenate(aucs)
+
+
+def _auc_of_sorted(
+    counts: np.ndarray,
+    ones: np.ndarray,
+    zeros: np.ndarray,
+    below: np.ndarray,
+    not_above: np.ndarray,
+) -> np.ndarray:
+    """A one's pairs won are the zeros below it and half of those that it ties with."""
+    passed = np.zeros((len(counts), len(zeros) + 1), dtype=np.int64)
+    np.cumsum(counts.take(zeros, axis=1), axis=1, out=passed[:, 1:])
+    weights = counts.take(ones, axis=1).astype(np.int64)
+    twice_won = np.einsum("rn,rn->r", weights, passed.take(below, axis=1))
+    twice_won += np.einsum("rn,rn->r", weights, passed.take(not_above, axis=1))
+    pairs = weights.sum(axis=1) * passed[:, -1]
+    with np.errstate(invalid="ignore"):
+        return twice_won / (2 * pairs)
+
+
+def resampled_aucs(
+    logits: Mapping[Hashable, np.ndarray],
+    cells: Iterable[Hashable],
+    labels: np.ndarray,
+    resamples: int,
+    seed: int,
+) -> dict[Hashable, np.ndarray]:
+    """Each cell's AUC, mean over tasks, on the same resamples of the test rows: float64 (R,).
+
+    logits: cell to float (n, K), read one at a time. labels: (n, K) of 0 and 1.
+    """
+    counts = row_counts(len(labels), resamples, seed)
+    return {cell: _mean_over_tasks(logits[cell], labels, counts) for cell in cells}
+
+
+def _mean_over_tasks(logits: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    tasks = range(labels.shape[1])
+    return np.mean([weighted_aucs(logits[:, k], labels[:, k], counts) for k in tasks], axis=0)
+
+
+def over_rows(values: np.ndarray) -> Interval:
+    """Interval of the mean over these very seeds; values: float (S seeds, R resamples).
+
+    For a paired difference, give the differences of `resampled_aucs`.
+    """
+    return _percentiles(values.mean(axis=0))
+
+
+def over_seeds_and_rows(values: np.ndarray, seed: int) -> Interval:
+    """Interval of the mean when seeds are resampled along with the rows.
+
+    values: float (S seeds, R resamples). Drawing S seeds out of S tells their variance too small
+    by (S - 1) / S, so with few seeds read it together with the t-interval.
+    """
+    count, resamples = values.shape
+    drawn = numpy_generator(seed, "bootstrap seeds").integers(count, size=(count, resamples))
+    return _percentiles(np.take_along_axis(values, drawn, axis=0).mean(axis=0))
+
+
+def _percentiles(means: np.ndarray) -> Interval:
+    """A resample without one of the classes has no AUC and does not count."""
+    tail = 50 * (1 - CONFIDENCE)
+    low, high = np.nanpercentile(means, [tail, 100 - tail])
+    return Interval(float(low), float(high))
