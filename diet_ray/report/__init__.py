@@ -1,0 +1,6 @@
+"""What a benchmark found, for readers: one page of tables, and pictures.
+
+Protocol: tables come from `evaluation.tables` as tidy frames. `figures.py` draws two of them,
+`markdown.py` lays each out under a heading with a sentence on how to read it, `benchmark.py` puts
+all of it into one folder. Equal results give equal bytes.
+"""

@@ -1,0 +1,83 @@
+"""The benchmark's page: ``benchmark.md`` and its pictures, in one folder.
+
+Protocol: pictures first, the page last, so whoever finds the page finds what it links to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+
+import numpy as np
+import pandas as pd
+
+from diet_ray import storage
+from diet_ray.evaluation import tables
+from diet_ray.evaluation.statistics import resampled_aucs
+from diet_ray.report import figures, markdown
+
+PAGE = "benchmark.md"
+RESAMPLES = 500
+
+
+def publish(
+    folder: str,
+    results: pd.DataFrame,
+    logits: Mapping[Hashable, np.ndarray] | None = None,
+    labels: np.ndarray | None = None,
+    phases: pd.DataFrame | None = None,
+    parts: Mapping[str, tuple[bool, bool, bool]] = tables.PARTS,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> str:
+    """Write the page and its pictures below a folder (any URI); returns the page's URI.
+
+    results: a row per cell, indexed by the cell's key (columns: `evaluation.tables`).
+    logits, labels: test logits (n, K) by cell, of studies main and ablation at least, and the
+    test labels (n, K); without them the differences have no interval over rows.
+    phases: for Table 5, see `tables.costs`. parts: the ablation's variants, see `tables.ablation`.
+    """
+    resampled = None
+    if logits is not None and labels is not None:
+        cells = results.index[results["study"].isin(["main", "ablation"])]
+        resampled = resampled_aucs(logits, cells, labels, resamples, seed)
+    ratios, faithfulness = tables.ratios(results), tables.faithfulness(results)
+    by_study = {
+        "fidelity": markdown.faithfulness(
+            faithfulness, _fidelity_pictures(folder, tables.settings(results), faithfulness)
+        ),
+        "main": [
+            *markdown.comparison(tables.comparison(results)),
+            *markdown.differences(tables.differences(results, resampled, seed)),
+        ],
+        "ablation": markdown.ablation(tables.ablation(results, parts, resampled, seed)),
+        "ratio": markdown.ratios(ratios, _ratio_pictures(folder, ratios)),
+        "transfer": markdown.transfer(tables.transfer(results)),
+        "cost": [] if phases is None else markdown.costs(tables.costs(phases)),
+    }
+    left_out = [study for study, sections in by_study.items() if not sections]
+    sections = [section for found in by_study.values() for section in found]
+    page = storage.join(folder, PAGE)
+    storage.write_bytes(page, markdown.page("Benchmark", sections, left_out).encode())
+    return page
+
+
+def _fidelity_pictures(
+    folder: str, settings: pd.DataFrame, faithfulness: pd.DataFrame
+) -> list[str]:
+    """One for each reference that has more than full data to show."""
+    names: list[str] = []
+    for reference, points in settings.groupby("reference", sort=False):
+        if (points["method"] == "full").all() or not (points["method"] == "full").any():
+            continue
+        name = f"figure-1-{len(names) + 1}" if names else "figure-1"
+        found = faithfulness[faithfulness["reference"] == reference]
+        figures.publish(figures.fidelity_figure(points, found), folder, name)
+        names.append(name)
+    return names
+
+
+def _ratio_pictures(folder: str, ratios: pd.DataFrame) -> list[str]:
+    if not (ratios["method"] == "distilled").any():
+        return []
+    figures.publish(figures.ratio_figure(ratios), folder, "figure-3")
+    return ["figure-3"]

@@ -1,0 +1,202 @@
+"""Pictures of tables, as PNG and as SVG whose text stays text.
+
+Protocol: a figure is a pure function of its table and is published byte-identical each time: no
+dates, fixed ids, the font that matplotlib brings along. The colours are those of Okabe and Ito,
+which colour-blind readers tell apart; a marker or line style says the same once more.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import math
+from typing import Any
+
+import matplotlib
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from diet_ray import storage
+from diet_ray.evaluation.tables import MEAN
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+GREY = "#666666"
+
+METHOD_NAMES = {
+    "full": "Full data",
+    "cold": "Cold start",
+    "warm": "Warm start",
+    "random": "Random selection",
+    "kmeans": "K-means clustering",
+    "el2n": "EL2N selection",
+    "distilled": "Distilled (DIET)",
+}
+
+_STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "figure.titlesize": 12,
+    "figure.labelsize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "diet_ray",
+}
+_PANELS_ABREAST = 3
+
+
+def method_name(method: str, labels: str) -> str:
+    """As tables and pictures call it."""
+    name = METHOD_NAMES.get(method, method)
+    return f"{name}, {labels} labels" if labels else name
+
+
+def fidelity_figure(settings: pd.DataFrame, faithfulness: pd.DataFrame) -> Figure:
+    """Figure 1: reduced against full data's test AUC, one point per setting, a panel per method.
+
+    settings, faithfulness: of `evaluation.tables`, for one reference.
+    """
+    full = settings[settings["method"] == "full"].set_index("candidate")
+    reduced = settings[settings["method"] != "full"]
+    panels = list(reduced.groupby(["method", "labels"], sort=False))
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _panels(len(panels), width=3.7, share=True)
+        looks = _looks(settings["network"].unique().tolist())
+        for axis, ((method, labels), points) in zip(axes, panels, strict=True):
+            found = faithfulness[
+                (faithfulness["method"] == method)
+                & (faithfulness["labels"] == labels)
+                & (faithfulness["means"] == "all")
+            ]
+            axis.set_title(method_name(str(method), str(labels)) + _correlations(found))
+            _scatter(axis, points, full, looks)
+        figure.suptitle("Does a reduced set order candidates as full data does?")
+        figure.supxlabel("Test AUC after training on full data")
+        figure.supylabel("Test AUC after training on the reduced set")
+        _network_legend(figure, looks)
+    return figure
+
+
+def _panels(count: int, width: float, share: bool) -> tuple[Figure, list[Axes]]:
+    """A figure with room for `count` panels; `share` gives all of them the same axes."""
+    columns = min(_PANELS_ABREAST, count)
+    rows = math.ceil(count / columns)
+    figure = Figure(figsize=(width * columns + 1.8, 3.6 * rows + 0.6), layout="constrained")
+    axes = list(figure.subplots(rows, columns, sharex=share, sharey=share, squeeze=False).flat)
+    for unused in axes[count:]:
+        unused.set_axis_off()
+    return figure, axes[:count]
+
+
+def _looks(names: list[str]) -> dict[str, dict[str, Any]]:
+    """A colour and a marker for each name, by its place."""
+    pairs = zip(itertools.cycle(COLOURS), itertools.cycle(MARKERS), strict=True)
+    return {
+        name: {"color": colour, "marker": marker}
+        for name, (colour, marker) in zip(names, pairs, strict=False)
+    }
+
+
+def _scatter(
+    axis: Axes, points: pd.DataFrame, full: pd.DataFrame, looks: dict[str, dict[str, Any]]
+) -> None:
+    points = points[points["candidate"].isin(full.index)]
+    for network, group in points.groupby("network", sort=False):
+        truth = full.loc[group["candidate"]]
+        axis.errorbar(
+            truth["auc"],
+            group["auc"],
+            xerr=truth["auc_half_width"].fillna(0),
+            yerr=group["auc_half_width"].fillna(0),
+            linestyle="none",
+            markersize=5,
+            elinewidth=0.8,
+            alpha=0.8,
+            **looks[str(network)],
+        )
+    low, high = full["auc"].min(), full["auc"].max()
+    axis.axline((low, low), (high + 1e-9, high + 1e-9), color=GREY, linestyle="--", linewidth=1)
+
+
+def _correlations(found: pd.DataFrame) -> str:
+    if found.empty:
+        return ""
+    pearson, spearman, kendall = found.iloc[0][["pearson", "spearman", "kendall"]]
+    return f"\nPearson {pearson:.2f}, Spearman {spearman:.2f}, Kendall {kendall:.2f}"
+
+
+def _network_legend(figure: Figure, looks: dict[str, dict[str, Any]]) -> None:
+    handles = [Line2D([], [], linestyle="none", label=name, **look) for name, look in looks.items()]
+    same = Line2D([], [], color=GREY, linestyle="--", label="equal AUC")
+    figure.legend(handles=[*handles, same], loc="outside right center")
+
+
+def ratio_figure(ratios: pd.DataFrame) -> Figure:
+    """Figure 3: test AUC against the share of rows kept, a panel per candidate.
+
+    ratios: of `evaluation.tables`. A line per reference, bands of half_width, full data dashed.
+    """
+    distilled = ratios[ratios["method"] == "distilled"]
+    candidates = distilled["candidate"].unique().tolist()
+    looks = _looks(distilled["reference"].unique().tolist())
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _panels(len(candidates), width=4.6, share=False)
+        for axis, candidate in zip(axes, candidates, strict=True):
+            axis.set_title("Mean of the candidates" if candidate == MEAN else str(candidate))
+            full = ratios[(ratios["method"] == "full") & (ratios["candidate"] == candidate)]
+            _level(axis, full)
+            mine = distilled[distilled["candidate"] == candidate]
+            for reference, line in mine.groupby("reference", sort=False):
+                _band(axis, line.sort_values("ratio"), str(reference), looks[str(reference)])
+            _percent_axis(axis, sorted(distilled["ratio"].unique()))
+        named = [zip(*axis.get_legend_handles_labels(), strict=True) for axis in axes]
+        handles = {name: handle for pairs in named for handle, name in pairs}
+        figure.legend(handles.values(), handles.keys(), loc="outside right center")
+        figure.suptitle("How small may the distilled set be?")
+        figure.supxlabel("Rows of the distilled set, share of the history")
+        figure.supylabel("Test AUC")
+    return figure
+
+
+def _level(axis: Axes, full: pd.DataFrame) -> None:
+    if full.empty:
+        return
+    level, width = full.iloc[0]["auc"], full["auc_half_width"].fillna(0).iloc[0]
+    axis.axhspan(level - width, level + width, color=GREY, alpha=0.15, linewidth=0)
+    axis.axhline(level, color=GREY, linestyle="--", label="full data")
+
+
+def _band(axis: Axes, line: pd.DataFrame, name: str, look: dict[str, Any]) -> None:
+    width = line["auc_half_width"].fillna(0)
+    low, high = line["auc"] - width, line["auc"] + width
+    axis.fill_between(line["ratio"], low, high, color=look["color"], alpha=0.18, linewidth=0)
+    axis.plot(line["ratio"], line["auc"], label=f"distilled by {name}", **look)
+
+
+def _percent_axis(axis: Axes, ratios: list[float]) -> None:
+    axis.set_xscale("log")
+    axis.xaxis.set_major_locator(FixedLocator(ratios))
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda ratio, _: f"{100 * ratio:.4g}%"))
+    axis.tick_params(axis="x", labelsize=8)
+
+
+def publish(figure: Figure, folder: str, name: str) -> list[str]:
+    """Write ``<name>.png`` and ``<name>.svg`` below a folder (any URI); returns their names."""
+    written = []
+    metadata = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
+    for kind, blank in metadata.items():
+        sink = io.BytesIO()
+        with matplotlib.rc_context(_STYLE):
+            figure.savefig(sink, format=kind, dpi=150, metadata=blank)
+        storage.write_bytes(storage.join(folder, f"{name}.{kind}"), sink.getvalue())
+        written.append(f"{name}.{kind}")
+    return written

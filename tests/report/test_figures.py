@@ -1,0 +1,129 @@
+"""Pictures: there, valid, labelled, and the same bytes each time."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from diet_ray.evaluation.tables import faithfulness, ratios, settings
+from diet_ray.report.figures import fidelity_figure, method_name, publish, ratio_figure
+from tests.evaluation.made_results import fidelity_rows, frame, made_row, main_rows, ratio_rows
+
+RESULTS = frame([*main_rows(), *fidelity_rows(), *ratio_rows()])
+
+
+def figure_1(results: pd.DataFrame = RESULTS) -> Figure:
+    return fidelity_figure(settings(results), faithfulness(results))
+
+
+def figure_3(results: pd.DataFrame = RESULTS) -> Figure:
+    return ratio_figure(ratios(results))
+
+
+def texts(svg: Path) -> str:
+    """All text of an SVG, spaces evened."""
+    return " ".join(" ".join(ElementTree.parse(svg).getroot().itertext()).split())
+
+
+@pytest.mark.parametrize("draw", [figure_1, figure_3])
+def test_pictures_are_whole_and_equal_byte_by_byte(
+    draw: Callable[[], Figure], tmp_path: Path
+) -> None:
+    for folder in ("one", "two"):
+        assert publish(draw(), str(tmp_path / folder), "x") == ["x.png", "x.svg"]
+    png, svg = (tmp_path / "one" / name for name in ("x.png", "x.svg"))
+    assert png.read_bytes() == (tmp_path / "two" / "x.png").read_bytes()
+    assert svg.read_bytes() == (tmp_path / "two" / "x.svg").read_bytes()
+    assert png.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert min(struct.unpack(">II", png.read_bytes()[16:24])) > 400
+    assert ElementTree.parse(svg).getroot().tag.endswith("svg")
+    assert not re.search(rb"20\d\d-\d\d-\d\d", svg.read_bytes())
+
+
+def test_figure_1_has_a_panel_per_method_with_its_correlations(tmp_path: Path) -> None:
+    publish(figure_1(), str(tmp_path), "x")
+    text = texts(tmp_path / "x.svg")
+    table = faithfulness(RESULTS)
+    for method in ("random", "distilled"):
+        assert method_name(method, "soft") in text
+        line = table[(table["method"] == method) & (table["means"] == "all")].iloc[0]
+        assert f"Pearson {line['pearson']:.2f}" in text
+        assert f"Spearman {line['spearman']:.2f}" in text
+        assert f"Kendall {line['kendall']:.2f}" in text
+    assert {"dcn", "wukong"} <= set(text.split())
+    assert "full data" in text
+    assert "Full data" not in text  # it is the axis, not a panel
+
+
+def test_figure_1_shows_every_setting_at_its_place() -> None:
+    table = settings(RESULTS)
+    means = table[table["labels"].isin(["", "soft"])].pivot(
+        index="candidate", columns="method", values="auc"
+    )
+    panel = next(axis for axis in figure_1().axes if "Random" in axis.get_title())
+    drawn = {
+        (x, y)
+        for container in panel.containers
+        for x, y in zip(*container.lines[0].get_data(), strict=True)
+    }
+    assert drawn == set(zip(means["full"], means["random"], strict=True))
+
+
+def test_four_methods_leave_no_empty_axes() -> None:
+    more = [
+        row | {"method": method}
+        for method in ("kmeans", "el2n")
+        for row in fidelity_rows()
+        if row["method"] == "random"
+    ]
+    figure = figure_1(frame([*fidelity_rows(), *more]))
+    assert sum(axis.axison for axis in figure.axes) == 4
+    assert len({axis.get_xlim() for axis in figure.axes if axis.axison}) == 1
+
+
+def test_figure_3_has_a_line_per_reference_and_full_datas_level(tmp_path: Path) -> None:
+    publish(figure_3(), str(tmp_path), "x")
+    text = texts(tmp_path / "x.svg")
+    for label in ("distilled by dcn", "distilled by wukong", "full data", "0.1%", "1.5%", "5%"):
+        assert label in text
+    (axis,) = figure_3().axes
+    assert axis.get_xscale() == "log"
+    lines = {str(line.get_label()): line for line in axis.lines}
+    assert list(lines["distilled by dcn"].get_xdata()) == [0.001, 0.015, 0.05]
+    assert lines["full data"].get_ydata()[0] == pytest.approx(0.75)
+
+
+def test_figure_3_has_a_panel_per_candidate_and_their_mean() -> None:
+    more = [
+        made_row("ratio", "distilled", candidate, seed, ratio=ratio)
+        for candidate in ("dcn", "wukong")
+        for ratio in (0.001, 0.05)
+        for seed in (0, 1)
+    ]
+    titles = [axis.get_title() for axis in figure_3(frame(more)).axes if axis.axison]
+    assert titles == ["dcn", "wukong", "Mean of the candidates"]
+
+
+def test_one_seed_and_no_full_data_still_make_a_picture(tmp_path: Path) -> None:
+    rows = [row for row in ratio_rows() if row["seed"] == 0]
+    publish(figure_3(frame(rows)), str(tmp_path), "x")
+    assert "full data" not in texts(tmp_path / "x.svg")
+
+
+@pytest.mark.parametrize(
+    ("method", "labels", "name"),
+    [
+        ("full", "", "Full data"),
+        ("el2n", "hard", "EL2N selection, hard labels"),
+        ("other", "", "other"),
+    ],
+)
+def test_methods_have_names(method: str, labels: str, name: str) -> None:
+    assert method_name(method, labels) == name

@@ -1,0 +1,164 @@
+"""The page's tables, cell by cell."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from diet_ray.evaluation import tables
+from diet_ray.report import markdown
+from diet_ray.report.markdown import Section
+from tests.evaluation.made_results import (
+    PHASES,
+    ablation_rows,
+    all_rows,
+    fidelity_rows,
+    frame,
+    main_rows,
+    ratio_rows,
+    transfer_rows,
+)
+
+
+def cells(section: Section, caption: str = "") -> dict[str, dict[str, str]]:
+    """A table's text by the first column and the column's name."""
+    table = section.tables[caption]
+    return {row.pop(table.columns[0]): row for row in table.to_dict("records")}
+
+
+def test_table_3_lays_methods_against_candidates() -> None:
+    (section,) = markdown.comparison(tables.comparison(frame(main_rows())))
+    assert section.title == "Table 3: methods compared (reference dcn, 1.5% of the rows)"
+    assert section.seeds == "Seeds: 3."
+    assert list(section.tables["AUC"]) == ["Method", "dcn", "wukong", "mean"]
+    assert list(cells(section, "AUC"))[:3] == ["Full data", "Cold start", "Warm start"]
+    distilled = "Distilled (DIET), soft labels"
+    assert cells(section, "AUC")[distilled]["wukong"] == "0.7500 ± 0.0025"
+    assert cells(section, "LogLoss")[distilled]["mean"] == "0.4550"
+    assert cells(section, "Recovered gap")[distilled]["dcn"] == "0.80"
+
+
+def test_what_is_missing_is_a_dash() -> None:
+    rows = [r for r in main_rows() if (r["method"], r["candidate"]) != ("warm", "dcn")]
+    (section,) = markdown.comparison(tables.comparison(frame(rows)))
+    assert cells(section, "AUC")["Warm start"]["dcn"] == "-"
+    assert cells(section, "Recovered gap")["Full data"]["dcn"] == "-"
+
+
+def test_two_ratios_of_one_method_keep_two_lines() -> None:
+    more = [r | {"ratio": 0.05} for r in main_rows() if r["method"] == "distilled"]
+    (section,) = markdown.comparison(tables.comparison(frame([*main_rows(), *more])))
+    assert "Distilled (DIET), soft labels, 5%" in cells(section, "AUC")
+    assert "1.5%, 5% of the rows" in section.title
+
+
+def test_one_seed_has_no_half_width() -> None:
+    rows = [row for row in main_rows() if row["seed"] == 0]
+    table = tables.comparison(frame(rows))
+    (section,) = markdown.comparison(table)
+    assert cells(section, "AUC")["Full data"]["dcn"] == "0.7490"
+    assert section.seeds == "Seeds: 1."
+    (section,) = markdown.comparison(table.assign(seeds=[5, *[1] * (len(table) - 1)]))
+    assert section.seeds == "Seeds: 1 to 5."
+
+
+def test_differences_with_and_without_the_bootstrap() -> None:
+    table = tables.differences(frame(main_rows()))
+    (section,) = markdown.differences(table)
+    assert list(section.tables[""]) == ["Against", "Candidate", "Difference ± seeds"]
+    bounds = {"rows_low": -0.01, "rows_high": 0.03, "both_low": -0.02, "both_high": 0.04}
+    (section,) = markdown.differences(table.assign(**bounds))
+    shown = section.tables[""]
+    line = shown[shown["Against"] == "Random selection, soft labels"].iloc[0]
+    assert line["Candidate"] == "dcn"
+    assert line["Difference ± seeds"] == "+0.0200 ± 0.0000"
+    assert line["Over rows"] == "[-0.0100, +0.0300]"
+    assert line["Over seeds and rows"] == "[-0.0200, +0.0400]"
+
+
+def test_the_ablation_has_marks_like_the_papers() -> None:
+    more = [row | {"variant": "odd"} for row in ablation_rows() if row["variant"] == "none"]
+    table = tables.ablation(frame([*main_rows(), *ablation_rows(), *more]))
+    (section,) = markdown.ablation(table)
+    found = cells(section)
+    names = ("Fusion", "Target selection", "Memory selection")
+    marks = {variant: "".join(line[name] for name in names) for variant, line in found.items()}
+    assert marks == {
+        "odd": "---",
+        "no-fusion": "✗✓✓",
+        "no-target-selection": "✓✗✓",
+        "none": "✗✗✗",
+        "complete": "✓✓✓",
+    }
+    assert found["complete"]["Difference ± seeds"] == "-"
+    assert found["no-fusion"]["Difference ± seeds"] == "-0.0020 ± 0.0000"
+
+
+def test_the_ratios_begin_with_full_data() -> None:
+    table = tables.ratios(frame([*main_rows(), *ratio_rows()]))
+    (section,) = markdown.ratios(table, ["figure-3"])
+    assert list(cells(section, "AUC"))[:2] == ["Full data", "0.1%, distilled by dcn"]
+    assert cells(section, "Recovered gap")["1.5%, distilled by dcn"]["dcn"] == "0.80"
+    assert section.pictures == ("figure-3",)
+
+
+def test_the_transfer_has_a_line_per_reference() -> None:
+    table = tables.transfer(frame([*main_rows(), *transfer_rows()]))
+    (section,) = markdown.transfer(table)
+    assert set(cells(section, "AUC")) == {
+        "Full data",
+        "1.5%, distilled by dcn",
+        "1.5%, distilled by wukong",
+    }
+    assert list(section.tables["AUC"]) == ["Set", "dcn", "wukong", "mean"]
+
+
+def test_the_fidelity_is_beside_its_ceiling() -> None:
+    table = tables.faithfulness(frame(fidelity_rows()))
+    (section,) = markdown.faithfulness(table, ["figure-1"])
+    shown = section.tables[""]
+    assert shown["Method"][0] == "Full data against itself"
+    assert shown["Means over"][0] == "halves of the seeds"
+    assert shown["Settings"].tolist() == ["8"] * 5
+    assert shown["Spearman"][1] == f"{table['spearman'][1]:.3f}"
+    (section,) = markdown.faithfulness(table.assign(kendall=np.nan), [])
+    assert set(section.tables[""]["Kendall"]) == {"-"}
+
+
+def test_costs_are_seconds_and_gigabytes() -> None:
+    (section,) = markdown.costs(tables.costs(PHASES))
+    line = section.tables[""].iloc[1].tolist()
+    assert line == ["H200", "distillation", "30.0", "24.80"]
+
+
+def test_an_empty_table_has_no_section() -> None:
+    rows = frame(all_rows())
+    undistilled = rows[rows["method"].isin(["full", "warm"])]
+    assert markdown.transfer(tables.transfer(undistilled)) == []
+    none = rows[:0]
+    assert markdown.comparison(tables.comparison(none)) == []
+    assert markdown.differences(tables.differences(none)) == []
+    assert markdown.ablation(tables.ablation(none)) == []
+    assert markdown.ratios(tables.ratios(none), []) == []
+    assert markdown.transfer(tables.transfer(none)) == []
+    assert markdown.faithfulness(tables.faithfulness(none), []) == []
+    assert markdown.costs(tables.costs(PHASES[:0])) == []
+
+
+def test_a_page_has_headings_readings_pictures_and_tables() -> None:
+    table = pd.DataFrame({"Method": ["full"], "AUC": ["0.70"]})
+    section = Section("A table", "Read it so.", {"AUC": table}, "Seeds: 3.", ("figure-9",))
+    lines = markdown.page("Benchmark", [section], ["ratio", "transfer"]).splitlines()
+    assert [line for line in lines if line] == [
+        "# Benchmark",
+        "Left out, since the results have no rows of it: ratio, transfer.",
+        "## A table",
+        "Read it so. Seeds: 3.",
+        "![A table](figure-9.png)",
+        "[The same as SVG](figure-9.svg)",
+        "**AUC**",
+        "| Method   | AUC   |",
+        "|:---------|:------|",
+        "| full     | 0.70  |",
+    ]
+    assert "Left out" not in markdown.page("Benchmark", [section], [])
