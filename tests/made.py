@@ -150,10 +150,13 @@ SMALL: dict[str, Any] = {
             },
         ],
         "seeds": 1,
-        "batch_size": 64,
-        "warm_up_batch_size": 16,
-        "learning_rate": 0.01,
-        "epochs": 2,
+        "protocol": {
+            "batch_size": 64,
+            "warm_up_batch_size": 16,
+            "learning_rate": 0.01,
+            "warm_up_learning_rate": 0.01,
+            "epochs": 2,
+        },
     },
     "resources": {"scoring_actors": [1, 1], "meta_workers": 1},
 }

@@ -55,7 +55,7 @@ def cell_key(config: RunConfig, blocks: Blocks, distilled: str, cell: Cell) -> s
     made_from = {
         "candidate": cell.network(config).model_dump(),
         "models": config.models.model_dump(),
-        "settings": config.evaluation.model_dump(exclude={"candidates", "seeds"}),
+        "settings": config.evaluation.protocol.model_dump(),
         "blocks": blocks.fingerprint,
         "seed": config.seed,
         "threads": config.threads,
@@ -98,7 +98,7 @@ def run_cell(config: RunConfig, blocks: Blocks, distilled: str, cell: Cell, key:
     else:
         model, epochs = _inheriting(config, blocks, distilled, cell, dense)
         through = [blocks.block("subsequent")]
-    train_through(model, blocks, through, config.evaluation)
+    train_through(model, blocks, through, config.evaluation.protocol)
     test = judge(model, blocks, blocks.block("test"))
     result = CellResult(key, asdict(test), [metrics.auc for metrics in epochs])
     storage.write_json(cell.uri(config), asdict(result))
@@ -122,6 +122,6 @@ def _inheriting(
     validation = read_block(blocks, blocks.block("validation"))
     seed = derive(config.seed, "candidate warm-up", cell.seed)
     epochs = warm_up(
-        dense, reference.table, rows, validation, blocks.tasks, config.evaluation, seed
+        dense, reference.table, rows, validation, blocks.tasks, config.evaluation.protocol, seed
     )
     return Recommender(reference.table, dense), epochs

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from diet_ray.config import EvaluationConfig, ModelsConfig, RunConfig
+from diet_ray.config import ModelsConfig, ProtocolConfig, RunConfig
 from diet_ray.logs.blocks import Blocks, Rows, read_block
 from diet_ray.memory import artifact
 from diet_ray.models.embedding import EmbeddingTable
@@ -21,7 +21,7 @@ from diet_ray.training.reference import load_reference, reference_uri
 
 @dataclass(frozen=True)
 class SharedData:
-    """The distilled set, phi_T's embedding vectors, the validation rows, and the settings."""
+    """The distilled set, phi_T's embedding vectors, the validation rows, and the protocol."""
 
     embeddings: np.ndarray  # (n, F, d) float32, of the distilled set
     labels: np.ndarray  # (n, K) float32, logits
@@ -31,7 +31,7 @@ class SharedData:
     validation: Rows
     tasks: tuple[str, ...]
     models: ModelsConfig
-    settings: EvaluationConfig
+    protocol: ProtocolConfig
     seed: int
     threads: int
 
@@ -68,7 +68,7 @@ def load_shared(config: RunConfig, blocks: Blocks, distilled: str) -> SharedData
         validation=read_block(blocks, blocks.block("validation")),
         tasks=blocks.tasks,
         models=config.models,
-        settings=config.evaluation,
+        protocol=config.evaluation.protocol,
         seed=config.seed,
         threads=config.threads,
     )

@@ -105,7 +105,7 @@ def trial_keys(
     """Candidates by key; equal keys mean equal outcomes."""
     made_from = {
         "models": config.models.model_dump(),
-        "settings": config.evaluation.model_dump(exclude={"candidates", "seeds", "batch_size"}),
+        "protocol": config.evaluation.protocol.model_dump(exclude={"batch_size", "learning_rate"}),
         "blocks": blocks.fingerprint,
         "seed": config.seed,
         "threads": config.threads,

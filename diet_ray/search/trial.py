@@ -85,7 +85,7 @@ def judge_candidate(network: NetworkConfig, shared: SharedData) -> Outcome:
             shared.warm_up_rows(),
             shared.validation,
             shared.tasks,
-            shared.settings,
+            shared.protocol,
             derive(shared.seed, "candidate warm-up", 0),
         )
     seconds = round(time.monotonic() - started, 2)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diet_ray.config import EvaluationConfig
+from diet_ray.config import ProtocolConfig
 from diet_ray.logs.blocks import Block, Blocks, Rows, iterate_batches, read_block
 from diet_ray.models.embedding import EmbeddingTable
 from diet_ray.models.registry import DenseNetwork
@@ -38,21 +38,21 @@ def warm_up(
     rows: WarmUpRows,
     validation: Rows,
     tasks: Sequence[str],
-    settings: EvaluationConfig,
+    protocol: ProtocolConfig,
     seed: int,
 ) -> list[Metrics]:
     """Train `dense` in place to its best epoch on validation; returns the metrics of every epoch.
 
     `table` is only looked up, never changed.
     """
-    optimizer = adam(dense, settings.learning_rate)
+    optimizer = adam(dense, protocol.warm_up_learning_rate)
     history: list[Metrics] = []
     best: dict[str, Tensor] = {}
-    for epoch in range(settings.epochs):
+    for epoch in range(protocol.epochs):
         order = torch.randperm(
             len(rows.labels), generator=torch_generator(seed, "warm-up order", epoch)
         )
-        for batch in order.split(settings.warm_up_batch_size):
+        for batch in order.split(protocol.warm_up_batch_size):
             losses = dense(rows.embeddings[batch], torch.sigmoid(rows.labels[batch]))
             optimizer.zero_grad(set_to_none=True)
             (losses * rows.weights[batch]).mean().backward()
@@ -69,16 +69,16 @@ def train_through(
     model: Recommender,
     blocks: Blocks,
     through: Sequence[Block],
-    settings: EvaluationConfig,
+    protocol: ProtocolConfig,
     after_batch: Callable[[int], None] = lambda _: None,
 ) -> None:
     """One epoch of the whole model over blocks in time order, its table grown to hold them."""
     model.table.grow(through[-1].vocabulary_sizes)
     model.requires_grad_(True)
     batches = (
-        batch for block in through for batch in iterate_batches(blocks, block, settings.batch_size)
+        batch for block in through for batch in iterate_batches(blocks, block, protocol.batch_size)
     )
-    train_epoch(model, batches, settings.learning_rate, after_batch=after_batch)
+    train_epoch(model, batches, protocol.learning_rate, after_batch=after_batch)
 
 
 def judge(model: Recommender, blocks: Blocks, block: Block) -> Metrics:

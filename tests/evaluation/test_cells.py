@@ -45,7 +45,7 @@ def test_another_size_changes_the_reduced_methods(prepared: Prepared) -> None:
         ({"resources": {"evaluation_tasks": 1}}, set()),
         ({"evaluation": {"seeds": 9}}, set()),
         ({"distill": {"rounds": 7}}, set()),
-        ({"evaluation": {"batch_size": 32}}, set(METHODS)),
+        ({"evaluation": {"protocol": {"batch_size": 32}}}, set(METHODS)),
         ({"seed": 77}, set(METHODS)),
     ],
 )
@@ -77,7 +77,7 @@ def test_a_cell_is_judged_kept_and_repeatable(prepared: Prepared, method: str) -
     kept = read_cell(prepared.config, cell, key)
     assert kept is not None
     assert (kept.test, kept.validation_auc) == (test, epochs)
-    assert len(epochs) == (prepared.config.evaluation.epochs if method in REDUCED else 0)
+    assert len(epochs) == (prepared.config.evaluation.protocol.epochs if method in REDUCED else 0)
     metrics = Metrics(**kept.test)
     assert set(metrics.auc_by_task) == set(prepared.blocks.tasks)
     assert 0.3 < metrics.auc < 1

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from diet_ray.config import EvaluationConfig
+from diet_ray.config import ProtocolConfig
 from diet_ray.logs.blocks import Blocks, Rows, read_block
 from diet_ray.models.embedding import EmbeddingTable
 from diet_ray.models.registry import DenseNetwork, EmbeddingShapeError, fresh_network
@@ -26,8 +26,8 @@ CONFIG = small_config("unused")
 TASKS = ("task_0", "task_1")
 
 
-def settings(**changes: object) -> EvaluationConfig:
-    return CONFIG.evaluation.model_copy(update=changes)
+def protocol(**changes: object) -> ProtocolConfig:
+    return CONFIG.evaluation.protocol.model_copy(update=changes)
 
 
 def dense_network(candidate: int = 0, seed: int = 0) -> DenseNetwork:
@@ -69,7 +69,7 @@ def run(
     validation: Rows,
     **changes: object,
 ) -> list[Metrics]:
-    return warm_up(dense, table, rows, validation, TASKS, settings(**changes), seed=9)
+    return warm_up(dense, table, rows, validation, TASKS, protocol(**changes), seed=9)
 
 
 def same(first: DenseNetwork, second: DenseNetwork) -> bool:
@@ -145,7 +145,7 @@ def test_a_candidate_learns_above_chance(blocks: Blocks, candidate: int) -> None
     model = Recommender(fresh_table(blocks, std=0.05), dense_network(candidate))
     seen: list[int] = []
     through = [*blocks.historical, blocks.block("subsequent")]
-    train_through(model, blocks, through, settings(batch_size=16), after_batch=seen.append)
+    train_through(model, blocks, through, protocol(batch_size=16), after_batch=seen.append)
     assert sum(seen) == 4 * 600
     assert judge(model, blocks, blocks.block("test")).auc > 0.65
 
@@ -154,7 +154,7 @@ def test_training_grows_the_table_to_hold_the_block(blocks: Blocks) -> None:
     table = fresh_table(blocks)
     subsequent = blocks.block("subsequent")
     model = Recommender(table, dense_network().requires_grad_(False))
-    train_through(model, blocks, [subsequent], settings())
+    train_through(model, blocks, [subsequent], protocol())
     assert table.sizes == list(subsequent.vocabulary_sizes.values())
     assert all(p.requires_grad for p in model.parameters())
 
