@@ -170,8 +170,8 @@ def _stage_one(
     row: dict[str, Any], work: _Work, parts: list[Part], shared: _Shared
 ) -> dict[str, Any]:
     number = int(row["part"])
-    stager = Stager(work.source, number, work.uri, work.windows)
-    return {"rows": stager.stage(parts[number], ray.get(shared.reference)).rows}
+    stager = Stager(work.source, parts[number], number, work.uri, work.windows)
+    return {"rows": stager.stage(ray.get(shared.reference)).rows}
 
 
 def _results(dataset: Dataset) -> Iterator[dict[str, Any]]:

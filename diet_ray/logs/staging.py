@@ -99,7 +99,10 @@ def is_staged(uri: str, part: int) -> bool:
 class Stager:
     """Collects the rows of one part and writes them in runs of bounded size."""
 
-    def __init__(self, source: Source, number: int, uri: str, windows: Sequence[Window]) -> None:
+    def __init__(
+        self, source: Source, part: Part, number: int, uri: str, windows: Sequence[Window]
+    ) -> None:
+        self.part = part
         self.source, self.fields, self.tasks = source, source.fields, source.tasks
         self.number, self.uri, self.windows = number, uri, windows
         self.waiting: list[pa.Table] = []
@@ -116,11 +119,11 @@ class Stager:
         self.histograms: dict[str, np.ndarray] = {}
         self.values: dict[str, dict[str, pa.Array]] = {}
 
-    def stage(self, part: Part, shared: Any) -> Ledger:
+    def stage(self, shared: Any) -> Ledger:
         """Read the part, write what it holds, publish its ledger."""
-        for batch in self.source.read(part, shared):
+        for batch in self.source.read(self.part, shared):
             self.add(*clean(batch, self.tasks))
-        return self.close(part)
+        return self.close()
 
     def add(self, rows: pa.Table, bad: list[BadRow]) -> None:
         """Take a batch of usable rows and the unusable ones met with it."""
@@ -139,7 +142,7 @@ class Stager:
         if self.waiting_rows >= RUN_ROWS:
             self._write_run()
 
-    def close(self, part: Part) -> Ledger:
+    def close(self) -> Ledger:
         """Write what waits, then values, then the ledger."""
         if self.waiting_rows:
             self._write_run()
@@ -153,7 +156,7 @@ class Stager:
             first_ms=self.first_ms,
             last_ms=self.last_ms,
             quarantined=dict(self.quarantined),
-            first_bad={"file": part.name, **asdict(self.first_bad)} if self.first_bad else None,
+            first_bad=self._place_of(self.first_bad),
             files=tuple(self.files),
             block_rows=dict(self.block_rows),
             label_sums={block: dict(sums) for block, sums in self.label_sums.items()},
@@ -162,6 +165,9 @@ class Stager:
         place = storage.join(part_folder(self.uri, self.number), "ledger.json")
         storage.write_json(place, asdict(ledger))
         return ledger
+
+    def _place_of(self, bad: BadRow | None) -> dict[str, Any] | None:
+        return {"file": self.part.place, **asdict(bad)} if bad else None
 
     def _write_run(self) -> None:
         rows = pa.concat_tables(self.waiting)
@@ -210,6 +216,7 @@ class Stager:
         table = pa.table(
             {
                 "part": pa.array([self.number] * len(self.bad), pa.int32()),
+                "file": pa.array([self.part.place.rpartition("/")[2]] * len(self.bad)),
                 "row": pa.array([row.row for row in self.bad], pa.int64()),
                 "reason": pa.array([row.reason for row in self.bad], pa.string()),
                 "raw": pa.array([row.raw for row in self.bad], pa.string()),

@@ -28,7 +28,7 @@ def stage(folder: Path, table: pd.DataFrame) -> str:
     source = open_source(logs, 0)
     uri = str(folder / "blocks")
     assert not is_staged(uri, 0)
-    Stager(source, 0, uri, WINDOWS).stage(source.parts()[0], None)
+    Stager(source, source.parts()[0], 0, uri, WINDOWS).stage(None)
     assert is_staged(uri, 0)
     return uri
 

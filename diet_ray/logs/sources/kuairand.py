@@ -2,24 +2,29 @@
 
 Files directly below `logs.path`: `log_standard*.csv` (the interactions, one part each),
 `user_features*.csv` and `video_features_basic*.csv`. A field is any column of the three that is
-known before the interaction. The side tables are loaded once, sorted by id, and looked up by
-binary search, so that all reads on a machine share one copy of them.
+known before the interaction.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
 
 from diet_ray import storage
 from diet_ray.config import LogsConfig
 from diet_ray.logs.blocks import TIME_MS
 from diet_ray.logs.sources import csv_files
-from diet_ray.logs.sources.source import ROW, LogsError, Part, RawBatch, choose, nearest
+from diet_ray.logs.sources.side_table import SideTable, load_side_table
+from diet_ray.logs.sources.source import (
+    ROW,
+    LogsError,
+    Part,
+    RawBatch,
+    choose,
+    fingerprint_of,
+    nearest,
+)
 from diet_ray.logs.sources.values import as_integers, as_numbers
 
 FIELDS = (
@@ -44,25 +49,9 @@ FIELDS = (
 TASKS = ("is_click", "long_view", "is_like")
 LABELS = (*TASKS, "is_follow", "is_comment", "is_forward", "is_hate", "is_profile_enter")
 FEEDBACK = (*LABELS, "play_time_ms", "profile_stay_time", "comment_stay_time")
+DOWNLOAD = "https://kuairand.com"
 LOG, USER, VIDEO = "log_standard", "user_features", "video_features_basic"
 KEYS = {USER: "user_id", VIDEO: "video_id"}
-
-
-@dataclass(frozen=True)
-class SideTable:
-    """Features by id. keys: (n,) int64 ascending; columns: n rows, dictionary-encoded text."""
-
-    keys: np.ndarray
-    columns: pa.Table
-
-    def look_up(self, wanted: pa.ChunkedArray) -> pa.Table:
-        """The features of these ids (int64); null where an id is null or not in the table."""
-        known = wanted.is_valid().to_numpy()
-        keys = wanted.fill_null(0).to_numpy()
-        at = np.searchsorted(self.keys, keys)
-        at[at == len(self.keys)] = 0
-        found = known & (self.keys[at] == keys) if len(self.keys) else np.zeros(len(keys), bool)
-        return self.columns.take(pa.array(at, mask=~found))
 
 
 class KuaiRand:
@@ -76,7 +65,8 @@ class KuaiRand:
         self.files = {kind: self._find(kind) for kind in (LOG, USER, VIDEO)}
         if not self.files[LOG]:
             raise LogsError(
-                f"{self.folder}: no {LOG}*.csv; set logs.path to the folder of KuaiRand's raw files"
+                f"{self.folder}: no {LOG}*.csv; download KuaiRand from {DOWNLOAD} and set "
+                "logs.path to the folder of its raw files"
             )
         self.tasks = choose("logs.tasks", logs.tasks, TASKS if logs.tasks is None else LABELS)
         self.fields = tuple(FIELDS if logs.fields is None else logs.fields)
@@ -128,39 +118,20 @@ class KuaiRand:
                     )
 
     def parts(self) -> list[Part]:
-        return [Part(uri) for uri in self.files[LOG]]
+        return [part for uri in self.files[LOG] for part in csv_files.parts(uri)]
 
     def load_shared(self) -> dict[str, SideTable]:
         """The side tables that hold fields, by kind. Raises LogsError for a damaged one."""
         tables = {}
-        for kind in KEYS:
+        for kind, key in KEYS.items():
             fields = [field for field in self.fields if self.homes[field] == kind]
             if fields:
-                tables[kind] = self._load(kind, fields)
+                tables[kind] = load_side_table(self.files[kind], key, fields, self.bad_rows_limit)
         return tables
-
-    def _load(self, kind: str, fields: list[str]) -> SideTable:
-        key = KEYS[kind]
-        types: dict[str, pa.DataType] = {f: pa.dictionary(pa.int32(), pa.string()) for f in fields}
-        pieces, malformed = [], 0
-        for uri in self.files[kind]:
-            for piece, bad in csv_files.read(uri, {**types, key: pa.string()}):
-                pieces.append(piece)
-                malformed += len(bad)
-        table = pa.concat_tables(pieces).unify_dictionaries().combine_chunks()
-        if malformed > self.bad_rows_limit * (table.num_rows + malformed):
-            raise LogsError(
-                f"{', '.join(self.files[kind])}: {malformed} rows with a {csv_files.WRONG_COLUMNS}"
-                ", more than logs.bad_rows_limit allows; repair the file or raise the limit"
-            )
-        table = table.append_column("key", as_integers(table[key]))
-        table = table.filter(table["key"].is_valid())
-        keys, first = np.unique(table["key"].to_numpy(), return_index=True)
-        return SideTable(keys, table.select(fields).take(first))
 
     def read(self, part: Part, shared: dict[str, SideTable]) -> Iterator[RawBatch]:
         types = {name: pa.string() for name in self.log_columns}
-        for raw, malformed in csv_files.read(part.name, types):
+        for raw, malformed in csv_files.read(part, types):
             columns = {ROW: raw[ROW], TIME_MS: as_integers(raw[TIME_MS])}
             features = {
                 kind: table.look_up(as_integers(raw[KEYS[kind]])) for kind, table in shared.items()
@@ -173,12 +144,7 @@ class KuaiRand:
             yield RawBatch(pa.table(columns), raw.drop_columns([ROW]), tuple(malformed))
 
     def fingerprint(self) -> str:
-        digest = hashlib.blake2b(digest_size=16)
-        for kind in sorted(self.files):
-            for uri in self.files[kind]:
-                name = uri.rpartition("/")[2]
-                digest.update(f"{name} {storage.fingerprint(uri)}\n".encode())
-        return digest.hexdigest()
+        return fingerprint_of(uri for kind in sorted(self.files) for uri in self.files[kind])
 
     def source_bytes(self) -> int:
         used = {LOG, *self.homes.values()}

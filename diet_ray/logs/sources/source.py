@@ -9,12 +9,14 @@ A source parses, it does not judge: what cannot be parsed is null, and `cleaning
 from __future__ import annotations
 
 import difflib
+import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import pyarrow as pa
 
+from diet_ray import storage
 from diet_ray.errors import UserError
 from diet_ray.logs.blocks import ROW_ID, TIME_MS
 
@@ -28,17 +30,25 @@ class LogsError(UserError, ValueError):
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of a log that one task reads: rows `first`.. of the file `name`."""
+    """A piece of a log that one task reads: all of the file `name`, or some of its rows."""
 
     name: str
     first: int = 0
-    rows: int | None = None  # None: to the end of the file
+    rows: int | None = None  # rows `first`.. of a Parquet file; None: to its end
     row_groups: tuple[int, ...] = ()  # of a Parquet file
+    first_byte: int = 0
+    end_byte: int | None = None  # lines of a CSV file that begin in this range; None: to its end
+
+    @property
+    def place(self) -> str:
+        """Where its rows are counted from, for people."""
+        return f"{self.name} from byte {self.first_byte} on" if self.first_byte else self.name
 
 
 @dataclass(frozen=True)
 class BadRow:
-    """A row that cannot be used; `row` counts from 0 in its file (no header, no blank lines)."""
+    """A row that cannot be used; `row` counts from 0 in its file, or in its part of a CSV
+    file (no header, no blank lines)."""
 
     row: int
     reason: str
@@ -79,6 +89,24 @@ class Source(Protocol):
 
     def source_bytes(self) -> int:
         """Bytes of the raw log; 0 where rows are generated."""
+
+
+def raw_file(folder: str, name: str, download: str) -> str:
+    """URI of a data set's file below `logs.path`. Raises LogsError if it is not there."""
+    uri = storage.join(folder, name)
+    if not storage.exists(uri):
+        raise LogsError(
+            f"{uri}: no such file; download it from {download} and set logs.path to its folder"
+        )
+    return uri
+
+
+def fingerprint_of(files: Iterable[str]) -> str:
+    """Changes when one of these files does."""
+    digest = hashlib.blake2b(digest_size=16)
+    for uri in files:
+        digest.update(f"{uri.rpartition('/')[2]} {storage.fingerprint(uri)}\n".encode())
+    return digest.hexdigest()
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -7,7 +7,6 @@ their names. A part is a CSV file, or neighbouring row groups of a Parquet file 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -17,7 +16,15 @@ from diet_ray.config import LogsConfig
 from diet_ray.logs.blocks import TIME_MS
 from diet_ray.logs.sources import csv_files
 from diet_ray.logs.sources.expression import labels, parse_task
-from diet_ray.logs.sources.source import ROW, LogsError, Part, RawBatch, choose, nearest
+from diet_ray.logs.sources.source import (
+    ROW,
+    LogsError,
+    Part,
+    RawBatch,
+    choose,
+    fingerprint_of,
+    nearest,
+)
 from diet_ray.logs.sources.values import as_text, as_time_ms
 
 PART_ROWS = 1_000_000
@@ -93,7 +100,7 @@ class TableSource:
 
     def parts(self) -> list[Part]:
         if self.schema.format == "csv":
-            return [Part(uri) for uri in self.files]
+            return [part for uri in self.files for part in csv_files.parts(uri)]
         return [part for uri in self.files for part in _parquet_parts(uri)]
 
     def load_shared(self) -> None:
@@ -103,7 +110,7 @@ class TableSource:
         del shared
         if self.schema.format == "csv":
             types = {name: pa.string() for name in self._columns(part.name)}
-            for raw, malformed in csv_files.read(part.name, types):
+            for raw, malformed in csv_files.read(part, types):
                 numbers = raw[ROW]
                 yield RawBatch(self._parse(raw, numbers), raw.drop_columns([ROW]), tuple(malformed))
             return
@@ -124,10 +131,7 @@ class TableSource:
         return pa.table(columns)
 
     def fingerprint(self) -> str:
-        digest = hashlib.blake2b(digest_size=16)
-        for uri in self.files:
-            digest.update(f"{uri.rpartition('/')[2]} {storage.fingerprint(uri)}\n".encode())
-        return digest.hexdigest()
+        return fingerprint_of(self.files)
 
     def source_bytes(self) -> int:
         return sum(storage.size(uri) for uri in self.files)

@@ -1,10 +1,11 @@
+import json
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from diet_ray.logs.sources import csv_files
-from diet_ray.logs.sources.source import LogsError
+from diet_ray.logs.sources.source import LogsError, Part
 
 TEXT = {"a": pa.string(), "b": pa.string()}
 
@@ -17,7 +18,7 @@ def test_rows_keep_their_numbers_beside_malformed_ones(
     path = tmp_path / "log.csv"
     path.write_text("a,b\n" + "\n".join(lines) + "\n")
     rows, bad = [], []
-    for table, malformed in csv_files.read(str(path), TEXT):
+    for table, malformed in csv_files.read(Part(str(path)), TEXT):
         rows += list(zip(table["_row"].to_pylist(), table["a"].to_pylist(), strict=True))
         bad += malformed
     assert rows == [(i, str(i)) for i in range(99) if i % 7]
@@ -28,7 +29,7 @@ def test_rows_keep_their_numbers_beside_malformed_ones(
 
 def test_missing_values_and_order_of_columns(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text('b,c,a\n,1,"x, y"\nNaN,1,NA\n')
-    [(table, _)] = csv_files.read(str(tmp_path / "log.csv"), TEXT)
+    [(table, _)] = csv_files.read(Part(str(tmp_path / "log.csv")), TEXT)
     assert table.column_names == ["_row", "a", "b"]
     assert table["a"].to_pylist() == ["x, y", "NA"]
     assert table["b"].to_pylist() == [None, None]
@@ -43,3 +44,42 @@ def test_a_file_without_header_is_named(tmp_path: Path) -> None:
 def test_a_malformed_first_row_does_not_hide_the_header(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("a,b\n1\n2,3\n")
     assert csv_files.header(str(tmp_path / "log.csv")) == ["a", "b"]
+
+
+def everything(uri: str, names: list[str] | None = None) -> list[list[str]]:
+    """The values of every whole or malformed line, part after part, at its numbered place."""
+    lines = []
+    for part in csv_files.parts(uri):
+        numbered: dict[int, list[str]] = {}
+        for table, malformed in csv_files.read(part, TEXT, names):
+            for row in table.to_pylist():
+                numbered[row["_row"]] = [row["a"], row["b"]]
+            numbered |= {bad.row: json.loads(bad.raw)["text"].split(",") for bad in malformed}
+        assert sorted(numbered) == list(range(len(numbered)))
+        lines += [numbered[number] for number in range(len(numbered))]
+    return lines
+
+
+@pytest.mark.parametrize("headed", [True, False])
+@pytest.mark.parametrize("end", ["\n", "\r\n", ""])
+@pytest.mark.parametrize("part_bytes", [1, 2, 3, 5, 7, 16, 100, 10_000])
+def test_parts_hold_every_line_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part_bytes: int, end: str, headed: bool
+) -> None:
+    monkeypatch.setattr(csv_files, "PART_BYTES", part_bytes)
+    monkeypatch.setattr(csv_files, "SEEK_BYTES", 4)
+    lines = [[str(i), "x" * (i % 9 + 1)] + ["more"] * (i % 5 == 3) for i in range(40)]
+    text = (end or "\n").join(",".join(line) for line in [["a", "b"]] * headed + lines) + end
+    (tmp_path / "log.csv").write_bytes(text.encode())
+    uri = str(tmp_path / "log.csv")
+    assert len(csv_files.parts(uri)) == -(-len(text) // part_bytes)
+    assert everything(uri, None if headed else ["a", "b"]) == lines
+
+
+def test_a_small_or_empty_file_is_one_part(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("")
+    uri = str(tmp_path / "log.csv")
+    assert csv_files.parts(uri) == [Part(uri)]
+    assert everything(uri, ["a", "b"]) == []
+    (tmp_path / "log.csv").write_text("a,b\n1,2\n")
+    assert csv_files.parts(uri) == [Part(uri)]

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from diet_ray.config import LogsConfig
-from diet_ray.logs.sources import LogsError, open_source
+from diet_ray.logs.sources import LogsError, csv_files, open_source
 from diet_ray.logs.sources.kuairand import FEEDBACK, FIELDS, TASKS, USER, VIDEO, KuaiRand
 
 INTERVALS = {
@@ -99,7 +99,7 @@ def test_unknown_names_suggest_the_nearest(tmp_path: Path) -> None:
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(LogsError, match=r"no log_standard\*\.csv; set logs\.path"):
+    with pytest.raises(LogsError, match=r"no log_standard\*\.csv; download.*kuairand\.com"):
         KuaiRand(config(tmp_path))
     write_release(tmp_path)
     (tmp_path / "video_features_basic_x.csv").unlink()
@@ -125,3 +125,49 @@ def test_a_damaged_side_table_is_named(tmp_path: Path) -> None:
     tables = KuaiRand(config(tmp_path, bad_rows_limit=0.5)).load_shared()
     assert tables[USER].keys.tolist() == [1, 2, 3]
     assert tables[VIDEO].keys.tolist() == [10, 20]
+
+
+# Headers and a line of each file of KuaiRand-1K, as its public description has them.
+RELEASE_1K = {
+    "log_standard_4_08_to_4_21_1k.csv": """\
+user_id,video_id,date,hourmin,time_ms,is_click,is_like,is_follow,is_comment,is_forward,is_hate,\
+long_view,play_time_ms,duration_ms,profile_stay_time,comment_stay_time,is_profile_enter,is_rand,tab
+0,3,20220421,2300,1650553200000,1,0,0,0,0,0,1,151024,104400,0,0,0,0,1
+""",
+    "log_standard_4_22_to_5_08_1k.csv": """\
+user_id,video_id,date,hourmin,time_ms,is_click,is_like,is_follow,is_comment,is_forward,is_hate,\
+long_view,play_time_ms,duration_ms,profile_stay_time,comment_stay_time,is_profile_enter,is_rand,tab
+0,4369952,20220508,2300,1652022000000,0,1,0,0,0,0,0,0,9000,0,0,0,0,0
+""",
+    "log_random_4_22_to_5_08_1k.csv": "user_id,video_id\n0,3\n",
+    "user_features_1k.csv": """\
+user_id,user_active_degree,is_lowactive_period,is_live_streamer,is_video_author,follow_user_num,\
+follow_user_num_range,fans_user_num,fans_user_num_range,friend_user_num,friend_user_num_range,\
+register_days,register_days_range,onehot_feat0,onehot_feat1
+0,high_active,0,0,1,5,"(0,10]",312,"[100,1k)",0,0,3624,730+,1,2
+""",
+    "video_features_basic_1k.csv": """\
+video_id,author_id,video_type,upload_dt,upload_type,visible_status,video_duration,server_width,\
+server_height,music_id,music_type,tag
+3,7,NORMAL,2022-03-01,LongImport,public,104400,720,1280,11,9,"39,12"
+4369952,8,AD,2022-03-02,ShortImport,public,,720,1280,12,9,
+""",
+    "video_features_statistic_1k.csv": "video_id,counts\n3,1\n",
+}
+
+
+@pytest.mark.parametrize("part_bytes", [64, 1 << 20])
+def test_reads_the_layout_of_the_1k_release(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part_bytes: int
+) -> None:
+    monkeypatch.setattr(csv_files, "PART_BYTES", part_bytes)
+    for name, text in RELEASE_1K.items():
+        (tmp_path / name).write_text(text)
+    rows = read(config(tmp_path)).drop(columns="_row")
+    first = [1650553200000, "0", "3", "7", "1", "NORMAL", "LongImport", "11", "9", "39,12"]
+    last = [1652022000000, "0", "4369952", "8", "0", "AD", "ShortImport", "12", "9", None]
+    user = ["high_active", "0", "0", "1", "(0,10]", "[100,1k)", "0", "730+"]
+    assert rows.where(rows.notna(), None).to_numpy().tolist() == [
+        [*first, *user, 1, 1, 0],
+        [*last, *user, 0, 0, 1],
+    ]
