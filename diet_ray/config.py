@@ -163,7 +163,7 @@ class SyntheticConfig(Section):
 
 
 class LogsConfig(Section):
-    source: Literal["kuairand", "table", "synthetic"]
+    source: Literal["kuairand", "tmall", "taobao", "table", "synthetic"]
     """Where the raw log comes from."""
     path: str | None = None
     """Folder of the raw files (any URI); not used by `synthetic`."""

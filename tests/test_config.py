@@ -22,6 +22,8 @@ from diet_ray.config import (
     parse_command_line,
 )
 
+CONFIGS = Path(__file__).parents[1] / "configs"
+
 SMALLEST: dict[str, Any] = {
     "output": "results/small",
     "logs": {
@@ -220,7 +222,7 @@ def test_overlapping_intervals(
         (["distill.inner.window=200"], "window 200 is longer than the unroll of 100 steps"),
         (["logs.source=kuairand"], "source 'kuairand' needs logs.path"),
         (["logs.source=table", "logs.path=raw"], "source 'table' needs logs.table"),
-        (["logs.source=csv"], "logs.source: 'csv' Input should be 'kuairand', 'table'"),
+        (["logs.source=csv"], "logs.source: 'csv' Input should be 'kuairand', 'tmall'"),
         (["resources.scoring_actors=[3, 2]"], "scoring_actors 3, 2: the fewest exceed the most"),
         (["evaluation.candidates=[{name: dcn}, {name: dcn}]"], "give each its own label"),
         (["reference.learning_rate=.inf"], "reference.learning_rate: inf"),
@@ -301,3 +303,12 @@ def test_a_bad_configuration_ends_a_job_with_the_message(
     assert ended.value.code == 2
     assert capsys.readouterr().err == f"{uri}: sede: unknown key; did you mean 'seed'?\n"
     assert parse_command_line("A job.", ["--config", uri, "--set", "seed=3"]).seed == 3
+
+
+@pytest.mark.parametrize("name", ["kuairand_pure", "kuairand_1k", "tmall", "taobao"])
+def test_the_papers_recipe_differs_in_memory_and_distill_only(name: str) -> None:
+    ours, papers = (load_config(str(CONFIGS / f"{name}{end}.yaml")) for end in ("", "_paper"))
+    same = ("seed", "threads", "logs", "models", "reference", "scoring", "evaluation")
+    assert ours.determining(*same) == papers.determining(*same)
+    assert ours.memory.ratio == papers.memory.ratio
+    assert (ours.name, papers.name) == (name, f"{name}_paper")

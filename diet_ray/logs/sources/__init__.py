@@ -14,6 +14,8 @@ from diet_ray.logs.sources.source import (
 )
 from diet_ray.logs.sources.synthetic import Synthetic
 from diet_ray.logs.sources.table import TableSource
+from diet_ray.logs.sources.taobao import Taobao
+from diet_ray.logs.sources.tmall import Tmall
 
 __all__ = ["LogsError", "Part", "RawBatch", "Source", "open_source"]
 
@@ -25,6 +27,10 @@ def open_source(logs: LogsConfig, seed: int) -> Source:
         source = KuaiRand(logs)
     elif logs.source == "table":
         source = TableSource(logs)
+    elif logs.source == "taobao":
+        source = Taobao(logs)
+    elif logs.source == "tmall":
+        source = Tmall(logs)
     else:
         source = Synthetic(logs, seed)
     check_names(source.fields, source.tasks)

@@ -75,6 +75,17 @@ def as_time_ms(column: pa.ChunkedArray, unit: str, timezone: str) -> pa.ChunkedA
     return pc.if_else(pc.less(pc.abs(times), LARGEST_TIME_MS), times, None)
 
 
+def hour_of_day(times_ms: pa.ChunkedArray, timezone: str) -> pa.ChunkedArray:
+    """The hour of these times (int64) on the zone's clocks as text, 0 to 23."""
+    return pc.hour(times_ms.cast(pa.timestamp("ms", timezone))).cast(pa.string())
+
+
+def weekday(times_ms: pa.ChunkedArray, timezone: str) -> pa.ChunkedArray:
+    """The weekday of these times (int64) in the zone as text, 1 (Monday) to 7 (Sunday)."""
+    local = times_ms.cast(pa.timestamp("ms", timezone))
+    return pc.day_of_week(local, count_from_zero=False).cast(pa.string())
+
+
 def _placed(naive: pa.ChunkedArray, timezone: str) -> pa.ChunkedArray:
     return pc.assume_timezone(naive, timezone, ambiguous="earliest", nonexistent="latest")
 

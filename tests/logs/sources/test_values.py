@@ -3,7 +3,14 @@ import datetime as dt
 import pyarrow as pa
 import pytest
 
-from diet_ray.logs.sources.values import as_integers, as_numbers, as_text, as_time_ms
+from diet_ray.logs.sources.values import (
+    as_integers,
+    as_numbers,
+    as_text,
+    as_time_ms,
+    hour_of_day,
+    weekday,
+)
 
 MIDNIGHT = 1_704_038_400_000  # 2024-01-01 00:00 in Shanghai
 
@@ -56,6 +63,16 @@ def test_integers_keep_all_digits_beside_garbage() -> None:
 def test_times(values: list, unit: str) -> None:
     column = chunked([*values, None])
     assert as_time_ms(column, unit, "Asia/Shanghai").to_pylist() == [MIDNIGHT, None]
+
+
+def test_hour_and_weekday_are_those_of_the_zone() -> None:
+    before = dt.datetime(2017, 11, 26, 15, 59, tzinfo=dt.UTC)  # a Sunday
+    moments = [before, before + dt.timedelta(minutes=1), dt.datetime(1902, 5, 8, tzinfo=dt.UTC)]
+    times = chunked([round(moment.timestamp() * 1000) for moment in moments] + [None])
+    assert hour_of_day(times, "UTC").to_pylist() == ["15", "16", "0", None]
+    assert weekday(times, "UTC").to_pylist() == ["7", "7", "4", None]
+    assert hour_of_day(times, "Asia/Shanghai").to_pylist()[:2] == ["23", "0"]
+    assert weekday(times, "Asia/Shanghai").to_pylist()[:2] == ["7", "1"]
 
 
 def test_what_is_no_time_is_null() -> None:
