@@ -65,6 +65,7 @@ def test_ledger_says_what_was_read(
     assert sorted(pd.concat(kept).time_ms) == [100, 150, 199, 250]
     bad = pd.read_parquet(storage.join(uri, "quarantine"))
     assert bad.row.tolist() == [6, 7]
+    assert bad.file.tolist() == ["log.csv"] * 2
 
 
 def test_a_part_without_usable_rows(tmp_path: Path) -> None:

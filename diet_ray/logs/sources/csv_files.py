@@ -28,12 +28,13 @@ def header(uri: str) -> list[str]:
     """Column names of a file, that is the values of its first line. Raises LogsError if empty."""
     fs, path = storage.filesystem(uri)
     try:
-        skipping = pacsv.ParseOptions(invalid_row_handler=lambda _: "skip")
-        with (
-            fs.open_input_stream(path) as stream,
-            pacsv.open_csv(stream, parse_options=skipping) as reader,
-        ):
-            return reader.schema.names
+        with fs.open_input_file(path) as file:
+            end = _line_start(file, 1)
+            file.seek(0)
+            line = file.read(end)
+        # Not `open_csv`: it reads ahead, and a process that ends meanwhile is aborted.
+        one_thread = pacsv.ReadOptions(use_threads=False)
+        return pacsv.read_csv(pa.BufferReader(line), one_thread).column_names
     except pa.ArrowInvalid as error:
         raise LogsError(f"{uri}: not a CSV file with a header ({error}); replace it") from None
 

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -44,6 +46,14 @@ def test_a_file_without_header_is_named(tmp_path: Path) -> None:
 def test_a_malformed_first_row_does_not_hide_the_header(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("a,b\n1\n2,3\n")
     assert csv_files.header(str(tmp_path / "log.csv")) == ["a", "b"]
+
+
+def test_a_process_that_has_read_a_header_ends_quietly(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("a,b\n" + "1,2\n" * 2_000_000)
+    code = f"from diet_ray.logs.sources import csv_files; csv_files.header({str(path)!r})"
+    for _ in range(3):
+        assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def everything(uri: str, names: list[str] | None = None) -> list[list[str]]:
