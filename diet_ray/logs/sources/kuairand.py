@@ -1,6 +1,6 @@
 """KuaiRand's raw release (Gao et al., CIKM 2022); Pure, 1K and 27K share the layout.
 
-Files directly below `logs.path`: `log_standard*.csv` (the interactions, one part each),
+Files directly below `logs.path`: `log_standard*.csv` (the interactions),
 `user_features*.csv` and `video_features_basic*.csv`. A field is any column of the three that is
 known before the interaction.
 """
