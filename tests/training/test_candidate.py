@@ -91,7 +91,7 @@ def test_warm_up_ends_with_its_best_epoch(
 ) -> None:
     dense = dense_network()
     # So fast that epochs get worse again, and the last one is not the best.
-    history = run(dense, table, rows, validation, epochs=6, learning_rate=0.3)
+    history = run(dense, table, rows, validation, epochs=6, warm_up_learning_rate=0.3)
     aucs = [metrics.auc for metrics in history]
     assert len(aucs) == 6
     assert aucs[-1] < max(aucs)
