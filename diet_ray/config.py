@@ -346,6 +346,11 @@ class ProtocolConfig(Section):
     epochs: PositiveInt = 8
     """Longest warm-up on a reduced set; the best epoch on validation counts."""
 
+    @staticmethod
+    def changes(keys: dict[str, float]) -> dict[str, Any]:
+        """Some keys, checked, with their types. Raises pydantic's ValidationError."""
+        return ProtocolConfig.model_validate(keys).model_dump(include=set(keys))
+
 
 class EvaluationConfig(Section):
     candidates: Annotated[list[NetworkConfig], Field(min_length=1)] = [
@@ -383,8 +388,8 @@ class TuningConfig(Section):
     def _protocols(cls, value: list[dict[str, float]]) -> list[dict[str, float]]:
         if not value:
             raise ValueError("nothing to try; [{}] tries evaluation.protocol alone")
-        for tried in value:
-            ProtocolConfig.model_validate(tried)
+        for keys in value:
+            ProtocolConfig.changes(keys)
         return value
 
 

@@ -1,18 +1,27 @@
-"""The main job: raw behaviour logs in, a distilled set with a measured recovered gap out."""
+"""What the jobs call, where all rooms meet.
+
+`distill_logs`: raw behaviour logs in, a distilled set with a measured recovered gap out.
+`benchmark_logs`: the same, and the paper's tables and figures about it.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+
+import pandas as pd
 
 from diet_ray import progress, runtime, storage
 from diet_ray.config import RunConfig
 from diet_ray.distill.boundary import memory_sizes
 from diet_ray.distill.stream import distill_stream
-from diet_ray.evaluation.check import Line, check, render
+from diet_ray.evaluation import benchmark
+from diet_ray.evaluation.check import as_json, check, render
+from diet_ray.evaluation.run import Run
 from diet_ray.logs.blocks import Blocks
 from diet_ray.logs.prepare import prepare
 from diet_ray.memory import artifact
 from diet_ray.models.registry import parameters_of
+from diet_ray.report.benchmark import publish
 from diet_ray.training.metrics import check_measurable
 from diet_ray.training.reference import train_reference
 
@@ -22,20 +31,46 @@ class Outcome:
     """What a run leaves behind."""
 
     distilled: str  # URI of S_T
-    lines: list[Line]  # the check's table
+    lines: pd.DataFrame  # the check's table
 
 
 def distill_logs(config: RunConfig) -> Outcome:
     """Prepare, train the reference, distil every stage, check. Skips whatever is published."""
     validate(config)
+    run = _distilled_run(config)
+    lines = check(run)
+    _report(config, run.blocks, run.distilled, lines)
+    return Outcome(run.distilled, lines)
+
+
+def benchmark_logs(config: RunConfig) -> str:
+    """Distil, then train and judge every cell of the configured studies; publish the report.
+
+    Returns the URI of the report's page. Skips whatever is published.
+    """
+    validate(config)
+    benchmark.validate(config)
+    found = benchmark.run_benchmark(_distilled_run(config))
+    folder = config.place("benchmark", "report")
+    page = publish(
+        folder,
+        found.results.set_index("key"),
+        found.logits,
+        found.labels,
+        found.costs,
+        found.tried,
+        seed=config.seed,
+    )
+    progress.logger.info("Benchmark: %s; results: %s", page, config.place("benchmark"))
+    return page
+
+
+def _distilled_run(config: RunConfig) -> Run:
     blocks = prepare(config)
     memory_sizes(config, blocks)
     check_measurable(blocks)
     train_reference(config, blocks)
-    distilled = distill_stream(config, blocks)
-    lines = check(config, blocks, distilled)
-    _report(config, blocks, distilled, lines)
-    return Outcome(distilled, lines)
+    return Run(config, blocks, distill_stream(config, blocks))
 
 
 def validate(config: RunConfig) -> None:
@@ -46,7 +81,7 @@ def validate(config: RunConfig) -> None:
     storage.check_writable(config.output)
 
 
-def _report(config: RunConfig, blocks: Blocks, distilled: str, lines: list[Line]) -> None:
+def _report(config: RunConfig, blocks: Blocks, distilled: str, lines: pd.DataFrame) -> None:
     phases = progress.summary()
     size = {
         "rows": artifact.describe(distilled).rows,
@@ -59,7 +94,7 @@ def _report(config: RunConfig, blocks: Blocks, distilled: str, lines: list[Line]
         {
             "distilled": distilled,
             "size": size,
-            "check": [asdict(line) for line in lines],
+            "check": as_json(lines),
             "seconds_of_last_run": {title: round(seconds, 1) for title, seconds in phases},
             "configuration": config.model_dump(mode="json", exclude={"output"}),
         },

@@ -1,127 +1,148 @@
-"""One cell: one candidate, trained under one method with one seed, judged on test."""
+"""One cell: one candidate, trained under one method with one seed, judged on validation and test.
+
+Layout: ``evaluation/cells/<method>/<network>/<key>.json``, beside it ``<key>.safetensors`` with
+the test logits. The key is a hash of all that the result depends on, so a cell that several
+studies ask for is trained once, and a changed configuration finds what still holds.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import time
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 
 from diet_ray import storage
-from diet_ray.config import NetworkConfig, RunConfig
-from diet_ray.evaluation.methods import REDUCED, warm_up_rows
-from diet_ray.logs.blocks import Blocks, read_block
-from diet_ray.memory import artifact
+from diet_ray.config import NetworkConfig, ProtocolConfig, RunConfig
+from diet_ray.evaluation.methods import REDUCED, REFERENCE_FREE, Labels
+from diet_ray.evaluation.run import Run
+from diet_ray.evaluation.selection import selection_key
+from diet_ray.evaluation.shared import Shared, warm_up_rows
+from diet_ray.logs.blocks import Blocks
+from diet_ray.memory.rows import SyntheticRows
 from diet_ray.models.embedding import EmbeddingTable
-from diet_ray.models.registry import DenseNetwork, fresh_network
+from diet_ray.models.registry import fresh_network
 from diet_ray.seeds import derive
-from diet_ray.training.candidate import judge, train_through, warm_up
-from diet_ray.training.metrics import Metrics
-from diet_ray.training.model import Recommender
-from diet_ray.training.reference import load_reference, reference_uri
+from diet_ray.training.candidate import train_through, warm_up
+from diet_ray.training.metrics import measure
+from diet_ray.training.model import Recommender, predict
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Names one training."""
+    """Names one training of a run."""
 
+    run: Run
     method: str
-    candidate: str  # its title
+    labels: Labels  # "" for methods without a reduced set
+    candidate: NetworkConfig
+    protocol: ProtocolConfig
     seed: int
 
-    def network(self, config: RunConfig) -> NetworkConfig:
-        """The candidate's network."""
-        return next(n for n in config.evaluation.candidates if n.title == self.candidate)
+    @cached_property
+    def key(self) -> str:
+        """Equal keys mean equal results. Raises ArtifactError for a missing distilled set."""
+        made_from = {
+            **self.run.made_from(),
+            "network": self.candidate.name,
+            "parameters": self.candidate.parameters,
+            "method": self.method,
+            "labels": self.labels,
+            "protocol": self.protocol.model_dump(include=self._protocol_keys()),
+            "candidate seed": self.seed,
+        }
+        if self.method not in REFERENCE_FREE:
+            made_from["reference"] = self.run.reference_identity
+        if self.method == "distilled":
+            made_from["rows"] = self.run.distilled_files
+        elif self.method in REDUCED:
+            made_from["rows"] = selection_key(self.run, self.method, self.seed)
+            blended = self.labels == "blended"
+            made_from["blend"] = self.run.config.memory.truth_blend if blended else None
+        return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:20]
 
-    def uri(self, config: RunConfig) -> str:
+    def _protocol_keys(self) -> set[str]:
+        on_real_blocks = {"batch_size", "learning_rate"}
+        return set(ProtocolConfig.model_fields) if self.method in REDUCED else on_real_blocks
+
+    def uri(self, suffix: str = "json") -> str:
         """Where its result lies."""
-        folder = config.place("evaluation", "cells", self.method, self.candidate)
-        return storage.join(folder, f"seed={self.seed}.json")
+        parts = ("evaluation", "cells", self.method, self.candidate.name.replace(":", "."))
+        return self.run.config.place(*parts, f"{self.key}.{suffix}")
 
 
 @dataclass(frozen=True)
 class CellResult:
     """What a cell found out."""
 
-    key: str  # of all that the result depends on
     test: dict[str, Any]  # Metrics as JSON
-    validation_auc: list[float]  # after each warm-up epoch; empty without a warm-up
+    validation: dict[str, Any]  # the same on validation, after the whole training
+    warm_up_auc: list[float]  # validation AUC after each warm-up epoch; empty without a warm-up
+    dense_parameters: int
+    seconds: float
 
 
-def cell_key(config: RunConfig, blocks: Blocks, distilled: str, cell: Cell) -> str:
-    """Equal keys mean equal results."""
-    made_from = {
-        "candidate": cell.network(config).model_dump(),
-        "models": config.models.model_dump(),
-        "settings": config.evaluation.protocol.model_dump(),
-        "blocks": blocks.fingerprint,
-        "seed": config.seed,
-        "threads": config.threads,
-    }
-    if cell.method != "full":
-        stage = len(blocks.historical)
-        made_from["reference"] = load_reference(reference_uri(config, stage)).identity
-    if cell.method in REDUCED:
-        made_from["rows"] = artifact.describe(distilled).rows
-    if cell.method == "distilled":
-        made_from["distilled"] = artifact.checksums(distilled)
-    return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
-
-
-def read_cell(config: RunConfig, cell: Cell, key: str) -> CellResult | None:
-    """The cell's result, if it is there and still holds."""
+def read_cell(cell: Cell) -> CellResult | None:
+    """The cell's result, if it is there."""
     try:
-        result = CellResult(**storage.read_json(cell.uri(config)))
+        return CellResult(**storage.read_json(cell.uri()))
     except FileNotFoundError:
         return None
-    return result if result.key == key else None
 
 
-def run_cell(config: RunConfig, blocks: Blocks, distilled: str, cell: Cell, key: str) -> CellResult:
-    """Train, judge, keep."""
+def read_logits(cell: Cell) -> np.ndarray:
+    """The cell's logits on the test block, (n, K) float32."""
+    return storage.read_tensors(cell.uri("safetensors"))["logits"]
+
+
+def run_cell(cell: Cell, shared: Shared, rows: SyntheticRows | None) -> CellResult:
+    """Train, judge, keep. rows: the reduced set of a method in REDUCED."""
+    config, blocks = cell.run.config, cell.run.blocks
     torch.set_num_threads(config.threads)
-    dense = fresh_network(
-        cell.network(config),
-        config.models,
-        len(blocks.fields),
-        len(blocks.tasks),
-        config.seed,
-        "candidate",
-        cell.seed,
+    started = time.monotonic()
+    fields, tasks = len(blocks.fields), len(blocks.tasks)
+    path = ("candidate", cell.seed)
+    dense = fresh_network(cell.candidate, config.models, fields, tasks, config.seed, *path)
+    parameters = sum(parameter.numel() for parameter in dense.parameters())
+    table = _fresh_table(config, blocks, cell.seed)
+    if cell.method not in REFERENCE_FREE:
+        table = shared.reference.trainable()
+    warmed: list[float] = []
+    if rows is not None:
+        seed = derive(config.seed, "candidate warm-up", cell.seed)
+        epochs = warm_up(
+            dense,
+            table,
+            warm_up_rows(rows),
+            shared.validation,
+            blocks.tasks,
+            cell.protocol,
+            seed,
+        )
+        warmed = [metrics.auc for metrics in epochs]
+    model = Recommender(table, dense)
+    history = blocks.historical if cell.method == "full" else []
+    train_through(model, blocks, [*history, blocks.block("subsequent")], cell.protocol)
+    validation, test = shared.validation, shared.test
+    logits = predict(model, test.ids)
+    result = CellResult(
+        test=asdict(measure(logits, test.labels, blocks.tasks)),
+        validation=asdict(measure(predict(model, validation.ids), validation.labels, blocks.tasks)),
+        warm_up_auc=warmed,
+        dense_parameters=parameters,
+        seconds=round(time.monotonic() - started, 2),
     )
-    epochs: list[Metrics] = []
-    if cell.method == "full":
-        model = Recommender(_fresh_table(config, blocks, cell), dense)
-        through = [*blocks.historical, blocks.block("subsequent")]
-    else:
-        model, epochs = _inheriting(config, blocks, distilled, cell, dense)
-        through = [blocks.block("subsequent")]
-    train_through(model, blocks, through, config.evaluation.protocol)
-    test = judge(model, blocks, blocks.block("test"))
-    result = CellResult(key, asdict(test), [metrics.auc for metrics in epochs])
-    storage.write_json(cell.uri(config), asdict(result))
+    storage.write_tensors(cell.uri("safetensors"), {"logits": logits})
+    storage.write_json(cell.uri(), asdict(result))
     return result
 
 
-def _fresh_table(config: RunConfig, blocks: Blocks, cell: Cell) -> EmbeddingTable:
-    sizes = dict.fromkeys(blocks.fields, 0)
-    seed = derive(config.seed, "candidate table", cell.seed)
-    return EmbeddingTable(sizes, config.models.embedding_dim, config.models.embedding_std, seed)
-
-
-def _inheriting(
-    config: RunConfig, blocks: Blocks, distilled: str, cell: Cell, dense: DenseNetwork
-) -> tuple[Recommender, list[Metrics]]:
-    """A candidate on phi_T's tables, warmed up if its method has a reduced set."""
-    reference = load_reference(reference_uri(config, len(blocks.historical)))
-    if cell.method not in REDUCED:
-        return Recommender(reference.table, dense), []
-    rows = warm_up_rows(cell.method, config, blocks, reference, distilled, cell.seed)
-    validation = read_block(blocks, blocks.block("validation"))
-    seed = derive(config.seed, "candidate warm-up", cell.seed)
-    epochs = warm_up(
-        dense, reference.table, rows, validation, blocks.tasks, config.evaluation.protocol, seed
-    )
-    return Recommender(reference.table, dense), epochs
+def _fresh_table(config: RunConfig, blocks: Blocks, seed: int) -> EmbeddingTable:
+    sizes, models = dict.fromkeys(blocks.fields, 0), config.models
+    table_seed = derive(config.seed, "candidate table", seed)
+    return EmbeddingTable(sizes, models.embedding_dim, models.embedding_std, table_seed)

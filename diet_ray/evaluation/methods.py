@@ -1,58 +1,70 @@
 """What a candidate is trained on, by method: all under one protocol (paper, section 5.1.3).
 
-full      all historical blocks and the subsequent one, from scratch, one epoch
-warm      phi_T's embedding tables, then the subsequent block
-random    warm, after a warm-up on rows drawn at random from the history, with phi_T's soft labels
-distilled warm, after a warm-up on the distilled set
+full       all historical blocks and the subsequent one, from scratch, one epoch
+cold       the subsequent block alone, from scratch
+warm       phi_T's embedding tables, then the subsequent block
+random     warm, after a warm-up on rows drawn at random from every historical block
+kmeans     the same on the rows nearest to the centroids of a k-means of the rows' embeddings
+el2n       the same on rows around a percentile of the EL2N scores
+distilled  the same on the distilled set
+
+The rows of a selection are labelled by phi_T (soft), by the truth (hard) or by both (blended, as
+`memory.truth_blend` says, which is how the distilled set starts).
 """
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
 import numpy as np
 import torch
 
-from diet_ray.config import RunConfig
-from diet_ray.logs.blocks import Blocks, Rows, read_rows
+from diet_ray.config import ConfigError
+from diet_ray.distill.boundary import SMALLEST_PROBABILITY, synthesise
+from diet_ray.evaluation.run import Run
+from diet_ray.evaluation.selection import selected_rows
+from diet_ray.logs.blocks import Rows, read_rows
 from diet_ray.memory import artifact
-from diet_ray.seeds import numpy_generator
-from diet_ray.training.candidate import WarmUpRows
-from diet_ray.training.model import predict
-from diet_ray.training.reference import Reference
+from diet_ray.memory.rows import SyntheticRows
 
-METHODS = ("full", "warm", "random", "distilled")
-REDUCED = ("random", "distilled")
+METHODS = ("full", "cold", "warm", "random", "kmeans", "el2n", "distilled")
+REFERENCE_FREE = ("full", "cold")
+REDUCED = ("random", "kmeans", "el2n", "distilled")
+
+Labels = Literal["", "soft", "blended", "hard"]
 
 
-def warm_up_rows(
-    method: str, config: RunConfig, blocks: Blocks, reference: Reference, distilled: str, seed: int
-) -> WarmUpRows:
-    """The reduced set of a method in REDUCED, as many rows for each; distilled: the set's URI."""
+def check_methods(methods: Sequence[str]) -> None:
+    """Raises ConfigError for a name that is no method."""
+    for method in methods:
+        if method not in METHODS:
+            close = difflib.get_close_matches(method, METHODS, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise ConfigError(
+                f"benchmark.methods: no method {method!r}{hint} Known: {', '.join(METHODS)}"
+            )
+
+
+def reduced_rows(run: Run, method: str, labels: Labels, seed: int) -> SyntheticRows:
+    """The reduced set of a method in REDUCED, in phi_T's space, as many rows for each."""
     if method == "distilled":
-        dataset = artifact.load_distilled(distilled)
-        return WarmUpRows(dataset.embeddings, dataset.labels, dataset.weights)
-    count = artifact.describe(distilled).rows
-    return teacher_labelled(random_rows(config, blocks, count, seed), reference)
+        rows = artifact.read(run.distilled)
+        return replace(rows, labels=_truth(run, rows)) if labels == "hard" else rows
+    selected = selected_rows(run, method, seed)
+    blend = {"soft": 0.0, "blended": run.config.memory.truth_blend, "hard": 1.0}[labels]
+    return synthesise(selected, run.reference(), blend)
 
 
-def random_rows(config: RunConfig, blocks: Blocks, count: int, seed: int) -> Rows:
-    """`count` rows drawn from all historical blocks without replacement, in time order."""
-    first = blocks.historical[0].fragments[0].first_row_id
-    draw = numpy_generator(config.seed, "random selection", seed)
-    row_ids = np.sort(first + draw.choice(blocks.historical_rows, count, replace=False))
-    parts = []
-    for block in blocks.historical:
-        start = block.fragments[0].first_row_id
-        inside = row_ids[(row_ids >= start) & (row_ids < start + block.rows)]
-        if len(inside):
-            parts.append(read_rows(blocks, block, inside))
-    return Rows.concatenate(parts)
-
-
-@torch.no_grad()
-def teacher_labelled(rows: Rows, reference: Reference) -> WarmUpRows:
-    """Real rows with phi_T's embeddings and its logits as soft labels."""
-    return WarmUpRows(
-        reference.table(torch.from_numpy(rows.ids)),
-        torch.from_numpy(predict(reference.recommender, rows.ids)),
-        torch.ones(len(rows)),
-    )
+def _truth(run: Run, rows: SyntheticRows) -> np.ndarray:
+    """The labels of the real rows that synthetic ones started from, as logits (n, K)."""
+    labels = np.empty_like(rows.labels)
+    for block in run.blocks.historical:
+        first = block.fragments[0].first_row_id
+        inside = (rows.source_rows >= first) & (rows.source_rows < first + block.rows)
+        if inside.any():
+            found: Rows = read_rows(run.blocks, block, rows.source_rows[inside])
+            labels[inside] = found.labels
+    return torch.logit(torch.from_numpy(labels), eps=SMALLEST_PROBABILITY).numpy()

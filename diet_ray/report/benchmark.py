@@ -25,6 +25,7 @@ def publish(
     logits: Mapping[Hashable, np.ndarray] | None = None,
     labels: np.ndarray | None = None,
     phases: pd.DataFrame | None = None,
+    tried: pd.DataFrame | None = None,
     parts: Mapping[str, tuple[bool, bool, bool]] = tables.PARTS,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -34,7 +35,8 @@ def publish(
     results: a row per cell, indexed by the cell's key (columns: `evaluation.tables`).
     logits, labels: test logits (n, K) by cell, of studies main and ablation at least, and the
     test labels (n, K); without them the differences have no interval over rows.
-    phases: for Table 5, see `tables.costs`. parts: the ablation's variants, see `tables.ablation`.
+    phases: for Table 5, see `tables.costs`. tried: see `markdown.protocols`. parts: the ablation's
+    variants, see `tables.ablation`.
     """
     resampled = None
     if logits is not None and labels is not None:
@@ -53,6 +55,7 @@ def publish(
         "ratio": markdown.ratios(ratios, _ratio_pictures(folder, ratios)),
         "transfer": markdown.transfer(tables.transfer(results)),
         "cost": [] if phases is None else markdown.costs(tables.costs(phases)),
+        "tuning": [] if tried is None else markdown.protocols(tried),
     }
     left_out = [study for study, sections in by_study.items() if not sections]
     sections = [section for found in by_study.values() for section in found]

@@ -53,6 +53,31 @@ def page(title: str, sections: Sequence[Section], left_out: Sequence[str]) -> st
     return "\n\n".join(parts) + "\n"
 
 
+def protocols(tried: pd.DataFrame) -> list[Section]:
+    """What was tried for every method and what was chosen (`evaluation.tuning`)."""
+    rows = []
+    for line in tried.to_dict(orient="records"):
+        settings = {
+            key: f"{value:g}"
+            for key, value in line.items()
+            if key not in ("method", "labels", "validation_auc", "chosen")
+        }
+        rows.append(
+            {
+                "Method": method_name(line["method"], line["labels"]),
+                **settings,
+                "Validation AUC": _fixed(line["validation_auc"]),
+                "Chosen": "yes" if line["chosen"] else "",
+            }
+        )
+    reading = (
+        "Every method's protocol is the one with the highest validation AUC, mean over candidates, "
+        "with seeds that are not among those judged; keys of the warm-up do not matter to methods "
+        "without a reduced set."
+    )
+    return [Section("Protocols", reading, {"": pd.DataFrame(rows)})] if rows else []
+
+
 def comparison(table: pd.DataFrame) -> list[Section]:
     """Table 3: methods by candidates, for each reference."""
     sections = []

@@ -11,6 +11,7 @@ from ray import tune
 
 from diet_ray import runtime
 from diet_ray.config import NetworkConfig
+from diet_ray.evaluation.shared import warm_up_rows
 from diet_ray.models.registry import DenseNetwork, fresh_network
 from diet_ray.search.shared import SharedData
 from diet_ray.seeds import derive
@@ -74,15 +75,15 @@ def judge_candidate(network: NetworkConfig, shared: SharedData) -> Outcome:
     """
     runtime.use_device(0, shared.threads)
     started = time.monotonic()
-    fields, tasks = len(shared.vocabulary_sizes), len(shared.tasks)
+    fields, tasks = len(shared.reference.vocabulary_sizes), len(shared.tasks)
     dense = fresh_network(network, shared.models, fields, tasks, shared.seed, "candidate", 0)
     with warnings.catch_warnings():
         # Torch warns of memory that it must not write to; nothing here writes.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         epochs = warm_up(
             dense,
-            shared.table(),
-            shared.warm_up_rows(),
+            shared.reference.frozen(),
+            warm_up_rows(shared.rows),
             shared.validation,
             shared.tasks,
             shared.protocol,

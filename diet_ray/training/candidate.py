@@ -49,20 +49,31 @@ def warm_up(
     history: list[Metrics] = []
     best: dict[str, Tensor] = {}
     for epoch in range(protocol.epochs):
-        order = torch.randperm(
-            len(rows.labels), generator=torch_generator(seed, "warm-up order", epoch)
+        warm_up_epoch(
+            dense, optimizer, rows, protocol, torch_generator(seed, "warm-up order", epoch)
         )
-        for batch in order.split(protocol.warm_up_batch_size):
-            losses = dense(rows.embeddings[batch], torch.sigmoid(rows.labels[batch]))
-            optimizer.zero_grad(set_to_none=True)
-            (losses * rows.weights[batch]).mean().backward()
-            optimizer.step()
         logits = predict(Recommender(table, dense), validation.ids)
         history.append(measure(logits, validation.labels, tasks))
         if history[-1].auc == max(metrics.auc for metrics in history):
             best = copy.deepcopy(dense.state_dict())
     dense.load_state_dict(best)
     return history
+
+
+def warm_up_epoch(
+    dense: DenseNetwork,
+    optimizer: torch.optim.Optimizer,
+    rows: WarmUpRows,
+    protocol: ProtocolConfig,
+    generator: torch.Generator,
+) -> None:
+    """One pass over a reduced set in the generator's order."""
+    order = torch.randperm(len(rows.labels), generator=generator)
+    for batch in order.split(protocol.warm_up_batch_size):
+        losses = dense(rows.embeddings[batch], torch.sigmoid(rows.labels[batch]))
+        optimizer.zero_grad(set_to_none=True)
+        (losses * rows.weights[batch]).mean().backward()
+        optimizer.step()
 
 
 def train_through(

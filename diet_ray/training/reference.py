@@ -178,11 +178,25 @@ def _publish(
     storage.write_json(storage.join(uri, "reference.json"), description)
 
 
-def load_reference(uri: str) -> Reference:
-    """phi_t from its folder, on the CPU, its dense network frozen. Raises CheckpointError."""
-    description = storage.read_json(storage.join(uri, "reference.json"))
+def reference_identity(uri: str) -> str:
+    """SHA-256 of phi_t's tensors, without reading them. Raises CheckpointError."""
+    return str(_description(uri)["identity"])
+
+
+def _description(uri: str) -> dict[str, Any]:
+    path = storage.join(uri, "reference.json")
+    try:
+        description = storage.read_json(path)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file; train the reference first") from None
     if description.get("format") != FORMAT:
         raise CheckpointError(f"{uri}: format is not {FORMAT}; train the reference again")
+    return description
+
+
+def load_reference(uri: str) -> Reference:
+    """phi_t from its folder, on the CPU, its dense network frozen. Raises CheckpointError."""
+    description = _description(uri)
     arrays = storage.read_tensors(storage.join(uri, "model.safetensors"))
     fields, tasks = tuple(description["fields"]), tuple(description["tasks"])
     network = NetworkConfig(**description["network"])

@@ -1,0 +1,70 @@
+"""The tidy table of a benchmark: a row per study and cell (columns: `tables.py`)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from diet_ray import storage
+from diet_ray.evaluation.cells import Cell, CellResult, read_logits
+from diet_ray.evaluation.methods import REDUCED, REFERENCE_FREE
+from diet_ray.evaluation.studies import StudyCell
+
+
+def frame(cells: Sequence[StudyCell], results: Sequence[CellResult]) -> pd.DataFrame:
+    """A row per cell of every study; column `key` names the cell, several studies may share it."""
+    return pd.DataFrame(
+        [_row(c.study, c.cell, result) for c, result in zip(cells, results, strict=True)]
+    )
+
+
+def _row(study: str, cell: Cell, result: CellResult) -> dict[str, object]:
+    config = cell.run.config
+    free, reduced = cell.method in REFERENCE_FREE, cell.method in REDUCED
+    row: dict[str, object] = {
+        "study": study,
+        "key": cell.key,
+        "reference": "" if free else config.reference.network.title,
+        "method": cell.method,
+        "labels": cell.labels,
+        "variant": cell.run.variant,
+        "ratio": config.memory.ratio if reduced else math.nan,
+        "candidate": cell.candidate.title,
+        "network": cell.candidate.name,
+        "parameters": result.dense_parameters,
+        "seed": cell.seed,
+        "auc": result.test["auc"],
+        "logloss": result.test["logloss"],
+        "validation_auc": result.validation["auc"],
+        "warm_up_epochs": int(np.argmax(result.warm_up_auc)) + 1 if result.warm_up_auc else 0,
+        "seconds": result.seconds,
+    }
+    for metric in ("auc", "logloss"):
+        for task, value in result.test[f"{metric}_by_task"].items():
+            row[f"{metric}_{task}"] = value
+    return row | cell.protocol.model_dump()
+
+
+def write(uri: str, table: pd.DataFrame) -> None:
+    """Publish the table as Parquet."""
+    storage.write_parquet(uri, pa.Table.from_pandas(table, preserve_index=False))
+
+
+class TestLogits(Mapping[Hashable, np.ndarray]):
+    """Test logits (n, K) of cells by their key, read when they are asked for."""
+
+    def __init__(self, cells: Sequence[StudyCell]) -> None:
+        self._cells = {c.cell.key: c.cell for c in cells}
+
+    def __getitem__(self, key: Hashable) -> np.ndarray:
+        return read_logits(self._cells[str(key)])
+
+    def __iter__(self) -> Iterator[Hashable]:
+        return iter(self._cells)
+
+    def __len__(self) -> int:
+        return len(self._cells)

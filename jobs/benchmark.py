@@ -1,0 +1,17 @@
+"""Benchmark a distilled set: every method, candidate and seed; the paper's tables and figures.
+
+    python jobs/benchmark.py --config configs/kuairand_pure.yaml --set logs.path=/data/kuairand-pure
+    python jobs/benchmark.py --config configs/quickstart.yaml --set benchmark.studies='[main]'
+    ray job submit --working-dir . -- python jobs/benchmark.py --config configs/quickstart.yaml
+
+Distils first what is not distilled yet. A cell that was trained is not trained again; a benchmark
+that was killed goes on where it was. Writes results.parquet and report/benchmark.md, with PNG and
+SVG pictures, below the output's folder benchmark.
+"""
+
+from diet_ray import runtime
+from diet_ray.config import parse_command_line
+from diet_ray.pipeline import benchmark_logs
+
+if __name__ == "__main__":
+    runtime.run_job(benchmark_logs, parse_command_line(__doc__))
