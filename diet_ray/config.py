@@ -4,10 +4,11 @@ Protocol: a job calls :func:`load_config` with a YAML file (any URI) and ``key.p
 overrides. Everything is checked there, before any long work starts; the rest of the code
 trusts what it gets. An unknown key is an error that names the nearest known one.
 
-Two kinds of keys exist. Everything outside ``output`` and ``resources`` determines the result,
-bit for bit, and is written into the artifacts. ``resources`` says how many processes do the work
-and never changes a result, with one exception: several data-parallel workers of the reference take
-the same steps as one, but add a batch's gradients in another order.
+Two kinds of keys exist. ``name`` calls the run something, ``output`` and ``reference.folder`` say
+where things lie, ``resources`` how many processes do the work: none of these changes a result,
+with one exception: several data-parallel workers of the reference take the same steps as one, but
+add a batch's gradients in another order. Everything else determines the result, bit for bit, and
+is written into the artifacts.
 """
 
 from __future__ import annotations
@@ -218,6 +219,10 @@ class NetworkConfig(Section):
     def title(self) -> str:
         return self.label or self.name
 
+    def same_as(self, other: NetworkConfig) -> bool:
+        """Whether both are the same network, whatever they are called."""
+        return (self.name, self.parameters) == (other.name, other.parameters)
+
 
 class MMoEConfig(Section):
     experts: PositiveInt = 8
@@ -237,12 +242,17 @@ class ModelsConfig(Section):
 class ReferenceConfig(Section):
     folder: str | None = None
     """Folder (any URI) of a reference that another run trained with the same settings on the same
-    blocks; default: `reference` below `output`, trained if it is not there."""
+    blocks; default: `reference` below `output`. What is missing is trained and published there."""
     network: NetworkConfig = NetworkConfig(name="dcn")
     batch_size: PositiveInt = 512
     """Rows per step, over all workers together."""
     learning_rate: PositiveFloat = 1e-3
     """Adam's; one epoch per block."""
+
+    @field_validator("folder")
+    @classmethod
+    def _same_place_in_every_process(cls, value: str | None) -> str | None:
+        return None if value is None else storage.absolute(value)
 
 
 class ScoringConfig(Section):
@@ -274,10 +284,10 @@ class MemoryConfig(Section):
 class InnerConfig(Section):
     networks: list[NetworkConfig] = []
     """Networks that the proxy takes by turns from shard to shard, so that the rows serve them all;
-    empty: the reference's."""
+    the first one is the proxy of fusion and addressing. Empty: the reference's."""
     start: Literal["previous_reference", "fresh", "mixed"] = "previous_reference"
     """theta_0 of the proxy: phi_{t-1}'s dense network (fresh at t = 1), a freshly initialised one,
-    or the two by turns from shard to shard."""
+    or the two by turns from shard to shard. Networks other than the reference's start `fresh`."""
     optimizer: Literal["sgd", "adam"] = "adam"
     learning_rate: PositiveFloat = 1e-3
     batch_size: PositiveInt = 128
@@ -520,6 +530,18 @@ class RunConfig(Section):
             raise ValueError("distill.unseen moves rows by their anchors; set memory.anchored too")
         return self
 
+    @model_validator(mode="after")
+    def _only_the_references_network_inherits(self) -> RunConfig:
+        inner = self.distill.inner
+        others = [n.title for n in inner.networks if not n.same_as(self.reference.network)]
+        if others and inner.start != "fresh":
+            raise ValueError(
+                f"distill.inner.start {inner.start!r} takes the reference's parameters, which do "
+                f"not fit {', '.join(others)} of distill.inner.networks; set it to fresh, or let "
+                "networks name reference.network alone"
+            )
+        return self
+
     def place(self, *parts: str) -> str:
         """URI of something below `output`."""
         return storage.join(self.output, *parts)
@@ -527,6 +549,7 @@ class RunConfig(Section):
     def determining(self, *sections: str) -> dict[str, Any]:
         """The keys of `sections` (default: all) that determine the result, as plain JSON."""
         tree = self.model_dump(mode="json", exclude={"output", "resources", "name"})
+        del tree["reference"]["folder"]
         return {key: tree[key] for key in sections} if sections else tree
 
 

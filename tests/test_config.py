@@ -228,10 +228,33 @@ def test_overlapping_intervals(
         (["reference.learning_rate=.inf"], "reference.learning_rate: inf"),
         (["memory.ratio=0"], "memory.ratio: 0 Input should be greater than 0"),
         (["logs.intervals.historical=[]"], "logs.intervals.historical: [] List should have"),
+        (
+            ["distill.inner.networks=[{name: dcn}, {name: wukong}]"],
+            "start 'previous_reference' takes the reference's parameters, which do not fit wukong",
+        ),
+        (
+            [
+                "distill.inner.networks=[{name: dcn, parameters: {num_cross_layers: 1}}]",
+                "distill.inner.start=mixed",
+            ],
+            "set it to fresh, or let networks name reference.network alone",
+        ),
     ],
 )
 def test_values_that_cannot_be_run(write: Any, overrides: list[str], words: str) -> None:
     assert words in refusal(write(SMALLEST), *overrides)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["networks=[{name: wukong}, {name: dcn}]", "start=fresh"],
+        ["networks=[{name: dcn, label: the reference's}]", "start=mixed"],
+    ],
+)
+def test_proxies_of_their_own(write: Any, overrides: list[str]) -> None:
+    given = [f"distill.inner.{override}" for override in overrides]
+    assert load_config(write(SMALLEST), given).distill.inner.networks
 
 
 def test_an_absent_file_points_at_the_examples(tmp_path: Path) -> None:
@@ -266,6 +289,15 @@ def test_what_determines_a_result_leaves_out_where_and_how_wide(write: Any) -> N
     assert not {"output", "resources", "name"} & narrow.determining().keys()
     assert narrow.determining() != load_config(write(SMALLEST), ["seed=1"]).determining()
     assert list(narrow.determining("memory", "seed")) == ["memory", "seed"]
+
+
+def test_where_the_reference_lies_determines_nothing(write: Any) -> None:
+    own = load_config(write(SMALLEST))
+    shared = load_config(write(SMALLEST), ["reference.folder=results/phi"])
+    assert shared.determining() == own.determining()
+    assert shared.reference.folder == str(Path("results/phi").absolute())
+    remote = load_config(write(SMALLEST), ["reference.folder=s3://bucket/phi"])
+    assert remote.reference.folder == "s3://bucket/phi"
 
 
 def test_blocks_are_named_in_stream_order(write: Any) -> None:

@@ -1,9 +1,10 @@
 """The reference model phi_1..phi_T: one epoch per block in time order, parameters inherited.
 
-Layout: ``reference/t=<t>/model.safetensors`` (``embedding.<field>`` and ``dense.<parameter>``),
-then ``reference.json``, which makes phi_t visible. Training runs on Ray Train: in the driver's
-process with ``resources.reference_workers: 0``, else on that many data-parallel workers. Each
-block starts with a fresh optimiser, so phi_t is a function of phi_{t-1} and D_t alone, and a
+Layout: ``t=<t>/model.safetensors`` (``embedding.<field>`` and ``dense.<parameter>``), then
+``reference.json``, which makes phi_t visible; in ``reference`` below the output, or in the folder
+that runs with the same settings share (``reference.folder``). Training runs on Ray Train: in the
+driver's process with ``resources.reference_workers: 0``, else on that many data-parallel workers.
+Each block starts with a fresh optimiser, so phi_t is a function of phi_{t-1} and D_t alone, and a
 killed run continues after the last published phi_t with the same result.
 """
 
@@ -23,6 +24,7 @@ from diet_ray.errors import UserError
 from diet_ray.logs.blocks import Block, Blocks, iterate_batches
 from diet_ray.models.embedding import EmbeddingTable
 from diet_ray.models.registry import DenseNetwork, fresh_network
+from diet_ray.seeds import Index
 from diet_ray.training.model import Recommender, train_epoch
 
 FORMAT = 1
@@ -49,10 +51,14 @@ class Reference:
     def recommender(self) -> Recommender:
         return Recommender(self.table, self.dense)
 
+    def fresh(self, network: NetworkConfig, seed: int, *path: Index) -> DenseNetwork:
+        """Any network over this one's fields, width and tasks, a pure function of (seed, path)."""
+        return fresh_network(network, self.models, len(self.fields), len(self.tasks), seed, *path)
+
 
 def reference_uri(config: RunConfig, stage: int) -> str:
     """Folder of phi_t."""
-    return config.place("reference", f"t={stage}")
+    return storage.join(config.reference.folder or config.place("reference"), f"t={stage}")
 
 
 def published_stages(config: RunConfig, blocks: Blocks) -> int:
@@ -67,11 +73,15 @@ def published_stages(config: RunConfig, blocks: Blocks) -> int:
         if differing:
             raise CheckpointError(
                 f"{uri}: made from another {', '.join(differing)} than this configuration's"
-                f"{_embedding_widths(found, expected)}; set another output, or remove the "
-                "reference folder to train it again"
+                f"{_embedding_widths(found, expected)}; set another {_place_key(config)}, or "
+                "remove the reference folder to train it again"
             )
         done = stage
     return done
+
+
+def _place_key(config: RunConfig) -> str:
+    return "reference.folder" if config.reference.folder else "output"
 
 
 def _embedding_widths(found: dict[str, Any], expected: dict[str, Any]) -> str:
@@ -102,6 +112,7 @@ def train_reference(config: RunConfig, blocks: Blocks) -> None:
         ),
         run_config=ray.train.RunConfig(
             name=f"diet_ray-reference-{config.name}",
+            # below the output wherever phi_t lies: this run's own state, of use to no other
             storage_path=storage.absolute(config.place("reference", "ray_train")),
             failure_config=ray.train.FailureConfig(max_failures=3),
         ),

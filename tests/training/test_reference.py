@@ -174,6 +174,31 @@ def test_what_does_not_determine_the_result_may_change(blocks: Blocks, trained: 
     assert published_stages(other, blocks) == STAGES
 
 
+def test_a_shared_folder_is_taken_and_completed(
+    blocks: Blocks, trained: RunConfig, tmp_path: Path
+) -> None:
+    shared = copy_of(trained, tmp_path / "first", 2).place("reference")
+    config = small_config(str(tmp_path / "second"), reference={"folder": shared})
+    assert published_stages(config, blocks) == 2
+    train_reference(config, blocks)
+    assert tensors(config) == tensors(trained)
+    assert Path(shared, f"t={STAGES}", "reference.json").exists()
+    assert not list((tmp_path / "second").rglob("reference.json"))
+    published = [f"{uri}/t=1/reference.json" for uri in (shared, trained.place("reference"))]
+    first, whole = map(storage.read_json, published)
+    assert first == whole, "what a phi_t was made from does not say where it lies"
+
+
+def test_a_shared_folder_of_other_settings_is_refused(
+    blocks: Blocks, trained: RunConfig, tmp_path: Path
+) -> None:
+    shared = {"folder": trained.place("reference"), "learning_rate": 0.02}
+    other = small_config(str(tmp_path), reference=shared)
+    message = "made from another reference than .*; set another reference.folder, or remove"
+    with pytest.raises(CheckpointError, match=message):
+        train_reference(other, blocks)
+
+
 def test_damaged_tensors_name_the_file(trained: RunConfig, tmp_path: Path) -> None:
     uri = reference_uri(copy_of(trained, tmp_path, 1), 1)
     path = Path(uri, "model.safetensors")
