@@ -75,7 +75,8 @@ def _distilled_run(config: RunConfig) -> Run:
 
 def validate(config: RunConfig) -> None:
     """Everything that can be known to fail before work starts."""
-    for network in (config.reference.network, *config.evaluation.candidates):
+    proxies, candidates = config.distill.inner.networks, config.evaluation.candidates
+    for network in (config.reference.network, *proxies, *candidates):
         parameters_of(network)
     runtime.check_resources(config)
     storage.check_writable(config.output)

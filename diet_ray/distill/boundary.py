@@ -9,7 +9,8 @@ import torch
 
 from diet_ray.config import ConfigError, RunConfig
 from diet_ray.distill.context import Stage
-from diet_ray.distill.worker import RealRows, StoredRows, inner_start
+from diet_ray.distill.proxy import inner_start
+from diet_ray.distill.worker import RealRows, StoredRows
 from diet_ray.logs.blocks import Blocks, Rows, read_rows
 from diet_ray.memory.rows import SyntheticRows
 from diet_ray.scoring.el2n import EL2NScoring

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from diet_ray.config import RunConfig
-from diet_ray.distill.worker import embedding_stage
+from diet_ray.distill.proxy import embedding_stage
 from diet_ray.distill.workers import MetaWorkers
 from diet_ray.logs.blocks import Block, Blocks
 from diet_ray.memory.artifact import Description

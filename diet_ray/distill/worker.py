@@ -18,11 +18,11 @@ from diet_ray import runtime, seeds
 from diet_ray.config import RunConfig
 from diet_ray.distill.inner_loop import inner_batches
 from diet_ray.distill.meta_gradient import meta_gradient
+from diet_ray.distill.proxy import embedding_stage, inner_start, proxy_networks, turn
 from diet_ray.logs.blocks import Rows
 from diet_ray.memory.coordinator import MemoryClient
 from diet_ray.memory.update import RowGradients
-from diet_ray.models.functional import FlatNetwork, flatten_parameters
-from diet_ray.models.registry import fresh_network
+from diet_ray.models.functional import FlatNetwork
 from diet_ray.scoring.alignment import alignment, summed_gradient
 from diet_ray.training.reference import Reference, load_reference, reference_uri
 
@@ -98,15 +98,19 @@ class MetaWorker:
     def __init__(self, config: RunConfig) -> None:
         self._config = config
         self._device = runtime.use_device(config.resources.meta_worker_gpus, config.threads)
-        self._reference = lru_cache(maxsize=2)(self._load)
+        self._reference = lru_cache(maxsize=2)(self._load)  # a stage's own, and the one before it
+        self._proxy = lru_cache(maxsize=len(proxy_networks(config)))(self._build)
 
-    def _load(self, stage: int) -> tuple[Reference, FlatNetwork]:
-        number = embedding_stage(self._config, stage)
-        reference = load_reference(reference_uri(self._config, number))
-        network = fresh_network(
-            reference.network, reference.models, len(reference.fields), len(reference.tasks), 0
-        )
-        return reference, FlatNetwork(network.to(self._device))
+    def _load(self, number: int) -> Reference:
+        return load_reference(reference_uri(self._config, number))
+
+    def _embedder(self, stage: int) -> Reference:
+        return self._reference(embedding_stage(self._config, stage))
+
+    def _build(self, stage: int, number: int) -> FlatNetwork:
+        """The proxy whose turn is `number`; its parameters come with each call."""
+        network = proxy_networks(self._config)[number]
+        return FlatNetwork(self._embedder(stage).fresh(network, 0).to(self._device))
 
     def ready(self) -> bool:
         """Answers when the actor has started."""
@@ -115,12 +119,10 @@ class MetaWorker:
     def summed_gradient(
         self, stage: int, source: Source, theta: np.ndarray, first: int, end: int
     ) -> np.ndarray:
-        """sum of grad l over rows first..end of the source, float64 (P,)."""
-        reference, network = self._reference(stage)
-        embeddings, labels = self._move(*source.slice(first, end, reference))
-        gradient = summed_gradient(
-            network, self._tensor(theta), embeddings, labels, trained_on=source.trained_on
-        )
+        """sum of the first proxy's grad l over rows first..end of the source, float64 (P,)."""
+        embeddings, labels = self._move(*source.slice(first, end, self._embedder(stage)))
+        network, at = self._proxy(stage, 0), self._tensor(theta)
+        gradient = summed_gradient(network, at, embeddings, labels, trained_on=source.trained_on)
         return gradient.cpu().numpy().astype(np.float64)
 
     def alignments(
@@ -132,10 +134,9 @@ class MetaWorker:
         first: int,
         end: int,
     ) -> np.ndarray:
-        """<direction, grad l> of rows first..end of the source, float32 (m,)."""
-        reference, network = self._reference(stage)
-        embeddings, labels = self._move(*source.slice(first, end, reference))
-        at, along = self._tensor(theta), self._tensor(direction)
+        """<direction, the first proxy's grad l> of rows first..end of the source, float32 (m,)."""
+        embeddings, labels = self._move(*source.slice(first, end, self._embedder(stage)))
+        network, at, along = self._proxy(stage, 0), self._tensor(theta), self._tensor(direction)
         found = alignment(network, at, along, embeddings, labels, trained_on=source.trained_on)
         return found.cpu().numpy()
 
@@ -144,7 +145,6 @@ class MetaWorker:
         config, inner = self._config.distill, self._config.distill.inner
         path = ("meta", task.stage, task.round, step, shard)
         draw = seeds.numpy_generator(self._config.seed, *path)
-        reference, network = self._reference(task.stage)
         embeddings, labels = self._move(
             *(torch.from_numpy(array) for array in task.memory.pull(step, task.active))
         )
@@ -157,10 +157,16 @@ class MetaWorker:
         )
         count = min(config.target_batch, len(task.targets))
         chosen = np.sort(draw.choice(len(task.targets), count, replace=False))
-        targets = RealRows(task.targets.take(chosen)).slice(0, count, reference)
-        theta = self._tensor(inner_start(self._config, task.stage, task.round, step, shard))
+        targets = RealRows(task.targets.take(chosen)).slice(0, count, self._embedder(task.stage))
+        start = (self._config, task.stage, task.round, step, shard)
         result = meta_gradient(
-            network, theta, embeddings, labels, batches, *self._move(*targets), inner
+            self._proxy(task.stage, turn(self._config, step, shard)),
+            self._tensor(inner_start(*start, load=self._reference)),
+            embeddings,
+            labels,
+            batches,
+            *self._move(*targets),
+            inner,
         )
         touched = result.touched.cpu().numpy()
         gradients = RowGradients(
@@ -176,33 +182,3 @@ class MetaWorker:
 
     def _move(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         return embeddings.to(self._device), labels.to(self._device)
-
-
-def embedding_stage(config: RunConfig, stage: int) -> int:
-    """Number of the reference that embeds a stage's rows while they are optimised."""
-    return stage - 1 if config.distill.unseen and stage > 1 else stage
-
-
-def inner_start(config: RunConfig, stage: int, *path: int) -> np.ndarray:
-    """theta_0 of the proxy, (P,) float32; path: round, or round, step and shard.
-
-    `mixed` alternates over step + shard; for addressing, which has neither, it means the previous
-    reference. At stage 1 there is no previous reference, so it is fresh (paper, section 4.2.2).
-    """
-    start = config.distill.inner.start
-    alternate = start == "mixed" and len(path) > 1 and sum(path[1:]) % 2 == 1
-    if stage > 1 and start != "fresh" and not alternate:
-        dense = load_reference(reference_uri(config, stage - 1)).dense
-        return flatten_parameters(dense).numpy()
-    reference = load_reference(reference_uri(config, stage))
-    network = fresh_network(
-        reference.network,
-        reference.models,
-        len(reference.fields),
-        len(reference.tasks),
-        config.seed,
-        "inner start",
-        stage,
-        *path,
-    )
-    return flatten_parameters(network).numpy()

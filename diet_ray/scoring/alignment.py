@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from torch.func import jvp
 
+from diet_ray.config import NetworkConfig
 from diet_ray.logs.blocks import Rows
 from diet_ray.models.functional import FlatNetwork, row_losses
 from diet_ray.training.reference import load_reference
@@ -76,26 +77,38 @@ def _losses(
 
 @dataclass(frozen=True)
 class AlignmentScoring:
-    """Alignment of real rows, embedded by phi_t, with a direction at theta."""
+    """Alignment of real rows, embedded by phi_t, with a direction at a network's theta."""
 
     reference_uri: str
+    network: NetworkConfig  # of any architecture: phi_t's table is all that is used of phi_t
     theta: ray.ObjectRef  # (P,) float32, put once, mapped by every actor of a node
     direction: ray.ObjectRef  # (P,) float32
     identity: str
 
     @staticmethod
     def put(
-        reference_uri: str, reference_identity: str, theta: np.ndarray, direction: np.ndarray
+        reference_uri: str,
+        reference_identity: str,
+        network: NetworkConfig,
+        theta: np.ndarray,
+        direction: np.ndarray,
     ) -> AlignmentScoring:
         """Both vectors into the object store; the identity covers all that scores depend on."""
-        digest = hashlib.sha256(theta.tobytes() + direction.tobytes()).hexdigest()
-        identity = f"alignment-{reference_identity}-{digest}"
-        return AlignmentScoring(reference_uri, ray.put(theta), ray.put(direction), identity)
+        structure = network.model_dump_json(exclude={"label"}).encode()
+        digest = hashlib.sha256(structure + theta.tobytes() + direction.tobytes()).hexdigest()
+        return AlignmentScoring(
+            reference_uri,
+            network,
+            ray.put(theta),
+            ray.put(direction),
+            f"alignment-{reference_identity}-{digest}",
+        )
 
     def load(self, device: torch.device) -> Callable[[Rows], np.ndarray]:
         """The function rows -> float32 (n,), its model on `device`."""
         reference = load_reference(self.reference_uri)
-        table, network = reference.table.to(device), FlatNetwork(reference.dense.to(device))
+        table = reference.table.to(device)
+        network = FlatNetwork(reference.fresh(self.network, 0).to(device))
         theta, direction = (
             torch.from_numpy(array.copy()).to(device)  # what the object store maps is read-only
             for array in ray.get([self.theta, self.direction])

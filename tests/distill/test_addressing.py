@@ -13,10 +13,12 @@ import torch
 
 from diet_ray import storage
 from diet_ray.config import ConfigError
+from diet_ray.distill import addressing as module
 from diet_ray.distill.addressing import Addressed, address
 from diet_ray.distill.boundary import synthesise
 from diet_ray.distill.context import Stage
-from diet_ray.distill.worker import inner_start
+from diet_ray.distill.proxy import inner_start
+from diet_ray.distill.worker import ServedRows
 from diet_ray.logs.blocks import read_block
 from diet_ray.memory.rows import SyntheticRows
 from tests.distill.prepared import (
@@ -28,6 +30,7 @@ from tests.distill.prepared import (
     open_stage,
     row_gradients,
 )
+from tests.networks import small_network
 
 STAGE, ROUND, SYNTHETIC = 2, 1, 30
 
@@ -75,6 +78,47 @@ def test_hard_targets_and_active_memory(prepared: Prepared, tmp_path: Path) -> N
     assert (again.active == found.active).all()
     assert again.active.dtype == found.active.dtype == np.int64
     assert_found(stage, rows, found)  # last, since it turns the reference into float64
+
+
+def test_where_all_rows_are_taken_nothing_is_scored(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what is found is what scores would have chosen."""
+    config = prepared.config(tmp_path, distill={"hard_fraction": 1.0, "active_fraction": 1.0})
+    stage = open_stage(config, prepared.blocks, STAGE)
+    rows = moved_rows(stage)
+    memory = memory_of(tmp_path / "memory", rows)
+    served = ServedRows(memory.client, memory.step)
+    theta = inner_start(config, STAGE, ROUND)
+    scored = module._least_aligned(stage, served, theta, ROUND)
+    ranked = module._most_responsible(stage, served, theta, scored, len(rows))
+
+    monkeypatch.setattr(module, "scan", None)
+    found = address(replace(stage, workers=None), memory, ROUND)  # type: ignore[arg-type]
+    for name in ("row_ids", "ids", "labels"):
+        skipped, expected = getattr(found.targets, name), getattr(scored, name)
+        assert skipped.dtype == expected.dtype
+        assert skipped.tobytes() == expected.tobytes()
+    assert found.active.dtype == ranked.dtype == np.int64
+    assert found.active.tolist() == ranked.tolist()
+
+
+@pytest.mark.parametrize("kept", ["hard_fraction", "active_fraction"])
+def test_one_direction_alone_may_take_all(prepared: Prepared, tmp_path: Path, kept: str) -> None:
+    fractions = {"hard_fraction": 0.3, "active_fraction": 0.5, kept: 1.0}
+    stage = open_stage(prepared.config(tmp_path, distill=fractions), prepared.blocks, STAGE)
+    rows = moved_rows(stage)
+    found = address(stage, memory_of(tmp_path / "memory", rows), ROUND)
+    assert_found(stage, rows, found)
+
+
+def test_another_proxy_than_the_references_network(prepared: Prepared, tmp_path: Path) -> None:
+    inner = {"networks": [small_network("wukong").model_dump()], "start": "fresh"}
+    stage = open_stage(prepared.config(tmp_path, distill={"inner": inner}), prepared.blocks, STAGE)
+    rows = moved_rows(stage)
+    found = address(stage, memory_of(tmp_path / "memory", rows), ROUND)
+    proxy = stage.reference.fresh(small_network("wukong"), 0)
+    assert_found(replace(stage, reference=replace(stage.reference, dense=proxy)), rows, found)
 
 
 def test_no_hard_target_is_refused(prepared: Prepared, tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ from diet_ray.distill.boundary import (
     synthesise,
 )
 from diet_ray.distill.context import stage_uri
-from diet_ray.distill.worker import RealRows, embedding_stage, inner_start
+from diet_ray.distill.proxy import embedding_stage, inner_start
+from diet_ray.distill.worker import RealRows
 from diet_ray.logs.blocks import Block, Blocks, read_block
 from diet_ray.memory import artifact
 from diet_ray.scoring.el2n import el2n

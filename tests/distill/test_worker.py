@@ -12,6 +12,7 @@ from diet_ray import seeds
 from diet_ray.distill.boundary import synthesise
 from diet_ray.distill.inner_loop import inner_batches
 from diet_ray.distill.meta_gradient import meta_gradient
+from diet_ray.distill.proxy import inner_start
 from diet_ray.distill.worker import (
     MetaWorker,
     RealRows,
@@ -19,7 +20,6 @@ from diet_ray.distill.worker import (
     ServedRows,
     Source,
     StoredRows,
-    inner_start,
 )
 from diet_ray.logs.blocks import Rows, read_block
 from diet_ray.memory.rows import SyntheticRows
@@ -94,16 +94,16 @@ def test_gradients_and_alignments_are_those_of_single_rows(
 
 @pytest.mark.parametrize("kind", ["real", "stored", "served"])
 def test_synthetic_rows_are_trained_on_and_real_ones_judge(
-    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    prepared: Prepared, tmp_path: Path, kind: str
 ) -> None:
     """With two branches the training loss is another than the plain one."""
-    config = run_config(prepared.folder)
+    inner = {"networks": [small_network("finalnet").model_dump()], "start": "fresh"}
+    config = run_config(prepared.folder, distill={"inner": inner})
     source, count = sources(prepared, tmp_path)[kind]
     reference = load_reference(reference_uri(config, STAGE))
     dense = fresh_network(small_network("finalnet"), reference.models, 3, 2, 1)
     theta = flatten_parameters(dense)
     worker = MetaWorker(config)
-    monkeypatch.setattr(worker, "_reference", lambda _: (reference, FlatNetwork(dense)))
     found = worker.summed_gradient(STAGE, source, theta.numpy(), 0, count)
     direction = found.astype(np.float32)
     along = worker.alignments(STAGE, source, theta.numpy(), direction, 0, count)
@@ -155,6 +155,25 @@ def test_a_shard_is_the_meta_gradient_of_its_own_draw(prepared: Prepared, tmp_pa
     assert found.labels.tobytes() == expected.labels[expected.touched].numpy().tobytes()
 
 
+def test_shards_train_the_networks_by_turns(prepared: Prepared, tmp_path: Path) -> None:
+    """Each as if its network were the only one."""
+    names, memory = ("wukong", "finalmlp"), LocalMemory(tmp_path, synthetic_rows(prepared))
+    task = round_task(prepared, memory, np.arange(SYNTHETIC))
+
+    def shards(*names: str) -> list[tuple[float, bytes]]:
+        networks = [small_network(name).model_dump() for name in names]
+        inner = {"networks": networks, "start": "fresh"}
+        worker, found = MetaWorker(run_config(prepared.folder, distill={"inner": inner})), []
+        for shard in range(3):
+            loss = worker.meta_gradient(task, 0, shard)
+            found.append((loss, memory.server._shards[shard].embeddings.tobytes()))
+        return found
+
+    first, second = (shards(name) for name in names)
+    assert shards(*names) == [first[0], second[1], first[2]]
+    assert not set(first) & set(second)
+
+
 def test_a_shard_repeated_by_another_worker_is_the_same_bits(
     prepared: Prepared, tmp_path: Path
 ) -> None:
@@ -189,32 +208,3 @@ def test_the_outer_loss_falls(prepared: Prepared, tmp_path: Path) -> None:
         memory.server.squared_norms(step, 1, unit)
         memory.server.commit(step, 1.0, outer.embedding_step * unit, outer.label_step)
     assert np.mean(losses[-10:]) < np.mean(losses[:10]) - 0.01
-
-
-@pytest.mark.parametrize("start", ["previous_reference", "fresh", "mixed"])
-def test_inner_starts(prepared: Prepared, start: str) -> None:
-    config = run_config(prepared.folder, distill={"inner": {"start": start}})
-    previous = flatten_parameters(load_reference(reference_uri(config, 1)).dense).numpy()
-    starts = {
-        (step, shard): inner_start(config, 2, 0, step, shard)
-        for step in range(2)
-        for shard in range(2)
-    }
-    is_previous = {where: bool((theta == previous).all()) for where, theta in starts.items()}
-    expected = {
-        "previous_reference": dict.fromkeys(starts, True),
-        "fresh": dict.fromkeys(starts, False),
-        "mixed": {(step, shard): (step + shard) % 2 == 0 for step, shard in starts},
-    }
-    assert is_previous == expected[start]
-    fresh = [theta.tobytes() for where, theta in starts.items() if not is_previous[where]]
-    assert len(set(fresh)) == len(fresh), "each fresh start is a draw of its own"
-    assert (inner_start(config, 2, 0) == previous).all() == (start != "fresh")
-
-
-def test_stage_one_starts_fresh(prepared: Prepared) -> None:
-    config = run_config(prepared.folder)
-    first = load_reference(reference_uri(config, 1))
-    theta = inner_start(config, 1, 0)
-    assert not (theta == flatten_parameters(first.dense).numpy()).all()
-    assert theta.tobytes() == inner_start(config, 1, 0).tobytes()

@@ -17,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diet_ray.distill import workers as module
-from diet_ray.distill.worker import MetaWorker, RealRows, inner_start
+from diet_ray.distill.proxy import inner_start
+from diet_ray.distill.worker import MetaWorker, RealRows
 from diet_ray.distill.workers import MetaWorkers, Task, WorkersLostError
 from diet_ray.logs.blocks import BlocksError, read_block
 from tests.distill.prepared import Prepared, run_config

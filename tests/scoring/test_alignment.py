@@ -111,16 +111,18 @@ def test_theta_keeps_no_graph() -> None:
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_the_identity_covers_reference_theta_and_direction() -> None:
+def test_the_identity_covers_reference_network_theta_and_direction() -> None:
     one, two = np.ones(3, np.float32), np.full(3, 2, np.float32)
+    dcn, wukong = small_network("dcn"), small_network("wukong")
     identities = [
-        AlignmentScoring.put("uri", reference, theta, direction).identity
-        for reference, theta, direction in [
-            ("a", one, one),
-            ("b", one, one),
-            ("a", two, one),
-            ("a", one, two),
+        AlignmentScoring.put("uri", reference, network, theta, direction).identity
+        for reference, network, theta, direction in [
+            ("a", dcn, one, one),
+            ("b", dcn, one, one),
+            ("a", wukong, one, one),
+            ("a", dcn, two, one),
+            ("a", dcn, one, two),
         ]
     ]
-    assert len(set(identities)) == 4
-    assert AlignmentScoring.put("other uri", "a", one, one).identity == identities[0]
+    assert len(set(identities)) == 5
+    assert AlignmentScoring.put("other uri", "a", dcn, one, one).identity == identities[0]

@@ -13,13 +13,14 @@ import torch
 
 from diet_ray import storage
 from diet_ray.logs.blocks import Blocks, Rows, read_block
-from diet_ray.models.functional import flatten_parameters
+from diet_ray.models.functional import FlatNetwork, flatten_parameters
 from diet_ray.scoring import scan as scan_module
-from diet_ray.scoring.alignment import AlignmentScoring
+from diet_ray.scoring.alignment import AlignmentScoring, alignment
 from diet_ray.scoring.el2n import EL2NScoring
 from diet_ray.scoring.ledger import merged_sketch, side_car_uri
 from diet_ray.scoring.scan import Sample, Scan, ScanError, label_groups, scan
 from tests.made import made_blocks, made_rows
+from tests.networks import small_network
 from tests.scoring.prepared import Deadly, Prepared, RowIds, Undefined
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -109,10 +110,12 @@ def test_a_finished_scan_starts_no_actor(
 
 
 def test_a_sample_is_scored_by_alignment(prepared: Prepared, tmp_path: Path) -> None:
-    theta = flatten_parameters(prepared.reference.dense).numpy()
+    reference, network = prepared.reference, small_network("wukong")  # not the reference's own
+    dense = reference.fresh(network, 1)
+    theta = flatten_parameters(dense).numpy()
     direction = np.random.default_rng(0).normal(size=theta.shape).astype(np.float32)
     scoring = AlignmentScoring.put(
-        prepared.reference_uri, prepared.reference.identity, theta, direction
+        prepared.reference_uri, reference.identity, network, theta, direction
     )
     sample = Sample(0.3, 7, ("candidates", 1))
     found = scan(prepared.config, prepared.blocks, prepared.block, scoring, str(tmp_path), sample)
@@ -121,7 +124,14 @@ def test_a_sample_is_scored_by_alignment(prepared: Prepared, tmp_path: Path) -> 
     assert sum(found.group_rows.values()) == len(rows)
     table = side_cars(found)
     assert np.array_equal(table["row_id"], rows.row_ids)
-    expected = scoring.load(torch.device("cpu"))(rows)
+    embeddings = reference.table(torch.from_numpy(rows.ids)).detach()
+    expected = alignment(
+        FlatNetwork(dense),
+        torch.from_numpy(theta),
+        torch.from_numpy(direction),
+        embeddings,
+        torch.from_numpy(rows.labels),
+    )
     np.testing.assert_allclose(table["score"], expected, rtol=1e-4, atol=1e-6)
 
 
