@@ -37,7 +37,7 @@ class Outcome:
 def distill_logs(config: RunConfig) -> Outcome:
     """Prepare, train the reference, distil every stage, check. Skips whatever is published."""
     validate(config)
-    run = _distilled_run(config)
+    run = _distilled_run(config, _measurable_blocks(config))
     lines = check(run)
     _report(config, run.blocks, run.distilled, lines)
     return Outcome(run.distilled, lines)
@@ -50,7 +50,9 @@ def benchmark_logs(config: RunConfig) -> str:
     """
     validate(config)
     benchmark.validate(config)
-    found = benchmark.run_benchmark(_distilled_run(config))
+    blocks = _measurable_blocks(config)
+    benchmark.check_sizes(config, blocks)
+    found = benchmark.run_benchmark(_distilled_run(config, blocks))
     folder = config.place("benchmark", "report")
     page = publish(
         folder,
@@ -65,10 +67,15 @@ def benchmark_logs(config: RunConfig) -> str:
     return page
 
 
-def _distilled_run(config: RunConfig) -> Run:
+def _measurable_blocks(config: RunConfig) -> Blocks:
+    """Blocks of which a set can be distilled and on which AUC is defined."""
     blocks = prepare(config)
     memory_sizes(config, blocks)
     check_measurable(blocks)
+    return blocks
+
+
+def _distilled_run(config: RunConfig, blocks: Blocks) -> Run:
     train_reference(config, blocks)
     return Run(config, blocks, distill_stream(config, blocks))
 

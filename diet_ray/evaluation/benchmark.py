@@ -1,28 +1,30 @@
 """Everything that a benchmark trains: tuned protocols, studies, costs; from one distilled run.
 
-Protocol: the run's own reference and distilled set exist. Protocols are tuned first (`tuning.py`),
-then the studies' other sets are distilled, then all their cells are trained side by side. Every
-cell, reference, stage and selection is kept under a name or key of its own, so a benchmark that
-was killed goes on where it was; the Parquet files are written at the end.
+Protocol: `validate` and `check_sizes` refuse what would fail hours later. The run's own reference
+and distilled set exist. Protocols are tuned first (`tuning.py`), then the studies' other sets are
+distilled, then all their cells are trained side by side. Every cell, reference, stage and
+selection is kept under a name or key of its own, so a benchmark that was killed goes on where it
+was; the Parquet files are written at the end, and only costs are measured anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from diet_ray.config import RunConfig
+from diet_ray.config import ConfigError, NetworkConfig, RunConfig
+from diet_ray.distill.boundary import memory_sizes
 from diet_ray.evaluation import results as tidy
 from diet_ray.evaluation.costs import measure_costs
 from diet_ray.evaluation.grid import run_grid
 from diet_ray.evaluation.methods import check_methods
 from diet_ray.evaluation.run import Run
-from diet_ray.evaluation.studies import Studies, arms_of, soft
+from diet_ray.evaluation.studies import Studies, all_arms, derived, variations
 from diet_ray.evaluation.tuning import tune
-from diet_ray.logs.blocks import read_block
+from diet_ray.logs.blocks import Blocks, read_block
 from diet_ray.models.registry import parameters_of
 
 
@@ -38,19 +40,48 @@ class Benchmark:
 
 
 def validate(config: RunConfig) -> None:
-    """What can be known to fail before work starts. Raises ConfigError."""
+    """What can be known to fail before there are blocks. Raises ConfigError."""
     benchmark = config.benchmark
     check_methods(benchmark.methods)
+    for key in ("studies", "methods", "labels", "ratios"):
+        _check_once(f"benchmark.{key}", getattr(benchmark, key))
     for network in (*benchmark.settings, *benchmark.references):
         parameters_of(network)
+    settings = [*config.evaluation.candidates, *benchmark.settings]
+    _check_once("evaluation.candidates and benchmark.settings", [n.title for n in settings])
+    _check_references(config.reference.network, benchmark.references)
+    outputs = [derived(config, variation).output for variation in variations(config)]
+    _check_once("benchmark: folders of the sets", [o for o in outputs if o != config.output])
+
+
+def _check_once(what: str, values: Sequence[object]) -> None:
+    for value in values:
+        if values.count(value) > 1:
+            raise ConfigError(f"{what}: {value!r} stands there twice; remove or rename one")
+
+
+def _check_references(own: NetworkConfig, others: Sequence[NetworkConfig]) -> None:
+    for network in others:
+        if network.title == own.title and network.parameters != own.parameters:
+            raise ConfigError(
+                f"benchmark.references: {network.title!r} is also what reference.network is "
+                "called; give one of them a label"
+            )
+
+
+def check_sizes(config: RunConfig, blocks: Blocks) -> None:
+    """Whether every set that the studies distil takes rows of every block. Raises ConfigError."""
+    for variation in variations(config):
+        try:
+            memory_sizes(derived(config, variation), blocks)
+        except ConfigError as error:
+            raise ConfigError(f"benchmark: the set {variation.name!r}: {error}") from None
 
 
 def run_benchmark(run: Run) -> Benchmark:
     """Train and judge what is missing; publish ``benchmark/results.parquet`` and its like."""
     config, blocks = run.config, run.blocks
-    small_studies = [soft(method) for method in ("full", "warm", "random", "distilled")]
-    arms = list(dict.fromkeys([*arms_of(config, config.benchmark.methods), *small_studies]))
-    tuned = tune(run, arms)
+    tuned = tune(run, all_arms(config))
     tidy.write(config.place("benchmark", "tuning.parquet"), tuned.tried)
     cells = Studies(run, tuned).cells()
     found = run_grid([c.cell for c in cells], "Benchmark")
@@ -60,4 +91,4 @@ def run_benchmark(run: Run) -> Benchmark:
     if costs is not None:
         tidy.write(config.place("benchmark", "costs.parquet"), costs)
     test = read_block(blocks, blocks.block("test"))
-    return Benchmark(results, tuned.tried, tidy.TestLogits(cells), test.labels, costs)
+    return Benchmark(results, tuned.tried, tidy.CellLogits(cells), test.labels, costs)

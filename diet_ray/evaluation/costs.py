@@ -1,11 +1,10 @@
 """Time and peak memory of full training, distillation and distilled training (paper, Table 5).
 
-Each phase runs alone in a fresh process, which reports its wall-clock time and how far its
-resident set rose above what it held before (on a GPU: the most memory that torch allocated). An
-epoch of full training is one pass over all blocks, one of distilled training a pass over S_T. An
-epoch of distillation is as many meta-gradients as it takes to see the rows of the newest block
-once as targets, one after the other in one process. The candidate is the first of
-`evaluation.candidates`.
+Each phase runs alone in a fresh process on the CPU, which reports its wall-clock time and how far
+its resident set rose above the most that it held before. An epoch of full training is one pass
+over all blocks, one of distilled training a pass over S_T. An epoch of distillation is as many
+meta-gradients as it takes to see the rows of the newest block once as targets, one after the
+other in one process. The candidate is the first of `evaluation.candidates`.
 """
 
 from __future__ import annotations
@@ -48,7 +47,11 @@ def measure_costs(run: Run) -> pd.DataFrame:
     lines = []
     with progress.phase("Cost of an epoch", len(phases), "phases") as phase:
         for name, prepare in phases.items():
-            task = ray.remote(_measured).options(num_cpus=threads, max_calls=1)
+            # An environment of its own gives a task a process of its own.
+            environment = {"env_vars": {"DIET_RAY_COST_OF": name}}
+            task = ray.remote(max_calls=1)(_measured).options(
+                num_cpus=threads, runtime_env=environment
+            )
             with runtime.plain_errors():
                 lines.append({"phase": name, **ray.get(task.remote(run, prepare))})
             phase.advance()

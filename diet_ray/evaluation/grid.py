@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -11,6 +10,8 @@ import ray
 from diet_ray import progress, runtime
 from diet_ray.evaluation.cells import Cell, CellResult, read_cell, run_cell
 from diet_ray.evaluation.methods import REDUCED, reduced_rows
+from diet_ray.evaluation.run import Run
+from diet_ray.evaluation.selection import DRAWN
 from diet_ray.evaluation.shared import Shared
 from diet_ray.memory import artifact
 
@@ -19,28 +20,37 @@ from diet_ray.memory import artifact
 class _Data:
     """References into the object store: what cells have in common, each made once."""
 
-    shared: dict[int, ray.ObjectRef] = field(default_factory=dict)  # by id of a run
+    shared: dict[tuple[object, ...], ray.ObjectRef] = field(default_factory=dict)
     rows: dict[tuple[object, ...], ray.ObjectRef] = field(default_factory=dict)
 
     def of(self, cell: Cell) -> tuple[ray.ObjectRef, ray.ObjectRef | None]:
         """The shared data and the reduced set of a cell."""
-        run = cell.run
-        if id(run) not in self.shared:
-            self.shared[id(run)] = ray.put(
-                Shared.load(run.reference(), run.blocks, run.config.seed)
-            )
-        if cell.method not in REDUCED:
-            return self.shared[id(run)], None
-        key = _rows_key(cell)
+        shared, rows = self._shared(cell.run), None
+        if cell.method in REDUCED:
+            rows = self._rows(cell)
+        return shared, rows
+
+    def _shared(self, run: Run) -> ray.ObjectRef:
+        key = run.blocks.uri, run.reference_identity, run.config.seed
+        if key not in self.shared:
+            loaded = Shared.load(run.reference(), run.blocks, run.config.seed)
+            self.shared[key] = ray.put(loaded)
+        return self.shared[key]
+
+    def _rows(self, cell: Cell) -> ray.ObjectRef:
+        key, config = _rows_key(cell), cell.run.config
         if key not in self.rows:
-            task = ray.remote(reduced_rows).options(num_cpus=run.config.threads, max_retries=3)
-            self.rows[key] = task.remote(run, cell.method, cell.labels, cell.seed)
-        return self.shared[id(run)], self.rows[key]
+            # The scan behind EL2N has actors of its own; a task that held CPUs while it waits for
+            # them could take the last ones.
+            cpus = 0 if cell.method == "el2n" else config.threads
+            task = ray.remote(reduced_rows).options(num_cpus=cpus, max_retries=3)
+            self.rows[key] = task.remote(cell.run, cell.method, cell.labels, cell.seed)
+        return self.rows[key]
 
 
 def _rows_key(cell: Cell) -> tuple[object, ...]:
-    """Cells with equal keys train on the same rows; those of S_T are the same for every seed."""
-    seed = None if cell.method == "distilled" else cell.seed
+    """Cells with equal keys train on the same rows; not all methods have others for each seed."""
+    seed = cell.seed if cell.method in DRAWN else None
     return id(cell.run), cell.method, cell.labels, seed
 
 
@@ -49,18 +59,18 @@ def run_grid(cells: Sequence[Cell], title: str) -> list[CellResult]:
     for run in {id(c.run): c.run for c in cells if c.method == "distilled"}.values():
         artifact.check_fits(run.distilled, run.blocks.fields, run.config.models.embedding_dim)
     by_key = {cell.key: cell for cell in cells}  # a training that is asked for twice is done once
-    results = {key: read_cell(cell) for key, cell in by_key.items()}
-    waiting = [cell for key, cell in by_key.items() if results[key] is None]
+    kept = {key: read_cell(cell) for key, cell in by_key.items()}
+    results = {key: result for key, result in kept.items() if result is not None}
+    waiting = [cell for key, cell in by_key.items() if key not in results]
     waiting.sort(key=lambda cell: tuple(map(str, _rows_key(cell))))
     with progress.phase(title, len(by_key), "trainings") as phase:
         phase.skip(len(by_key) - len(waiting))
-        for key, result in _train(waiting, phase):
-            results[key] = result
-    return [_there(results[cell.key]) for cell in cells]
+        results |= _train(waiting, phase)
+    return [results[cell.key] for cell in cells]
 
 
-def _train(waiting: list[Cell], phase: progress.Phase) -> list[tuple[str, CellResult]]:
-    data, done = _Data(), []
+def _train(waiting: list[Cell], phase: progress.Phase) -> dict[str, CellResult]:
+    data, done = _Data(), dict[str, CellResult]()
     running: dict[ray.ObjectRef, Cell] = {}
     left = dict.fromkeys(map(_rows_key, waiting), 0)
     for cell in waiting:
@@ -74,19 +84,9 @@ def _train(waiting: list[Cell], phase: progress.Phase) -> list[tuple[str, CellRe
         finished, _ = ray.wait(list(running), num_returns=1)
         cell = running.pop(finished[0])
         with runtime.plain_errors():
-            done.append((cell.key, ray.get(finished[0])))
+            done[cell.key] = ray.get(finished[0])
         left[_rows_key(cell)] -= 1
         if not left[_rows_key(cell)]:
             data.rows.pop(_rows_key(cell), None)  # nobody needs these rows any more
         phase.advance()
     return done
-
-
-def _there(result: CellResult | None) -> CellResult:
-    assert result is not None
-    return result
-
-
-def mean_auc(results: Sequence[CellResult], block: str) -> float:
-    """Mean over cells of the AUC on "validation" or "test"."""
-    return math.fsum(getattr(result, block)["auc"] for result in results) / len(results)

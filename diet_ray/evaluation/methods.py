@@ -26,8 +26,9 @@ from diet_ray.config import ConfigError
 from diet_ray.distill.boundary import SMALLEST_PROBABILITY, synthesise
 from diet_ray.evaluation.run import Run
 from diet_ray.evaluation.selection import selected_rows
-from diet_ray.logs.blocks import Rows, read_rows
+from diet_ray.logs.blocks import read_rows
 from diet_ray.memory import artifact
+from diet_ray.memory.artifact import ArtifactError
 from diet_ray.memory.rows import SyntheticRows
 
 METHODS = ("full", "cold", "warm", "random", "kmeans", "el2n", "distilled")
@@ -42,7 +43,7 @@ def check_methods(methods: Sequence[str]) -> None:
     for method in methods:
         if method not in METHODS:
             close = difflib.get_close_matches(method, METHODS, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
+            hint = f"; did you mean {close[0]!r}?" if close else "."
             raise ConfigError(
                 f"benchmark.methods: no method {method!r}{hint} Known: {', '.join(METHODS)}"
             )
@@ -50,6 +51,7 @@ def check_methods(methods: Sequence[str]) -> None:
 
 def reduced_rows(run: Run, method: str, labels: Labels, seed: int) -> SyntheticRows:
     """The reduced set of a method in REDUCED, in phi_T's space, as many rows for each."""
+    torch.set_num_threads(run.config.threads)
     if method == "distilled":
         rows = artifact.read(run.distilled)
         return replace(rows, labels=_truth(run, rows)) if labels == "hard" else rows
@@ -59,12 +61,20 @@ def reduced_rows(run: Run, method: str, labels: Labels, seed: int) -> SyntheticR
 
 
 def _truth(run: Run, rows: SyntheticRows) -> np.ndarray:
-    """The labels of the real rows that synthetic ones started from, as logits (n, K)."""
-    labels = np.empty_like(rows.labels)
+    """The labels of the real rows that synthetic ones started from, as logits (n, K).
+
+    Raises ArtifactError for a row that started from none of these blocks.
+    """
+    labels = np.full_like(rows.labels, np.nan)
     for block in run.blocks.historical:
         first = block.fragments[0].first_row_id
         inside = (rows.source_rows >= first) & (rows.source_rows < first + block.rows)
         if inside.any():
-            found: Rows = read_rows(run.blocks, block, rows.source_rows[inside])
-            labels[inside] = found.labels
+            labels[inside] = read_rows(run.blocks, block, rows.source_rows[inside]).labels
+    unknown = rows.source_rows[np.isnan(labels).any(axis=1)]
+    if len(unknown):
+        raise ArtifactError(
+            f"{run.distilled}: source_row {unknown[0]} is in no historical block of "
+            f"{run.blocks.uri}; judge the set on the blocks it was distilled from"
+        )
     return torch.logit(torch.from_numpy(labels), eps=SMALLEST_PROBABILITY).numpy()

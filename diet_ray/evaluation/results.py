@@ -14,12 +14,31 @@ from diet_ray.evaluation.cells import Cell, CellResult, read_logits
 from diet_ray.evaluation.methods import REDUCED, REFERENCE_FREE
 from diet_ray.evaluation.studies import StudyCell
 
+COLUMNS = [
+    "study",
+    "key",
+    "reference",
+    "method",
+    "labels",
+    "variant",
+    "ratio",
+    "candidate",
+    "network",
+    "parameters",
+    "seed",
+    "auc",
+    "logloss",
+    "validation_auc",
+    "warm_up_epochs",
+    "seconds",
+]
+"""Those that every table has, even an empty one; then the tasks' metrics and the protocol."""
+
 
 def frame(cells: Sequence[StudyCell], results: Sequence[CellResult]) -> pd.DataFrame:
     """A row per cell of every study; column `key` names the cell, several studies may share it."""
-    return pd.DataFrame(
-        [_row(c.study, c.cell, result) for c, result in zip(cells, results, strict=True)]
-    )
+    rows = [_row(c.study, c.cell, result) for c, result in zip(cells, results, strict=True)]
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=COLUMNS)
 
 
 def _row(study: str, cell: Cell, result: CellResult) -> dict[str, object]:
@@ -40,7 +59,7 @@ def _row(study: str, cell: Cell, result: CellResult) -> dict[str, object]:
         "auc": result.test["auc"],
         "logloss": result.test["logloss"],
         "validation_auc": result.validation["auc"],
-        "warm_up_epochs": int(np.argmax(result.warm_up_auc)) + 1 if result.warm_up_auc else 0,
+        "warm_up_epochs": _best_epoch(result.warm_up_auc),
         "seconds": result.seconds,
     }
     for metric in ("auc", "logloss"):
@@ -49,12 +68,17 @@ def _row(study: str, cell: Cell, result: CellResult) -> dict[str, object]:
     return row | cell.protocol.model_dump()
 
 
+def _best_epoch(aucs: Sequence[float]) -> int:
+    """The epoch that a warm-up keeps, from 1: of equal ones the last; 0 without a warm-up."""
+    return max(enumerate(aucs, start=1), key=lambda epoch: epoch[::-1], default=(0, 0.0))[0]
+
+
 def write(uri: str, table: pd.DataFrame) -> None:
     """Publish the table as Parquet."""
     storage.write_parquet(uri, pa.Table.from_pandas(table, preserve_index=False))
 
 
-class TestLogits(Mapping[Hashable, np.ndarray]):
+class CellLogits(Mapping[Hashable, np.ndarray]):
     """Test logits (n, K) of cells by their key, read when they are asked for."""
 
     def __init__(self, cells: Sequence[StudyCell]) -> None:

@@ -16,7 +16,8 @@ from sklearn.metrics import pairwise_distances_argmin_min
 
 from diet_ray import progress, storage
 from diet_ray.evaluation.run import Run
-from diet_ray.logs.blocks import Block, Rows, iterate_batches, read_rows
+from diet_ray.logs.blocks import Block, Blocks, Rows, iterate_batches, read_rows
+from diet_ray.progress import Phase
 from diet_ray.scoring.el2n import EL2NScoring
 from diet_ray.scoring.scan import scan
 from diet_ray.scoring.selection import ALL_GROUPS, bands, select_ranks
@@ -24,6 +25,8 @@ from diet_ray.seeds import derive, numpy_generator
 from diet_ray.training.reference import Reference, load_reference, reference_uri
 
 CLUSTERING_BATCH = 8_192
+
+DRAWN = ("random", "kmeans")  # another seed, other rows
 
 
 def selected_rows(run: Run, method: str, seed: int) -> Rows:
@@ -40,7 +43,8 @@ def selected_rows(run: Run, method: str, seed: int) -> Rows:
 
 def _kept(run: Run, method: str, seed: int) -> dict[str, np.ndarray]:
     """Row ids by block name, drawn unless they are kept already."""
-    key = hashlib.sha256(json.dumps(selection_key(run, method, seed)).encode()).hexdigest()
+    made_from = json.dumps(selection_key(run, method, seed), sort_keys=True)
+    key = hashlib.sha256(made_from.encode()).hexdigest()
     uri = run.config.place("evaluation", "selections", f"{method}-{key[:16]}.safetensors")
     if not storage.exists(uri):
         select = {"random": random_row_ids, "kmeans": kmeans_row_ids, "el2n": el2n_row_ids}[method]
@@ -53,13 +57,20 @@ def _kept(run: Run, method: str, seed: int) -> dict[str, np.ndarray]:
     return storage.read_tensors(uri)
 
 
-def selection_key(run: Run, method: str, seed: int) -> list[object]:
+def selection_key(run: Run, method: str, seed: int) -> dict[str, object]:
     """What a selection depends on."""
-    identities = [] if method == "random" else run.reference_identities
-    percentile = run.config.benchmark.percentile if method == "el2n" else None
-    drawn = None if method == "el2n" else (run.config.seed, seed)
-    made_from = run.made_from()
-    return [made_from["blocks"], method, run.selection_sizes(), identities, percentile, drawn]
+    key: dict[str, object] = {
+        "blocks": run.blocks.fingerprint,
+        "method": method,
+        "sizes": run.selection_sizes(),
+    }
+    if method != "random":
+        key["references"] = run.reference_identities
+    if method == "el2n":
+        key["percentile"] = run.config.benchmark.percentile
+    if method in DRAWN:
+        key["drawn"] = [run.config.seed, seed]
+    return key
 
 
 def random_row_ids(run: Run, block: Block, stage: int, count: int, seed: int) -> np.ndarray:
@@ -88,27 +99,46 @@ def kmeans_row_ids(run: Run, block: Block, stage: int, count: int, seed: int) ->
     if count == 0:
         return np.zeros(0, dtype=np.int64)
     reference = load_reference(reference_uri(run.config, stage))
-    batch_rows = max(CLUSTERING_BATCH, 3 * count)
     state = derive(run.config.seed, "k-means selection", seed, stage) % 2**32
-    clusters = MiniBatchKMeans(count, batch_size=batch_rows, n_init=1, random_state=state)
     with progress.phase(f"k-means of {block.name}", 2 * block.rows) as phase:
-        for batch in iterate_batches(run.blocks, block, batch_rows):
-            if len(batch) >= count or batch.row_ids[0] != block.fragments[0].first_row_id:
-                clusters.partial_fit(_flat_embeddings(reference, batch))
-            phase.advance(len(batch))
-        nearest, distance = np.full(count, -1), np.full(count, np.inf)
-        for batch in iterate_batches(run.blocks, block, batch_rows):
-            vectors = _flat_embeddings(reference, batch)
-            cluster, far = pairwise_distances_argmin_min(vectors, clusters.cluster_centers_)
-            for row in np.argsort(-far, kind="stable"):  # the nearest is written last
-                if far[row] < distance[cluster[row]]:
-                    nearest[cluster[row]] = batch.row_ids[row]
-                    distance[cluster[row]] = far[row]
-            phase.advance(len(batch))
+        centres = cluster_centres(run.blocks, block, reference, count, state, phase)
+        nearest = nearest_row_ids(run.blocks, block, reference, centres, phase)
     chosen = nearest[nearest >= 0]
     others = np.setdiff1d(block.fragments[0].first_row_id + np.arange(block.rows), chosen)
     draw = numpy_generator(run.config.seed, "k-means fill", seed, stage)
     return np.concatenate([chosen, draw.choice(others, count - len(chosen), replace=False)])
+
+
+def cluster_centres(
+    blocks: Blocks, block: Block, reference: Reference, count: int, state: int, phase: Phase
+) -> np.ndarray:
+    """Mini-batch k-means of a block's embeddings, (count, F * d); state: its random state."""
+    batch_rows = max(CLUSTERING_BATCH, 3 * count)
+    clusters = MiniBatchKMeans(count, batch_size=batch_rows, n_init=1, random_state=state)
+    for batch in iterate_batches(blocks, block, batch_rows):
+        clusters.partial_fit(_flat_embeddings(reference, batch))
+        phase.advance(len(batch))
+    return clusters.cluster_centers_
+
+
+def nearest_row_ids(
+    blocks: Blocks, block: Block, reference: Reference, centres: np.ndarray, phase: Phase
+) -> np.ndarray:
+    """For every centre the nearest of the rows that have no nearer centre, -1 if there is none.
+
+    centres (m, F * d); returns int64 (m,). Of equally near rows the first counts.
+    """
+    nearest, distance = np.full(len(centres), -1), np.full(len(centres), np.inf)
+    for batch in iterate_batches(blocks, block, max(CLUSTERING_BATCH, 3 * len(centres))):
+        cluster, far = pairwise_distances_argmin_min(_flat_embeddings(reference, batch), centres)
+        by_distance = np.argsort(far, kind="stable")
+        found, first = np.unique(cluster[by_distance], return_index=True)
+        rows = by_distance[first]
+        closer = far[rows] < distance[found]
+        nearest[found[closer]] = batch.row_ids[rows[closer]]
+        distance[found[closer]] = far[rows[closer]]
+        phase.advance(len(batch))
+    return nearest
 
 
 @torch.no_grad()

@@ -14,16 +14,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from diet_ray.config import NetworkConfig, RunConfig
+from pydantic import ValidationError
+
+from diet_ray.config import ConfigError, NetworkConfig, RunConfig, describe_errors
 from diet_ray.distill.stream import distill_stream
 from diet_ray.evaluation.cells import Cell
 from diet_ray.evaluation.methods import REDUCED
 from diet_ray.evaluation.run import Run
 from diet_ray.evaluation.tuning import Arm, Tuned
 from diet_ray.training.reference import train_reference
+
+# What the small studies judge: in runs of their own, and in the base run.
+OF_RUNS = {
+    "ratio": ("distilled",),
+    "ablation": ("distilled",),
+    "transfer": ("warm", "random", "distilled"),
+}
+OF_BASE = {"ratio": ("full",), "ablation": ("distilled",), "transfer": ("full",)}
+
+# What an ablation may change: all else is the reference's or the candidates'.
+RECIPE = ("scoring", "memory", "distill")
 
 
 @dataclass(frozen=True)
@@ -32,6 +45,17 @@ class StudyCell:
 
     study: str
     cell: Cell
+
+
+@dataclass(frozen=True)
+class Variation:
+    """A distilled set that a study asks for: where it differs from the run's own."""
+
+    study: str
+    name: str
+    network: NetworkConfig  # the reference's
+    changes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    variant: str = ""  # name of an ablation
 
 
 def arms_of(config: RunConfig, methods: list[str]) -> list[Arm]:
@@ -43,11 +67,10 @@ def arms_of(config: RunConfig, methods: list[str]) -> list[Arm]:
             arms.append((method, ""))
             continue
         arms += [
-            (method, labels)
+            (method, "soft" if method == "distilled" and labels == "blended" else labels)
             for labels in config.benchmark.labels
-            if not (method == "distilled" and labels == "blended")
         ]
-    return arms
+    return list(dict.fromkeys(arms))
 
 
 def soft(method: str) -> Arm:
@@ -55,69 +78,139 @@ def soft(method: str) -> Arm:
     return (method, "soft" if method in REDUCED else "")
 
 
+def all_arms(config: RunConfig) -> list[Arm]:
+    """What the configured studies judge, each once."""
+    benchmark = config.benchmark
+    arms = arms_of(config, benchmark.methods) if "main" in benchmark.studies else []
+    if "fidelity" in benchmark.studies:
+        arms += map(soft, _fidelity_methods(config))
+    for study in benchmark.studies:
+        arms += map(soft, OF_BASE.get(study, ()) + OF_RUNS.get(study, ()))
+    return list(dict.fromkeys(arms))
+
+
+def _fidelity_methods(config: RunConfig) -> list[str]:
+    """A cold start shares nothing with the log's past, so its order is not asked for."""
+    return [method for method in config.benchmark.methods if method != "cold"]
+
+
+def variations(config: RunConfig) -> list[Variation]:
+    """All that the configured studies distil, study by study; some may equal the run's own."""
+    benchmark, own = config.benchmark, config.reference.network
+    others = [network for network in benchmark.references if not _same(network, own)]
+    made = {
+        "ratio": [
+            Variation(
+                "ratio", f"{n.title}-ratio-{ratio:g}", n, changes={"memory": {"ratio": ratio}}
+            )
+            for n in (own, *others)
+            for ratio in benchmark.ratios
+        ],
+        "ablation": [
+            Variation("ablation", f"ablation-{variant}", own, changes, variant)
+            for variant, changes in benchmark.ablations.items()
+        ],
+        "transfer": [
+            Variation("transfer", f"{n.title}-reference", n) for n in (own, *others)
+        ],
+    }  # fmt: skip
+    return [variation for study in benchmark.studies for variation in made.get(study, [])]
+
+
+def _same(network: NetworkConfig, other: NetworkConfig) -> bool:
+    """Whether both are one network, whatever they are called."""
+    return (network.name, network.parameters) == (other.name, other.parameters)
+
+
+def derived(base: RunConfig, variation: Variation) -> RunConfig:
+    """The base's configuration with some keys changed, and with an output of its own.
+
+    Where nothing changes it is the base itself. Another reference network has its phi_t below
+    ``benchmark/references`` and is the proxy, too. Raises ConfigError.
+    """
+    for section in variation.changes:
+        if section not in RECIPE:
+            raise ConfigError(
+                f"benchmark.ablations.{variation.variant}.{section}: an ablation changes keys of "
+                f"{', '.join(RECIPE)}"
+            )
+    tree = _merged(base.model_dump(mode="json"), variation.changes)
+    reference_folder = base.reference.folder or base.place("reference")
+    if not _same(variation.network, base.reference.network):
+        tree["reference"]["network"] = variation.network.model_dump(mode="json")
+        tree["distill"]["inner"]["networks"] = []
+        place = _as_folder(variation.network.title)
+        reference_folder = base.place("benchmark", "references", place)
+    where = f"benchmark: the set {variation.name!r}"
+    if _validated(tree, where) == base:
+        return base
+    place = _as_folder(variation.name)
+    tree |= {"output": base.place("benchmark", place), "name": f"{base.name}-{place}"}
+    tree["reference"]["folder"] = reference_folder
+    return _validated(tree, where)
+
+
+def _as_folder(name: str) -> str:
+    return re.sub(r"[^\w.+=-]", "_", name)
+
+
+def _validated(tree: dict[str, Any], where: str) -> RunConfig:
+    try:
+        return RunConfig.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(describe_errors(error, RunConfig, where)) from None
+
+
+def _merged(keys: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(keys)
+    for key, value in changes.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merged(merged[key], value) if both else value
+    return merged
+
+
 class Studies:
     """Makes the cells of the configured studies; distils what they need and is not there yet."""
 
     def __init__(self, base: Run, tuned: Tuned) -> None:
         self._base, self._tuned = base, tuned
-        self._runs: dict[str, Run] = {}
+        self._runs: dict[str, Run] = {}  # by output
 
     def cells(self) -> list[StudyCell]:
         """Of all configured studies but "cost", which trains no candidate to judge it."""
         makers: dict[str, Callable[[], Iterator[StudyCell]]] = {
             "main": self._main,
             "fidelity": self._fidelity,
-            "ratio": self._ratio,
-            "ablation": self._ablation,
-            "transfer": self._transfer,
+            "ratio": lambda: self._small("ratio"),
+            "ablation": lambda: self._small("ablation"),
+            "transfer": lambda: self._small("transfer"),
         }
         studies = [study for study in self._base.config.benchmark.studies if study in makers]
         return [cell for study in studies for cell in makers[study]()]
 
     def _main(self) -> Iterator[StudyCell]:
         config = self._base.config
-        candidates, seeds = config.evaluation.candidates, config.benchmark.seeds
         for arm in arms_of(config, config.benchmark.methods):
+            candidates, seeds = config.evaluation.candidates, config.benchmark.seeds
             yield from self._grid("main", self._base, arm, candidates, seeds)
 
     def _fidelity(self) -> Iterator[StudyCell]:
         config = self._base.config
         settings = [*config.evaluation.candidates, *config.benchmark.settings]
-        for method in config.benchmark.methods:
-            if method != "cold":
-                arm, seeds = soft(method), config.benchmark.fidelity_seeds
-                yield from self._grid("fidelity", self._base, arm, settings, seeds)
+        for method in _fidelity_methods(config):
+            seeds = config.benchmark.fidelity_seeds
+            yield from self._grid("fidelity", self._base, soft(method), settings, seeds)
 
-    def _ratio(self) -> Iterator[StudyCell]:
-        for network in self._references():
-            for ratio in self._base.config.benchmark.ratios:
-                changes = {"memory": {"ratio": ratio}}
-                run = self._run(f"{network.title}-ratio-{ratio:g}", changes, network)
-                yield from self._small("ratio", run, "distilled")
-        yield from self._small("ratio", self._base, "full")
-
-    def _ablation(self) -> Iterator[StudyCell]:
-        yield from self._small("ablation", self._base, "distilled")
-        for variant, changes in self._base.config.benchmark.ablations.items():
-            run = self._run(f"without-{variant}", changes, variant=variant)
-            yield from self._small("ablation", run, "distilled")
-
-    def _transfer(self) -> Iterator[StudyCell]:
-        yield from self._small("transfer", self._base, "full")
-        for network in self._references():
-            run = self._run(f"{network.title}", {}, network)
-            for method in ("warm", "random", "distilled"):
-                yield from self._small("transfer", run, method)
-
-    def _references(self) -> list[NetworkConfig]:
-        own = self._base.config.reference.network
-        others = self._base.config.benchmark.references
-        return [own, *(network for network in others if network.title != own.title)]
-
-    def _small(self, study: str, run: Run, method: str) -> Iterator[StudyCell]:
-        config = run.config
-        seeds = config.benchmark.study_seeds
-        yield from self._grid(study, run, soft(method), config.evaluation.candidates, seeds)
+    def _small(self, study: str) -> Iterator[StudyCell]:
+        config = self._base.config
+        candidates, seeds = config.evaluation.candidates, config.benchmark.study_seeds
+        for method in OF_BASE[study]:
+            yield from self._grid(study, self._base, soft(method), candidates, seeds)
+        for variation in variations(config):
+            if variation.study == study:
+                run = self._run(variation)
+                for method in OF_RUNS[study]:
+                    yield from self._grid(study, run, soft(method), candidates, seeds)
 
     def _grid(
         self, study: str, run: Run, arm: Arm, candidates: list[NetworkConfig], seeds: int
@@ -127,49 +220,14 @@ class Studies:
             for seed in range(seeds):
                 yield StudyCell(study, Cell(run, *arm, candidate, protocol, seed))
 
-    def _run(
-        self,
-        name: str,
-        changes: dict[str, Any],
-        network: NetworkConfig | None = None,
-        variant: str = "",
-    ) -> Run:
-        """The run `name`, distilled; the base where nothing differs from it."""
-        if name not in self._runs:
-            base = self._base.config
-            config = derived(base, name, changes, network)
-            if config.determining() == base.determining():
-                self._runs[name] = self._base
-            else:
-                train_reference(config, self._base.blocks)
-                distilled = distill_stream(config, self._base.blocks)
-                self._runs[name] = Run(config, self._base.blocks, distilled, variant)
-        return self._runs[name]
-
-
-def derived(
-    base: RunConfig, name: str, changes: dict[str, Any], network: NetworkConfig | None = None
-) -> RunConfig:
-    """The base's configuration with some keys changed and an output of its own.
-
-    `network` is the reference's; where it is another than the base's, its phi_t lie below
-    ``benchmark/references``, and the proxy takes it too.
-    """
-    tree = base.model_dump(mode="json")
-    place = re.sub(r"[^\w.+=-]", "_", name)
-    tree |= {"output": base.place("benchmark", place), "name": f"{base.name}-{place}"}
-    tree["reference"]["folder"] = base.reference.folder or base.place("reference")
-    if network is not None and network != base.reference.network:
-        tree["reference"]["network"] = network.model_dump(mode="json")
-        tree["reference"]["folder"] = base.place("benchmark", "references", network.title)
-    for section, keys in changes.items():
-        tree[section] = _merged(tree[section], keys)
-    return RunConfig.model_validate(tree)
-
-
-def _merged(keys: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(keys)
-    for key, value in changes.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merged(merged[key], value) if both else value
-    return merged
+    def _run(self, variation: Variation) -> Run:
+        """The varied run, distilled; the base where nothing differs from it."""
+        config = derived(self._base.config, variation)
+        if config == self._base.config:
+            return self._base
+        if config.output not in self._runs:
+            blocks = self._base.blocks
+            train_reference(config, blocks)
+            distilled = distill_stream(config, blocks)
+            self._runs[config.output] = Run(config, blocks, distilled, variation.variant)
+        return self._runs[config.output]

@@ -30,22 +30,19 @@ class Tuned:
     """The protocol of every arm, and all that was tried."""
 
     protocols: dict[Arm, ProtocolConfig]
-    tried: pd.DataFrame  # method, labels, the protocol's keys, validation_auc, chosen
+    tried: pd.DataFrame  # method, labels, the protocol's keys, validation_auc (or NaN), chosen
 
 
 def tune(run: Run, arms: Sequence[Arm]) -> Tuned:
-    """Train under every tried protocol; equal means go to the one that is tried first."""
+    """Train under every tried protocol; equal means go to the one that is tried first.
+
+    Where there is one only, there is nothing to choose and nothing is trained.
+    """
     protocol, tuning = run.config.evaluation.protocol, run.config.benchmark.tuning
     tried = [protocol.model_copy(update=ProtocolConfig.changes(keys)) for keys in tuning.tried]
-    cells = [
-        Cell(run, *arm, candidate, choice, FIRST_SEED + seed)
-        for arm in arms
-        for choice in tried
-        for candidate in run.config.evaluation.candidates
-        for seed in range(tuning.seeds)
-    ]
-    aucs = np.array([r.validation["auc"] for r in run_grid(cells, "Tuning of the protocols")])
-    means = aucs.reshape(len(arms), len(tried), -1).mean(axis=2)
+    means = np.full((len(arms), len(tried)), np.nan)
+    if len(tried) > 1:
+        means = _mean_validation_aucs(run, arms, tried)
     best = means.argmax(axis=1)
     lines = [
         {
@@ -53,12 +50,28 @@ def tune(run: Run, arms: Sequence[Arm]) -> Tuned:
             "labels": labels,
             **choice.model_dump(),
             "validation_auc": means[a, c],
-            "chosen": c == best[a],
+            "chosen": bool(c == best[a]),
         }
         for a, (method, labels) in enumerate(arms)
         for c, choice in enumerate(tried)
     ]
+    columns = ["method", "labels", *ProtocolConfig.model_fields, "validation_auc", "chosen"]
     return Tuned(
-        {arm: tried[best[a]] for a, arm in enumerate(arms)},
-        pd.DataFrame(lines),
+        {arm: tried[best[a]] for a, arm in enumerate(arms)}, pd.DataFrame(lines, columns=columns)
     )
+
+
+def _mean_validation_aucs(
+    run: Run, arms: Sequence[Arm], tried: Sequence[ProtocolConfig]
+) -> np.ndarray:
+    """Over candidates and seeds, (arms, tried)."""
+    candidates, seeds = run.config.evaluation.candidates, run.config.benchmark.tuning.seeds
+    cells = [
+        Cell(run, *arm, candidate, choice, FIRST_SEED + seed)
+        for arm in arms
+        for choice in tried
+        for candidate in candidates
+        for seed in range(seeds)
+    ]
+    aucs = np.array([r.validation["auc"] for r in run_grid(cells, "Tuning of the protocols")])
+    return aucs.reshape(len(arms), len(tried), len(candidates) * seeds).mean(axis=2)

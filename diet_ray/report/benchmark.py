@@ -55,10 +55,11 @@ def publish(
         "ratio": markdown.ratios(ratios, _ratio_pictures(folder, ratios)),
         "transfer": markdown.transfer(tables.transfer(results)),
         "cost": [] if phases is None else markdown.costs(tables.costs(phases)),
-        "tuning": [] if tried is None else markdown.protocols(tried),
     }
     left_out = [study for study, sections in by_study.items() if not sections]
     sections = [section for found in by_study.values() for section in found]
+    if tried is not None:
+        sections += markdown.protocols(tried)
     page = storage.join(folder, PAGE)
     storage.write_bytes(page, markdown.page("Benchmark", sections, left_out).encode())
     return page

@@ -61,7 +61,7 @@ def publish(config: RunConfig, distilled: str, lines: Sequence[Line]) -> str:
         "judged_on": "validation",
         "seed": config.seed,
         "search": config.search.model_dump(mode="json"),
-        "warm_up": config.evaluation.model_dump(mode="json", exclude={"candidates", "seeds"}),
+        "warm_up": config.evaluation.protocol.model_dump(exclude={"batch_size", "learning_rate"}),
         "distilled": {
             "stage": found.stage,
             "rows": found.rows,
