@@ -9,6 +9,7 @@ was; the Parquet files are written at the end, and only costs are measured anew.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ import pandas as pd
 
 from diet_ray.config import ConfigError, NetworkConfig, RunConfig
 from diet_ray.distill.boundary import memory_sizes
+from diet_ray.distill.proxy import proxy_networks
 from diet_ray.evaluation import results as tidy
 from diet_ray.evaluation.costs import measure_costs
 from diet_ray.evaluation.grid import run_grid
@@ -50,8 +52,11 @@ def validate(config: RunConfig) -> None:
     settings = [*config.evaluation.candidates, *benchmark.settings]
     _check_once("evaluation.candidates and benchmark.settings", [n.title for n in settings])
     _check_references(config.reference.network, benchmark.references)
-    outputs = [derived(config, variation).output for variation in variations(config)]
-    _check_once("benchmark: folders of the sets", [o for o in outputs if o != config.output])
+    sets = [derived(config, variation) for variation in variations(config)]
+    for network in itertools.chain.from_iterable(map(proxy_networks, sets)):
+        parameters_of(network)
+    outputs = [varied.output for varied in sets if varied != config]
+    _check_once("benchmark: the folders of the sets", outputs)
 
 
 def _check_once(what: str, values: Sequence[object]) -> None:
@@ -62,7 +67,7 @@ def _check_once(what: str, values: Sequence[object]) -> None:
 
 def _check_references(own: NetworkConfig, others: Sequence[NetworkConfig]) -> None:
     for network in others:
-        if network.title == own.title and network.parameters != own.parameters:
+        if network.title == own.title and not network.same_as(own):
             raise ConfigError(
                 f"benchmark.references: {network.title!r} is also what reference.network is "
                 "called; give one of them a label"

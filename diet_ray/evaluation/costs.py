@@ -22,6 +22,7 @@ from diet_ray import progress, runtime
 from diet_ray.config import NetworkConfig
 from diet_ray.distill.inner_loop import inner_batches
 from diet_ray.distill.meta_gradient import meta_gradient
+from diet_ray.distill.proxy import proxy_networks
 from diet_ray.evaluation.methods import reduced_rows
 from diet_ray.evaluation.run import Run
 from diet_ray.evaluation.shared import warm_up_rows
@@ -102,7 +103,7 @@ def _distilled_training(run: Run) -> Callable[[], None]:
 def _distillation(run: Run) -> Callable[[], None]:
     distill, block = run.config.distill, run.blocks.historical[-1]
     inner, reference = distill.inner, run.reference()
-    dense = _network(run, inner.networks[0] if inner.networks else reference.network)
+    dense = _network(run, proxy_networks(run.config)[0])
     theta, network = flatten_parameters(dense), FlatNetwork(dense)
     rows = warm_up_rows(reduced_rows(run, "distilled", "soft", 0))
     real = read_block(run.blocks, block)

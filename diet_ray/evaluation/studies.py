@@ -97,7 +97,7 @@ def _fidelity_methods(config: RunConfig) -> list[str]:
 def variations(config: RunConfig) -> list[Variation]:
     """All that the configured studies distil, study by study; some may equal the run's own."""
     benchmark, own = config.benchmark, config.reference.network
-    others = [network for network in benchmark.references if not _same(network, own)]
+    others = [network for network in benchmark.references if not network.same_as(own)]
     made = {
         "ratio": [
             Variation(
@@ -117,11 +117,6 @@ def variations(config: RunConfig) -> list[Variation]:
     return [variation for study in benchmark.studies for variation in made.get(study, [])]
 
 
-def _same(network: NetworkConfig, other: NetworkConfig) -> bool:
-    """Whether both are one network, whatever they are called."""
-    return (network.name, network.parameters) == (other.name, other.parameters)
-
-
 def derived(base: RunConfig, variation: Variation) -> RunConfig:
     """The base's configuration with some keys changed, and with an output of its own.
 
@@ -136,7 +131,7 @@ def derived(base: RunConfig, variation: Variation) -> RunConfig:
             )
     tree = _merged(base.model_dump(mode="json"), variation.changes)
     reference_folder = base.reference.folder or base.place("reference")
-    if not _same(variation.network, base.reference.network):
+    if not variation.network.same_as(base.reference.network):
         tree["reference"]["network"] = variation.network.model_dump(mode="json")
         tree["distill"]["inner"]["networks"] = []
         place = _as_folder(variation.network.title)

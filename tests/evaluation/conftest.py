@@ -6,18 +6,26 @@ from pathlib import Path
 
 import pytest
 
-from diet_ray.training.reference import load_reference, reference_uri, train_reference
-from tests.evaluation.prepared import Prepared, publish_distilled
-from tests.made import made_blocks, small_config
+from diet_ray.training.reference import train_reference
+from tests.evaluation.prepared import STAGES, Prepared, config_at, publish_distilled
+from tests.made import made_blocks
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """Two historical blocks of three fragments each, phi_1 and phi_2, forty distilled rows.
+
+    Only to be read.
+    """
+    folder = tmp_path_factory.mktemp("evaluation")
+    blocks = made_blocks(str(folder / "blocks"), rows=300, historical=STAGES)
+    found = Prepared(folder / "run", blocks)
+    train_reference(config_at(found.folder), blocks)
+    publish_distilled(found.distilled, blocks, found.reference)
+    return found
 
 
 @pytest.fixture
-def prepared(tmp_path: Path) -> Prepared:
-    """A run of the test's own: two historical blocks, phi_1 and phi_2, forty distilled rows."""
-    blocks = made_blocks(str(tmp_path / "blocks"), rows=300, historical=2)
-    config = small_config(str(tmp_path / "run"))
-    train_reference(config, blocks)
-    reference = load_reference(reference_uri(config, 2))
-    distilled = config.place("distilled", "stage=2")
-    publish_distilled(distilled, blocks, reference)
-    return Prepared(config, blocks, reference, distilled)
+def prepared(trained: Prepared, tmp_path: Path) -> Prepared:
+    """The same in a folder of the test's own."""
+    return trained.copy(tmp_path / "run")

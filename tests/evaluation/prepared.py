@@ -2,33 +2,72 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from diet_ray.config import RunConfig
+from diet_ray.config import NetworkConfig, RunConfig
+from diet_ray.evaluation.cells import Cell, CellResult, run_cell
+from diet_ray.evaluation.methods import REDUCED, Labels, reduced_rows
+from diet_ray.evaluation.run import Run
+from diet_ray.evaluation.shared import Shared
 from diet_ray.logs.blocks import Blocks, read_block
 from diet_ray.memory import artifact
 from diet_ray.memory.rows import SyntheticRows
-from diet_ray.training.reference import Reference
+from diet_ray.training.reference import Reference, load_reference, reference_uri
+from tests.made import small_config
 
+STAGES = 2
+RATIO = 40 / 600  # of two blocks of 300 rows each
 DISTILLED_ROWS = 40
 
 
 @dataclass(frozen=True)
 class Prepared:
-    config: RunConfig
+    """A folder with blocks, phi_1 and phi_2, and the distilled set."""
+
+    folder: Path
     blocks: Blocks
-    reference: Reference
-    distilled: str
+
+    def config(self, **overrides: Any) -> RunConfig:
+        """The run's configuration, or one that differs from it."""
+        return config_at(self.folder, **overrides)
+
+    def run(self, **overrides: Any) -> Run:
+        """The run of such a configuration."""
+        return Run(self.config(**overrides), self.blocks, self.distilled)
+
+    @property
+    def distilled(self) -> str:
+        return self.config().place("distilled", f"stage={STAGES}")
+
+    @property
+    def reference(self) -> Reference:
+        """phi_T."""
+        return load_reference(reference_uri(self.config(), STAGES))
+
+    def copy(self, folder: Path) -> Prepared:
+        """The same elsewhere; only the blocks are shared."""
+        shutil.copytree(self.folder, folder, dirs_exist_ok=True)
+        return Prepared(folder, self.blocks)
+
+
+def config_at(folder: Path, **overrides: Any) -> RunConfig:
+    memory = {"ratio": RATIO, **overrides.pop("memory", {})}
+    return small_config(str(folder), memory=memory, **overrides)
 
 
 def publish_distilled(
     uri: str, blocks: Blocks, reference: Reference, rows: int = DISTILLED_ROWS, first: int = 0
 ) -> None:
-    """Rows of D_1 from `first` on, embedded by the reference, with confident labels."""
-    real = read_block(blocks, blocks.historical[0]).take(slice(first, first + rows))
+    """Rows of the history from `first` on, embedded by the reference, with confident labels."""
+    history = [read_block(blocks, block) for block in blocks.historical]
+    real = type(history[0]).concatenate(history).take(slice(first, first + rows))
     with torch.no_grad():
         embeddings = reference.table(torch.from_numpy(real.ids)).numpy()
     synthetic = SyntheticRows(
@@ -40,7 +79,7 @@ def publish_distilled(
         anchors=real.ids.astype(np.int32),
     )
     description = artifact.Description(
-        stage=2,
+        stage=STAGES,
         rows=rows,
         fields=blocks.fields,
         tasks=blocks.tasks,
@@ -49,3 +88,44 @@ def publish_distilled(
         made_from={},
     )
     artifact.publish(uri, synthetic, description)
+
+
+def made_cell(
+    run: Run,
+    method: str,
+    seed: int = 0,
+    labels: Labels | None = None,
+    candidate: NetworkConfig | None = None,
+) -> Cell:
+    """A cell of the run's own protocol and, if none is named, its first candidate."""
+    default: Labels = "soft" if method in REDUCED else ""
+    evaluation = run.config.evaluation
+    return Cell(
+        run,
+        method,
+        default if labels is None else labels,
+        candidate or evaluation.candidates[0],
+        evaluation.protocol,
+        seed,
+    )
+
+
+def run_here(cell: Cell) -> CellResult:
+    """The cell without Ray."""
+    run = cell.run
+    shared = Shared.load(run.reference(), run.blocks, run.config.seed)
+    rows = None
+    if cell.method in REDUCED:
+        rows = reduced_rows(run, cell.method, cell.labels, cell.seed)
+    return run_cell(cell, shared, rows)
+
+
+def made_result(auc: float, validation_auc: float = 0.5, tasks: Sequence[str] = ()) -> CellResult:
+    """A result without a training."""
+    test = {
+        "auc": auc,
+        "logloss": 1.2 - auc,
+        "auc_by_task": dict.fromkeys(tasks, auc),
+        "logloss_by_task": dict.fromkeys(tasks, 1.2 - auc),
+    }
+    return CellResult(test, {**test, "auc": validation_auc}, [], 1_000, 1.5)

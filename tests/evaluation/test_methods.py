@@ -1,82 +1,96 @@
-"""The reduced sets that candidates are warmed up on."""
+"""The reduced sets: which rows, in phi_T's space, with which labels."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 
-from diet_ray.evaluation.methods import (
-    METHODS,
-    REDUCED,
-    random_rows,
-    teacher_labelled,
-    warm_up_rows,
-)
+from diet_ray.config import ConfigError
+from diet_ray.evaluation.methods import METHODS, Labels, check_methods, reduced_rows
+from diet_ray.evaluation.selection import selected_rows
 from diet_ray.logs.blocks import Rows, read_block
-from tests.evaluation.prepared import DISTILLED_ROWS, Prepared
+from diet_ray.memory import artifact
+from diet_ray.memory.artifact import ArtifactError
+from diet_ray.training.model import predict
+from tests.evaluation.prepared import DISTILLED_ROWS, Prepared, publish_distilled
+from tests.made import made_blocks
+
+CONFIDENT = np.log(1 - 1e-6) - np.log(1e-6)  # a label of one, as a finite logit
 
 
-def all_history(prepared: Prepared) -> Rows:
-    return Rows.concatenate([read_block(prepared.blocks, b) for b in prepared.blocks.historical])
+def probabilities(prepared: Prepared, rows: Rows) -> np.ndarray:
+    """phi_T's, in float64."""
+    logits = predict(prepared.reference.recommender, rows.ids).astype(np.float64)
+    return 1 / (1 + np.exp(-logits))
 
 
-def drawn_ids(prepared: Prepared, counts: Iterable[tuple[int, int]]) -> list[list[int]]:
-    found = (random_rows(prepared.config, prepared.blocks, *pair) for pair in counts)
-    return [rows.row_ids.tolist() for rows in found]
-
-
-def test_a_random_selection_is_without_replacement_and_in_time_order(prepared: Prepared) -> None:
-    rows, history = random_rows(prepared.config, prepared.blocks, 90, seed=0), all_history(prepared)
-    assert len(rows) == 90
-    assert (np.diff(rows.row_ids) > 0).all()
-    place = np.searchsorted(history.row_ids, rows.row_ids)
-    assert np.array_equal(history.ids[place], rows.ids)
-    assert np.array_equal(history.labels[place], rows.labels)
-
-
-def test_a_random_selection_belongs_to_its_seed(prepared: Prepared) -> None:
-    first, again, other = drawn_ids(prepared, [(90, 0), (90, 0), (90, 1)])
-    assert first == again
-    assert first != other
-
-
-def test_every_block_gives_its_share(prepared: Prepared) -> None:
-    """Of 600 rows 60 are drawn 40 times: each block gives half of them, up to chance."""
-    ids = np.concatenate(drawn_ids(prepared, [(60, seed) for seed in range(40)]))
-    assert abs((ids < 300).mean() - 0.5) < 0.05
-    assert len(np.unique(ids)) > 560
-
-
-def test_all_rows_may_be_drawn(prepared: Prepared) -> None:
-    (ids,) = drawn_ids(prepared, [(600, 0)])
-    assert ids == list(range(600))
-
-
-def test_a_random_selection_carries_the_references_soft_labels(prepared: Prepared) -> None:
-    rows = random_rows(prepared.config, prepared.blocks, 30, seed=2)
-    made = teacher_labelled(rows, prepared.reference)
-    with torch.no_grad():
-        embeddings = prepared.reference.table(torch.from_numpy(rows.ids))
-        logits = prepared.reference.dense(embeddings)
-    assert torch.equal(made.embeddings, embeddings)
-    torch.testing.assert_close(made.labels, logits)
-    assert made.weights.tolist() == [1.0] * 30
-
-
-def test_every_reduced_set_has_as_many_rows(prepared: Prepared) -> None:
-    assert set(REDUCED) < set(METHODS)
-    for method in REDUCED:
-        rows = warm_up_rows(
-            method, prepared.config, prepared.blocks, prepared.reference, prepared.distilled, 0
+@pytest.mark.parametrize("method", ["random", "kmeans"])
+@pytest.mark.parametrize(("labels", "share"), [("soft", 0.0), ("blended", 0.3), ("hard", 1.0)])
+def test_selected_rows_are_embedded_by_the_last_reference_and_labelled_as_asked(
+    prepared: Prepared, method: str, labels: Labels, share: float
+) -> None:
+    run = prepared.run(memory={"truth_blend": 0.3})
+    found = reduced_rows(run, method, labels, 3)
+    rows = selected_rows(run, method, 3)
+    assert np.array_equal(found.source_rows, rows.row_ids)
+    assert np.array_equal(found.anchors, rows.ids)
+    assert (found.weights == 1).all()
+    expected = prepared.reference.table(torch.from_numpy(rows.ids)).detach().numpy()
+    assert np.array_equal(found.embeddings, expected)
+    blended = (1 - share) * probabilities(prepared, rows) + share * rows.labels
+    if labels == "hard":
+        np.testing.assert_allclose(
+            found.labels, np.where(rows.labels == 1, CONFIDENT, -CONFIDENT), atol=0.05
         )
-        assert len(rows.embeddings) == len(rows.labels) == len(rows.weights) == DISTILLED_ROWS
+    else:
+        np.testing.assert_allclose(found.labels, np.log(blended / (1 - blended)), atol=1e-4)
 
 
-def test_the_distilled_set_brings_its_own_weights(prepared: Prepared) -> None:
-    made = warm_up_rows(
-        "distilled", prepared.config, prepared.blocks, prepared.reference, prepared.distilled, 0
+def test_soft_labels_are_the_references_logits_bit_for_bit(prepared: Prepared) -> None:
+    rows = selected_rows(prepared.run(), "random", 0)
+    found = reduced_rows(prepared.run(), "random", "soft", 0)
+    assert np.array_equal(found.labels, predict(prepared.reference.recommender, rows.ids))
+
+
+def test_the_distilled_set_is_taken_as_it_is(prepared: Prepared) -> None:
+    found, kept = (
+        reduced_rows(prepared.run(), "distilled", "soft", 0),
+        artifact.read(prepared.distilled),
     )
-    np.testing.assert_allclose(made.weights, np.linspace(0.5, 1.5, DISTILLED_ROWS), rtol=1e-6)
-    assert set(made.labels.unique().tolist()) == {-2.0, 2.0}
+    for name in ("embeddings", "labels", "weights", "source_rows"):
+        assert np.array_equal(getattr(found, name), getattr(kept, name))
+
+
+def test_hard_labels_of_the_distilled_set_are_those_of_its_source_rows(prepared: Prepared) -> None:
+    publish_distilled(prepared.distilled, prepared.blocks, prepared.reference, first=280)
+    found = reduced_rows(prepared.run(), "distilled", "hard", 0)
+    truth = np.concatenate(
+        [read_block(prepared.blocks, b).labels for b in prepared.blocks.historical]
+    )
+    expected = np.where(truth[280 : 280 + DISTILLED_ROWS] == 1, CONFIDENT, -CONFIDENT)
+    np.testing.assert_allclose(found.labels, expected, atol=0.05)
+    assert np.array_equal(found.embeddings, artifact.read(prepared.distilled).embeddings)
+
+
+def test_a_source_row_of_another_log_has_no_truth(prepared: Prepared) -> None:
+    few = made_blocks(str(prepared.folder / "few"), rows=30, historical=1)
+    run = replace(prepared.run(), blocks=few)
+    with pytest.raises(ArtifactError, match=r"stage=2: source_row 30 is in no historical block of"):
+        reduced_rows(run, "distilled", "hard", 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("destilled", "no method 'destilled'; did you mean 'distilled'"),
+        ("xyz", r"no method 'xyz'\."),
+    ],
+)
+def test_a_method_that_does_not_exist_is_refused_with_the_known_ones(name: str, words: str) -> None:
+    check_methods(METHODS)
+    with pytest.raises(ConfigError, match=words) as error:
+        check_methods(["full", name])
+    assert str(error.value).endswith("Known: full, cold, warm, random, kmeans, el2n, distilled")
