@@ -1,135 +1,87 @@
-"""The table of the check, worked out by hand."""
+"""The check's table: which cells it asks for, and its lines."""
 
 from __future__ import annotations
 
 import math
 
+import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy import stats
 
 from diet_ray import storage
 from diet_ray.evaluation import check as check_module
 from diet_ray.evaluation.cells import Cell, CellResult
-from diet_ray.evaluation.check import Line, check, recovered_gap, render, table
-from diet_ray.evaluation.methods import METHODS
-from diet_ray.logs.blocks import Blocks
-from tests.made import made_blocks, small_config
+from diet_ray.evaluation.check import COLUMNS, METHODS, as_json, check, render
+from tests.evaluation.prepared import Prepared, made_result
 
-# candidate -> method -> test AUC per seed
-AUCS = {
-    "dcn": {
-        "full": [0.74, 0.76, 0.75],
-        "warm": [0.70, 0.71, 0.69],
-        "random": [0.72, 0.73, 0.71],
-        "distilled": [0.75, 0.74, 0.73],
-    },
-    "wukong": {
-        "full": [0.80, 0.70, 0.75],
-        "warm": [0.75, 0.76, 0.74],
-        "random": [0.76, 0.77, 0.75],
-        "distilled": [0.78, 0.78, 0.78],
-    },
-}
+LEVELS = {"full": 0.75, "warm": 0.70, "random": 0.72, "distilled": 0.74}
 
 
-def results(seeds: int = 3) -> dict[Cell, CellResult]:
-    return {
-        Cell(method, candidate, seed): CellResult(
-            "key", {"auc": AUCS[candidate][method][seed], "logloss": 0.5 + seed / 10}, []
-        )
-        for seed in range(seeds)
-        for candidate in AUCS
-        for method in METHODS
-    }
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Cell]:
+    """The cells that a check asks for; each gets its method's level, shifted by its seed."""
+    cells: list[Cell] = []
 
+    def grid(waiting: list[Cell], _: str) -> list[CellResult]:
+        cells.extend(waiting)
+        shift = {"dcn": 0.0, "wukong": 0.01}
+        return [
+            made_result(LEVELS[c.method] + c.seed / 100 + shift[c.candidate.name]) for c in waiting
+        ]
 
-def line(lines: list[Line], candidate: str, method: str) -> Line:
-    (found,) = [x for x in lines if (x.candidate, x.method) == (candidate, method)]
-    return found
-
-
-def test_a_line_per_candidate_and_method_and_the_mean() -> None:
-    lines = table(list(AUCS), results())
-    names = [(x.candidate, x.method) for x in lines]
-    assert names == [(c, m) for c in ("dcn", "wukong", "mean") for m in METHODS]
-    assert {x.seeds for x in lines} == {3}
-    assert all(x.logloss == pytest.approx(0.6) for x in lines)
-
-
-def test_the_recovered_gap_is_that_of_the_means() -> None:
-    lines = table(list(AUCS), results())
-    assert line(lines, "dcn", "full").recovered_gap == pytest.approx(1)
-    assert line(lines, "dcn", "warm").recovered_gap == pytest.approx(0)
-    assert line(lines, "dcn", "random").recovered_gap == pytest.approx(0.02 / 0.05)
-    assert line(lines, "dcn", "distilled").recovered_gap == pytest.approx(0.04 / 0.05)
-
-
-def test_no_gap_where_full_data_is_not_better_than_a_warm_start() -> None:
-    lines = table(list(AUCS), results())
-    assert {line(lines, "wukong", m).recovered_gap for m in METHODS} == {None}
-    assert recovered_gap(0.7, warm=0.71, full=0.70) is None
-
-
-@given(st.floats(0.5, 0.7), st.floats(0.01, 0.2), st.floats(-1, 2))
-def test_the_gap_is_a_share_of_the_way_from_warm_to_full(
-    warm: float, width: float, share: float
-) -> None:
-    found = recovered_gap(warm + share * width, warm, warm + width)
-    assert found == pytest.approx(share, abs=1e-9)
-
-
-def test_the_mean_over_candidates_is_taken_seed_by_seed() -> None:
-    found = line(table(list(AUCS), results()), "mean", "full")
-    by_seed = [0.77, 0.73, 0.75]
-    assert found.auc == pytest.approx(0.75)
-    low, high = stats.t.interval(0.95, 2, loc=0.75, scale=stats.sem(by_seed))
-    assert found.auc_half_width == pytest.approx((high - low) / 2)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_the_half_width_is_scipys(method: str) -> None:
-    found = line(table(list(AUCS), results()), "dcn", method)
-    values = AUCS["dcn"][method]
-    low, high = stats.t.interval(0.95, 2, loc=found.auc, scale=stats.sem(values))
-    assert found.auc_half_width == pytest.approx((high - low) / 2)
-
-
-def test_one_seed_has_no_interval() -> None:
-    assert {x.auc_half_width for x in table(list(AUCS), results(seeds=1))} == {None}
-
-
-def test_one_candidate_needs_no_mean() -> None:
-    only = {cell: result for cell, result in results().items() if cell.candidate == "dcn"}
-    assert {x.candidate for x in table(["dcn"], only)} == {"dcn"}
-
-
-def test_the_text_shows_every_number_and_a_dash_for_none() -> None:
-    text = render(table(list(AUCS), results())).splitlines()
-    assert len(text) == 2 + 3 * len(METHODS)
-    dcn = next(row for row in text if row.startswith("dcn") and "distilled" in row)
-    assert "0.7400 ±" in dcn
-    assert dcn.split()[-2:] == ["0.80", "3"]
-    wukong = next(row for row in text if row.startswith("wukong") and "random" in row)
-    assert wukong.split()[-2:] == ["-", "3"]
+    monkeypatch.setattr(check_module, "run_grid", grid)
+    return cells
 
 
 def test_the_check_asks_for_every_cell_and_publishes_its_lines(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    prepared: Prepared, asked: list[Cell]
 ) -> None:
-    folder = tmp_path_factory.mktemp("check")
-    config = small_config(str(folder / "run"), evaluation={"seeds": 2})
-    asked: list[Cell] = []
+    run = prepared.run(evaluation={"seeds": 2})
+    table = check(run)
+    assert {(c.method, c.labels, c.candidate.title, c.seed) for c in asked} == {
+        (method, "" if method in ("full", "warm") else "soft", candidate, seed)
+        for method in METHODS
+        for candidate in ("dcn", "wukong")
+        for seed in (0, 1)
+    }
+    assert len(asked) == 16
+    assert all(cell.protocol == run.config.evaluation.protocol for cell in asked)
+    published = storage.read_json(run.config.place("evaluation", "check.json"))
+    assert published == {"split": "test", "lines": as_json(table)}
+    assert list(table.columns) == COLUMNS
+    assert list(zip(table["candidate"], table["method"], strict=True)) == [
+        (candidate, method) for candidate in ("dcn", "wukong", "mean") for method in METHODS
+    ]
 
-    def grid(_config: object, _blocks: Blocks, _uri: str, cells: list[Cell]) -> object:
-        asked.extend(cells)
-        return {cell: results()[cell] for cell in cells}
 
-    monkeypatch.setattr(check_module, "run_grid", grid)
-    lines = check(config, made_blocks(str(folder / "blocks"), rows=20), "distilled")
-    assert len(set(asked)) == len(asked) == 2 * 2 * len(METHODS)
-    published = storage.read_json(config.place("evaluation", "check.json"))
-    assert published["split"] == "test"
-    assert [Line(**content) for content in published["lines"]] == lines
-    assert all(math.isfinite(x.auc) and x.seeds == 2 for x in lines)
+def test_the_lines_are_means_and_gaps(prepared: Prepared, asked: list[Cell]) -> None:
+    lines = {
+        (x["candidate"], x["method"]): x
+        for x in as_json(check(prepared.run(evaluation={"seeds": 2})))
+    }
+    assert lines["dcn", "distilled"]["auc"] == pytest.approx(0.745)
+    assert lines["mean", "distilled"]["auc"] == pytest.approx(0.75)
+    assert lines["mean", "full"]["logloss"] == pytest.approx(1.2 - 0.76)
+    for candidate in ("dcn", "wukong", "mean"):
+        gaps = [lines[candidate, method]["recovered_gap"] for method in METHODS]
+        assert gaps == pytest.approx([1, 0, 0.4, 0.8])
+    half_width = 12.706 * 0.01 / math.sqrt(2) / math.sqrt(2)  # t of one degree of freedom
+    assert lines["dcn", "full"]["auc_half_width"] == pytest.approx(half_width, rel=1e-4)
+
+
+def test_one_candidate_needs_no_mean_and_one_seed_has_no_interval(
+    prepared: Prepared, asked: list[Cell]
+) -> None:
+    (only, _) = prepared.config().evaluation.candidates
+    run = prepared.run(evaluation={"candidates": [only.model_dump()]})
+    lines = as_json(check(run))
+    assert {line["candidate"] for line in lines} == {"dcn"}
+    assert {line["auc_half_width"] for line in lines} == {None}
+
+
+def test_the_text_shows_every_number_and_a_dash_for_none() -> None:
+    line = dict(zip(COLUMNS, ("dcn", "distilled", 0.74, 0.0123, 0.51234, 0.8, 3), strict=True))
+    without = {**line, "candidate": "wukong", "auc_half_width": None, "recovered_gap": None}
+    text = render(pd.DataFrame([line, without])).splitlines()
+    assert len(text) == 4
+    assert text[2].split() == ["dcn", "distilled", "0.7400", "±0.0123", "0.5123", "0.80", "3"]
+    assert text[3].split() == ["wukong", "distilled", "0.7400", "0.5123", "-", "3"]

@@ -1,0 +1,112 @@
+"""The choice of protocols, with trainings whose result is known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from diet_ray.config import ProtocolConfig
+from diet_ray.evaluation import tuning
+from diet_ray.evaluation.cells import Cell, CellResult
+from diet_ray.evaluation.tuning import Arm, Tuned, tune
+from tests.evaluation.prepared import Prepared, made_result
+
+ARMS: list[Arm] = [("full", ""), ("random", "soft"), ("random", "hard"), ("distilled", "soft")]
+TRIED: list[dict[str, Any]] = [{}, {"learning_rate": 0.5}, {"epochs": 7, "batch_size": 8}]
+
+# Arm to the validation AUC of the tried protocols, for the first and the second candidate.
+FOUND = {
+    ("full", ""): ([0.6, 0.7, 0.5], [0.6, 0.6, 0.6]),
+    ("random", "soft"): ([0.9, 0.1, 0.5], [0.1, 0.7, 0.6]),
+    ("random", "hard"): ([0.5, 0.5, 0.5], [0.6, 0.6, 0.6]),
+    ("distilled", "soft"): ([0.1, 0.4, 0.5], [0.1, 0.6, 0.5]),
+}
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Cell]:
+    cells: list[Cell] = []
+
+    def number(cell: Cell) -> int:
+        own = cell.run.config.evaluation.protocol
+        choices = [own.model_copy(update=keys) for keys in TRIED]
+        return choices.index(cell.protocol)
+
+    def grid(waiting: list[Cell], _: str) -> list[CellResult]:
+        cells.extend(waiting)
+        found = []
+        for cell in waiting:
+            candidate = cell.run.config.evaluation.candidates.index(cell.candidate)
+            auc = FOUND[cell.method, cell.labels][candidate][number(cell)]
+            shift = 0.01 * (cell.seed % 2) - 0.005
+            found.append(made_result(0.99 - auc, validation_auc=auc + shift))
+        return found
+
+    monkeypatch.setattr(tuning, "run_grid", grid)
+    return cells
+
+
+def tuned(prepared: Prepared) -> Tuned:
+    return tune(prepared.run(benchmark={"tuning": {"tried": TRIED, "seeds": 2}}), ARMS)
+
+
+def test_the_best_mean_wins_and_of_equal_ones_the_first(
+    prepared: Prepared, asked: list[Cell]
+) -> None:
+    own = prepared.config().evaluation.protocol
+    second, third = (own.model_copy(update=keys) for keys in TRIED[1:])
+    assert tuned(prepared).protocols == {
+        ("full", ""): second,
+        ("random", "soft"): third,
+        ("random", "hard"): own,
+        ("distilled", "soft"): second,
+    }
+
+
+def test_every_arm_tries_the_same_list_with_seeds_that_are_not_judged(
+    prepared: Prepared, asked: list[Cell]
+) -> None:
+    tuned(prepared)
+    by_arm = {
+        arm: [(c.protocol, c.candidate.title, c.seed) for c in asked if (c.method, c.labels) == arm]
+        for arm in ARMS
+    }
+    assert all(cells == by_arm[ARMS[0]] for cells in by_arm.values())
+    assert len(set(map(repr, by_arm[ARMS[0]]))) == 3 * 2 * 2
+    assert min(cell.seed for cell in asked) > max(prepared.config().benchmark.seeds, 10_000)
+
+
+def test_all_that_was_tried_is_told(prepared: Prepared, asked: list[Cell]) -> None:
+    table = tuned(prepared).tried
+    assert list(table.columns) == [
+        "method",
+        "labels",
+        *ProtocolConfig.model_fields,
+        "validation_auc",
+        "chosen",
+    ]
+    assert len(table) == len(ARMS) * len(TRIED)
+    assert table["chosen"].sum() == len(ARMS)
+    full = table[table["method"] == "full"]
+    assert full["validation_auc"].tolist() == pytest.approx([0.6, 0.65, 0.55])
+    assert full["learning_rate"].tolist() == [0.01, 0.5, 0.01]
+    assert full["epochs"].tolist() == [2, 2, 7]
+
+
+@pytest.mark.parametrize("arms", [ARMS, []])
+def test_one_protocol_is_no_choice(prepared: Prepared, asked: list[Cell], arms: list[Arm]) -> None:
+    keys = {"learning_rate": 0.5}
+    run = prepared.run(benchmark={"tuning": {"tried": [keys]}})
+    found = tune(run, arms)
+    expected = run.config.evaluation.protocol.model_copy(update=keys)
+    assert found.protocols == dict.fromkeys(arms, expected)
+    assert asked == []
+    assert found.tried["chosen"].tolist() == [True] * len(arms)
+    assert found.tried["validation_auc"].isna().all()
+
+
+def test_nothing_to_tune_trains_nothing(prepared: Prepared, asked: list[Cell]) -> None:
+    run = prepared.run(benchmark={"tuning": {"tried": TRIED}})
+    assert tune(run, []).protocols == {}
+    assert asked == []
