@@ -1,0 +1,111 @@
+"""The tidy table, cell by cell."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from diet_ray.config import ProtocolConfig
+from diet_ray.evaluation import results as tidy
+from diet_ray.evaluation import tables
+from diet_ray.evaluation.cells import Cell, CellResult, read_logits
+from diet_ray.evaluation.studies import StudyCell
+from tests.evaluation.prepared import RATIO, Prepared, made_cell, made_result, run_here
+
+TASKS = ("task_0", "task_1")
+
+
+def row_of(cell: Cell, result: CellResult) -> dict[str, object]:
+    (row,) = tidy.frame([StudyCell("main", cell)], [result]).to_dict("records")
+    return {str(name): value for name, value in row.items()}
+
+
+def test_a_row_tells_cell_and_result(prepared: Prepared) -> None:
+    run = replace(prepared.run(), variant="no-fusion")
+    wukong = run.config.evaluation.candidates[1].model_copy(update={"label": "small"})
+    cell = made_cell(run, "distilled", 3, "hard", wukong)
+    result = replace(made_result(0.7, 0.6, TASKS), warm_up_auc=[0.5, 0.8, 0.7])
+    row = row_of(cell, result)
+    assert row == {
+        "study": "main",
+        "key": cell.key,
+        "reference": "dcn",
+        "method": "distilled",
+        "labels": "hard",
+        "variant": "no-fusion",
+        "ratio": RATIO,
+        "candidate": "small",
+        "network": "wukong",
+        "parameters": 1_000,
+        "seed": 3,
+        "auc": 0.7,
+        "logloss": 0.5,
+        "validation_auc": 0.6,
+        "warm_up_epochs": 2,
+        "seconds": 1.5,
+        "auc_task_0": 0.7,
+        "auc_task_1": 0.7,
+        "logloss_task_0": 0.5,
+        "logloss_task_1": 0.5,
+        **cell.protocol.model_dump(),
+    }
+
+
+@pytest.mark.parametrize("method", ["full", "cold", "warm"])
+def test_what_a_method_does_not_have_is_left_empty(prepared: Prepared, method: str) -> None:
+    row = row_of(made_cell(prepared.run(), method), made_result(0.7))
+    assert math.isnan(float(str(row["ratio"])))
+    assert row["labels"] == row["variant"] == ""
+    assert row["reference"] == ("dcn" if method == "warm" else "")
+    assert row["warm_up_epochs"] == 0
+
+
+def test_of_equally_good_epochs_the_last_one_was_kept(prepared: Prepared) -> None:
+    result = replace(made_result(0.7), warm_up_auc=[0.5, 0.8, 0.6, 0.8, 0.7])
+    assert row_of(made_cell(prepared.run(), "random"), result)["warm_up_epochs"] == 4
+
+
+def test_a_cell_of_two_studies_has_two_rows(prepared: Prepared) -> None:
+    cell = made_cell(prepared.run(), "warm")
+    cells = [StudyCell(study, cell) for study in ("main", "transfer")]
+    table = tidy.frame(cells, [made_result(0.7)] * 2)
+    assert table["study"].tolist() == ["main", "transfer"]
+    assert table["key"].tolist() == [cell.key] * 2
+    assert list(table.columns[: len(tidy.COLUMNS)]) == tidy.COLUMNS
+    assert list(table.columns[-5:]) == list(ProtocolConfig.model_fields)
+
+
+def test_a_table_without_rows_has_its_columns() -> None:
+    table = tidy.frame([], []).set_index("key")
+    for made in (tables.comparison, tables.ratios, tables.transfer, tables.faithfulness):
+        assert made(table).empty
+    assert tables.differences(table).empty
+    assert tables.ablation(table).empty
+
+
+def test_the_table_is_published_as_parquet(prepared: Prepared, tmp_path: Path) -> None:
+    cells = [StudyCell("main", made_cell(prepared.run(), m)) for m in ("full", "random")]
+    table = tidy.frame(cells, [made_result(0.7, tasks=TASKS)] * 2)
+    path = tmp_path / "folder" / "results.parquet"
+    tidy.write(str(path), table)
+    read = pq.read_table(path)
+    assert read.column_names == list(table.columns)
+    assert read["method"].to_pylist() == ["full", "random"]
+    assert read["seed"].type == "int64"
+
+
+def test_logits_are_read_by_key(prepared: Prepared) -> None:
+    run = prepared.run()
+    cells = [made_cell(run, "warm", seed) for seed in (0, 1)]
+    for cell in cells:
+        run_here(cell)
+    logits = tidy.CellLogits([StudyCell(s, c) for s in ("main", "transfer") for c in cells])
+    assert list(logits) == [cell.key for cell in cells]
+    assert len(logits) == 2
+    for cell in cells:
+        assert np.array_equal(logits[cell.key], read_logits(cell))
