@@ -398,8 +398,13 @@ class TuningConfig(Section):
     def _protocols(cls, value: list[dict[str, float]]) -> list[dict[str, float]]:
         if not value:
             raise ValueError("nothing to try; [{}] tries evaluation.protocol alone")
-        for keys in value:
-            ProtocolConfig.changes(keys)
+        for number, keys in enumerate(value, start=1):
+            try:
+                ProtocolConfig.changes(keys)
+            except ValidationError as error:
+                raise ValueError(
+                    describe_errors(error, ProtocolConfig, f"entry {number}")
+                ) from None
         return value
 
 

@@ -16,6 +16,7 @@ from diet_ray.config import (
     ConfigError,
     Interval,
     NetworkConfig,
+    ProtocolConfig,
     RunConfig,
     Section,
     load_config,
@@ -228,6 +229,11 @@ def test_overlapping_intervals(
         (["reference.learning_rate=.inf"], "reference.learning_rate: inf"),
         (["memory.ratio=0"], "memory.ratio: 0 Input should be greater than 0"),
         (["logs.intervals.historical=[]"], "logs.intervals.historical: [] List should have"),
+        (["benchmark.references=[{name: dcn}, {name: dcn}]"], "two references are called 'dcn'"),
+        (["benchmark.studies=[mian]"], "benchmark.studies.0: 'mian' Input should be 'main', 'fid"),
+        (["benchmark.labels=[firm]"], "benchmark.labels.0: 'firm' Input should be 'soft', 'blend"),
+        (["benchmark.tuning.tried=[]"], "nothing to try; [{}] tries evaluation.protocol alone"),
+        (["benchmark.tuning.tried=[{}, {epochs: 0}]"], "entry 2: epochs: 0.0 Input should be"),
         (
             ["distill.inner.networks=[{name: dcn}, {name: wukong}]"],
             "start 'previous_reference' takes the reference's parameters, which do not fit wukong",
@@ -255,6 +261,20 @@ def test_values_that_cannot_be_run(write: Any, overrides: list[str], words: str)
 def test_proxies_of_their_own(write: Any, overrides: list[str]) -> None:
     given = [f"distill.inner.{override}" for override in overrides]
     assert load_config(write(SMALLEST), given).distill.inner.networks
+
+
+def test_an_unknown_key_of_a_tried_protocol_names_the_nearest(write: Any) -> None:
+    message = refusal(write(SMALLEST), "benchmark.tuning.tried=[{}, {learning_rates: 0.01}]")
+    assert "benchmark.tuning.tried: [{}, {'learning_rates': 0.01}] entry 2: " in message
+    assert message.endswith("learning_rates: unknown key; did you mean 'learning_rate'?")
+
+
+def test_tried_keys_take_the_protocols_types(write: Any) -> None:
+    tuning = "benchmark.tuning.tried=[{epochs: 4, learning_rate: 1}]"
+    (keys,) = load_config(write(SMALLEST), [tuning]).benchmark.tuning.tried
+    changes = ProtocolConfig.changes(keys)
+    assert changes == {"epochs": 4, "learning_rate": 1.0}
+    assert isinstance(changes["epochs"], int)
 
 
 def test_an_absent_file_points_at_the_examples(tmp_path: Path) -> None:

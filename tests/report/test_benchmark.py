@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from diet_ray.evaluation import tables
@@ -72,3 +73,11 @@ def test_every_reference_has_its_figure_1(references: tuple[str, ...], tmp_path:
     benchmark.publish(str(tmp_path), frame(rows))
     names = sorted(path.stem for path in tmp_path.glob("*.png"))
     assert names == ["figure-1", "figure-1-2"][: len(references)]
+
+
+def test_protocols_come_last_and_are_no_study(tmp_path: Path) -> None:
+    line = {"method": "full", "labels": "", "epochs": 8, "validation_auc": 0.7, "chosen": True}
+    tried = pd.DataFrame([line])
+    text = Path(benchmark.publish(str(tmp_path), frame(all_rows()), tried=tried)).read_text()
+    assert re.findall(r"^## (\w+)", text, re.MULTILINE)[-1] == "Protocols"
+    assert "no rows of it: cost." in text

@@ -162,3 +162,25 @@ def test_a_page_has_headings_readings_pictures_and_tables() -> None:
         "| full     | 0.70  |",
     ]
     assert "Left out" not in markdown.page("Benchmark", [section], [])
+
+
+def test_protocols_tell_what_was_tried_and_chosen() -> None:
+    keys = {"batch_size": 512, "learning_rate": 0.001, "epochs": 8}
+    lines = [
+        {"method": "full", "labels": "", **keys, "validation_auc": 0.7, "chosen": False},
+        {"method": "full", "labels": "", **keys, "validation_auc": 0.75, "chosen": True},
+        {"method": "random", "labels": "hard", **keys, "validation_auc": np.nan, "chosen": True},
+    ]
+    (section,) = markdown.protocols(pd.DataFrame(lines))
+    assert section.title == "Protocols"
+    table = section.tables[""]
+    assert list(table) == ["Method", *keys, "Validation AUC", "Chosen"]
+    assert table["Method"].tolist() == ["Full data"] * 2 + ["Random selection, hard labels"]
+    assert table["Validation AUC"].tolist() == ["0.7000", "0.7500", "-"]
+    assert table["Chosen"].tolist() == ["", "yes", "yes"]
+    assert (table["learning_rate"] == "0.001").all()
+    assert (table["batch_size"] == "512").all()
+
+
+def test_no_protocols_no_section() -> None:
+    assert markdown.protocols(pd.DataFrame()) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from diet_ray.training.reference import (
     CheckpointError,
     load_reference,
     published_stages,
+    reference_identity,
     reference_uri,
     train_reference,
 )
@@ -221,8 +223,25 @@ def test_another_format_is_refused(trained: RunConfig, tmp_path: Path) -> None:
     uri = reference_uri(copy_of(trained, tmp_path, 1), 1)
     path = storage.join(uri, "reference.json")
     storage.write_json(path, {**storage.read_json(path), "format": 99})
-    with pytest.raises(CheckpointError, match="format is not 1"):
-        load_reference(uri)
+    for read in (load_reference, reference_identity):
+        with pytest.raises(
+            CheckpointError, match="t=1: format is not 1; train the reference again"
+        ):
+            read(uri)
+
+
+def test_the_identity_is_that_of_the_tensors(trained: RunConfig, tmp_path: Path) -> None:
+    uri = reference_uri(copy_of(trained, tmp_path, 1), 1)
+    content = Path(uri, "model.safetensors").read_bytes()
+    assert reference_identity(uri) == hashlib.sha256(content).hexdigest()
+    assert reference_identity(uri) == load_reference(uri).identity
+
+
+def test_an_absent_reference_is_named(tmp_path: Path) -> None:
+    uri = str(tmp_path / "t=1")
+    for read in (load_reference, reference_identity):
+        with pytest.raises(CheckpointError, match=rf"{uri}/reference\.json: no such file; train"):
+            read(uri)
 
 
 @pytest.mark.usefixtures("ray_session")
