@@ -47,7 +47,7 @@ def memory_sizes(config: RunConfig, blocks: Blocks) -> list[tuple[int, int]]:
 
 
 def new_rows(stage: Stage, count: int) -> Rows:
-    """`count` rows of D_t that become synthetic: the EL2N band of each label group, or any."""
+    """`count` rows of D_t that become synthetic, chosen as `memory.new_rows` says."""
     block, memory = stage.block, stage.config.memory
     if memory.new_rows == "random":
         draw = numpy_generator(stage.config.seed, "new rows", stage.number)
@@ -111,5 +111,5 @@ def fuse(stage: Stage, boundary: Rows, previous: SyntheticRows, keep: int) -> Sy
     workers, theta = stage.workers, inner_start(stage.config, stage.number, 0)
     direction = workers.summed_gradient(stage.number, RealRows(boundary), len(boundary), theta)
     stored = StoredRows(previous.embeddings, previous.labels)
-    weights = workers.alignments(stage.number, stored, len(previous), theta, direction)
-    return previous.take(np.sort(np.argsort(-weights, kind="stable")[:keep]))
+    influence = workers.alignments(stage.number, stored, len(previous), theta, direction)
+    return previous.take(np.sort(np.argsort(-influence, kind="stable")[:keep]))

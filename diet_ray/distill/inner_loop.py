@@ -42,9 +42,15 @@ def update(state: State, gradient: Tensor, step: int, inner: InnerConfig) -> Sta
     return theta - inner.learning_rate * corrected_first / root, first, second
 
 
-def inner_loss(network: FlatNetwork, theta: Tensor, embeddings: Tensor, labels: Tensor) -> Tensor:
-    """Mean training loss of a batch of synthetic rows; labels are logits (B, K)."""
-    return network.training_losses(theta, embeddings, torch.sigmoid(labels)).mean()
+def inner_loss(
+    network: FlatNetwork, theta: Tensor, embeddings: Tensor, labels: Tensor, weights: Tensor
+) -> Tensor:
+    """Mean weighted training loss of a batch of synthetic rows, as a candidate's warm-up has it.
+
+    labels (B, K), logits; weights (B,).
+    """
+    losses = network.training_losses(theta, embeddings, torch.sigmoid(labels))
+    return (losses * weights).mean()
 
 
 def inner_batches(

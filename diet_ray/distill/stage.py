@@ -9,7 +9,7 @@ import ray
 
 from diet_ray import progress, storage
 from diet_ray.config import RunConfig
-from diet_ray.distill.addressing import Addressed, address
+from diet_ray.distill.addressing import address
 from diet_ray.distill.boundary import (
     follow_reference,
     fuse,
@@ -50,7 +50,7 @@ def distill_stage(
         name=f"memory-server-{number}",
     )
     try:
-        embeddings, labels = _optimise(stage, memory)
+        embeddings, labels = _optimise(stage, memory, start.weights)
     finally:
         memory.close()
     learned = replace(start, embeddings=embeddings, labels=labels)
@@ -93,7 +93,9 @@ def _carried_over(stage: Stage, previous: SyntheticRows) -> SyntheticRows:
     return re_embed(followed, stage.reference, stage.embedder)
 
 
-def _optimise(stage: Stage, memory: MemoryCoordinator) -> tuple[np.ndarray, np.ndarray]:
+def _optimise(
+    stage: Stage, memory: MemoryCoordinator, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Algorithm 2: rounds of addressing and outer steps, from wherever the memory stands.
 
     Returns the learned embeddings and labels.
@@ -107,7 +109,16 @@ def _optimise(stage: Stage, memory: MemoryCoordinator) -> tuple[np.ndarray, np.n
             try:
                 while memory.step < total:
                     number = memory.step // distill.outer_steps
-                    _round(stage, memory, number, address(stage, memory, number), phase)
+                    found = address(stage, memory, number)
+                    task = RoundTask(
+                        stage.number,
+                        number,
+                        found.targets,
+                        found.active,
+                        weights[found.active],
+                        memory.client,
+                    )
+                    _round(stage, memory, task, phase)
                 return memory.pull_all()
             except ServerLostError:
                 reached = memory.step
@@ -124,23 +135,15 @@ def _optimise(stage: Stage, memory: MemoryCoordinator) -> tuple[np.ndarray, np.n
                 )
 
 
-def _round(
-    stage: Stage,
-    memory: MemoryCoordinator,
-    round_number: int,
-    found: Addressed,
-    phase: progress.Phase,
-) -> None:
+def _round(stage: Stage, memory: MemoryCoordinator, task: RoundTask, phase: progress.Phase) -> None:
     """The outer steps of one round that are still to do."""
     distill = stage.config.distill
     total = distill.rounds * distill.outer_steps
-    end = (round_number + 1) * distill.outer_steps
-    task = ray.put(
-        RoundTask(stage.number, round_number, found.targets, found.active, memory.client)
-    )
+    end = (task.round + 1) * distill.outer_steps
+    shared = ray.put(task)
     while memory.step < end:
         step = memory.step
-        losses = stage.workers.meta_gradients(task, step, distill.logical_shards)
+        losses = stage.workers.meta_gradients(shared, step, distill.logical_shards)
         factor = schedule(distill.outer, step, total)
         norm = memory.commit(distill.logical_shards, distill.outer, factor)
         progress.logger.debug("step %d: outer losses %s, norm %.3g", step, losses, norm)

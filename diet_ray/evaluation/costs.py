@@ -121,6 +121,7 @@ def _distillation(run: Run) -> Callable[[], None]:
                 theta,
                 rows.embeddings,
                 rows.labels,
+                rows.weights,
                 inner_batches(len(rows.labels), inner.batch_size, length, generator),
                 targets,
                 torch.from_numpy(part.labels),

@@ -57,15 +57,18 @@ def test_a_state_starts_without_moments() -> None:
     assert [float(moment.abs().sum()) for moment in state[1:]] == [0, 0]
 
 
-def test_the_loss_is_cross_entropy_with_soft_labels() -> None:
+def test_the_loss_is_weighted_cross_entropy_with_soft_labels() -> None:
     models = ModelsConfig(
         embedding_dim=2, mmoe=MMoEConfig(experts=2, expert_units=[4], gate_units=[], tower_units=[])
     )
     network = NetworkConfig(name="dcn", parameters={"dnn_hidden_units": [4]})
     dense = fresh_network(network, models, 3, 2, seed=0)
-    embeddings, labels = torch.randn(5, 3, 2), torch.randn(5, 2)
-    found = inner_loss(FlatNetwork(dense), flatten_parameters(dense), embeddings, labels)
-    expected = binary_cross_entropy_with_logits(dense(embeddings), labels.sigmoid())
+    embeddings, labels, weights = torch.randn(5, 3, 2), torch.randn(5, 2), torch.rand(5)
+    found = inner_loss(FlatNetwork(dense), flatten_parameters(dense), embeddings, labels, weights)
+    by_row = binary_cross_entropy_with_logits(
+        dense(embeddings), labels.sigmoid(), reduction="none"
+    ).mean(dim=1)
+    expected = (by_row * weights).sum() / 5
     assert float(found) == pytest.approx(float(expected), rel=1e-6)
 
 

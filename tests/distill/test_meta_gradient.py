@@ -39,6 +39,7 @@ class Problem:
     theta: Tensor
     embeddings: Tensor
     labels: Tensor
+    weights: Tensor
     batches: list[Tensor]
     target_embeddings: Tensor
     target_labels: Tensor
@@ -72,6 +73,7 @@ def problem(name: str, steps: int = STEPS) -> Problem:
         flatten_parameters(dense),
         normal(ROWS, FIELDS, DIM),
         normal(ROWS, TASKS),
+        torch.linspace(0.4, 1.6, ROWS, dtype=torch.float64),
         inner_batches(ROWS, BATCH, steps, draw),
         normal(11, FIELDS, DIM),
         (normal(11, TASKS) > 0).double(),
@@ -84,7 +86,9 @@ def inner_config(optimizer: str, window: int, steps: int = STEPS) -> InnerConfig
     return InnerConfig(batch_size=BATCH, steps=steps, window=window, **given)
 
 
-def step_gradient(given: Problem, theta: Tensor, rows: Tensor, labels: Tensor) -> Tensor:
+def step_gradient(
+    given: Problem, theta: Tensor, rows: Tensor, labels: Tensor, weights: Tensor
+) -> Tensor:
     """grad_theta of a batch's training loss, written out; its graph holds all it depends on.
 
     With z_b the logits of branch b of n, and m their mean, the loss is cross-entropy of m against
@@ -95,6 +99,7 @@ def step_gradient(given: Problem, theta: Tensor, rows: Tensor, labels: Tensor) -
     logits = given.branches(theta, rows)
     mean = logits.mean(dim=0)
     errors = (mean.sigmoid() - labels) / len(logits) + (logits.sigmoid() - mean.sigmoid())
+    errors = errors * weights[:, None]
     return torch.autograd.grad(logits, theta, errors / labels.numel(), create_graph=True)[0]
 
 
@@ -113,7 +118,7 @@ def unrolled(
             theta, first, second = theta.detach(), first.detach(), second.detach()
         if not theta.requires_grad:
             theta.requires_grad_(True)
-        gradient = step_gradient(given, theta, rows, soft.sigmoid())
+        gradient = step_gradient(given, theta, rows, soft.sigmoid(), given.weights[batch])
         if inner.optimizer == "sgd":
             theta = theta - inner.learning_rate * gradient
             continue
