@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from diet_ray import pipeline
 from diet_ray.config import ConfigError
-from diet_ray.pipeline import validate
-from tests.made import small_config
+from diet_ray.pipeline import benchmark_logs, validate
+from tests.made import made_blocks, small_config
 
 UNKNOWN: dict[str, Any] = {"name": "wukongg"}
 
@@ -30,3 +31,25 @@ def test_an_unknown_network_is_refused_before_work_starts(
     with pytest.raises(ConfigError, match="no network 'wukongg'; did you mean 'wukong'"):
         validate(small_config(str(output), **overrides))
     assert not output.exists()
+
+
+def test_a_benchmark_is_refused_before_work_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "prepare", None)
+    monkeypatch.setattr(pipeline.runtime, "check_resources", lambda _: None)
+    config = small_config(str(tmp_path), benchmark={"methods": ["ful"]})
+    with pytest.raises(ConfigError, match="no method 'ful'; did you mean 'full'"):
+        benchmark_logs(config)
+
+
+def test_a_benchmarks_sets_are_refused_before_the_reference_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocks = made_blocks(str(tmp_path / "blocks"))
+    monkeypatch.setattr(pipeline, "prepare", lambda _: blocks)
+    monkeypatch.setattr(pipeline.runtime, "check_resources", lambda _: None)
+    monkeypatch.setattr(pipeline, "train_reference", None)
+    config = small_config(str(tmp_path / "run"), benchmark={"ratios": [0.0001]})
+    with pytest.raises(ConfigError, match=r"set 'dcn-ratio-0\.0001': .* selects no new row of"):
+        benchmark_logs(config)

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from diet_ray import storage
-from diet_ray.evaluation.methods import METHODS
+from diet_ray.evaluation.check import METHODS
 from diet_ray.memory.artifact import load_distilled
 
 ROOT = Path(__file__).parents[1]

@@ -14,6 +14,7 @@ import torch
 
 from diet_ray.config import ConfigError, RunConfig
 from diet_ray.distill.context import made_from, stage_uri
+from diet_ray.evaluation.shared import warm_up_rows
 from diet_ray.logs.blocks import Blocks, open_blocks, read_block
 from diet_ray.memory import artifact
 from diet_ray.memory.artifact import ArtifactError
@@ -118,7 +119,14 @@ def directly(config: RunConfig) -> list[tuple[float, str, dict[str, Any]]]:
     for network in space.draw(config):
         dense = fresh_network(network, config.models, *sizes, config.seed, "candidate", 0)
         seed = derive(config.seed, "candidate warm-up", 0)
-        arguments = reference.table, rows, validation, blocks.tasks, config.evaluation, seed
+        arguments = (
+            reference.table,
+            rows,
+            validation,
+            blocks.tasks,
+            config.evaluation.protocol,
+            seed,
+        )
         best = max(metrics.auc for metrics in warm_up(dense, *arguments))
         found.append((best, network.name, network.parameters))
     return sorted(found, key=lambda line: -line[0])
@@ -130,12 +138,12 @@ def spy_on_trials(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
 
     def spied(variant: dict[str, Any], shared: SharedData) -> None:
         arrays = {
-            "embeddings": shared.embeddings,
-            "labels": shared.labels,
-            "vectors": shared.vectors,
+            "embeddings": shared.rows.embeddings,
+            "labels": shared.rows.labels,
+            "vectors": shared.reference.vectors,
             "validation": shared.validation.ids,
-            "through tensors": shared.warm_up_rows().embeddings.numpy(),
-            "table": shared.table().weight.detach().numpy(),
+            "through tensors": warm_up_rows(shared.rows).embeddings.numpy(),
+            "table": shared.reference.frozen().weight.detach().numpy(),
         }
         told = {
             name: {
@@ -178,6 +186,11 @@ def test_a_sweep_ranks_what_warm_up_says_and_runs_nothing_twice(
     published = leaderboard_at(output)
     assert published["judged_on"] == "validation"
     assert published["search"]["trials"] == 4
+    assert published["warm_up"] == {
+        "warm_up_batch_size": 16,
+        "warm_up_learning_rate": 0.01,
+        "epochs": 2,
+    }
     assert published["distilled"]["sha256"] == artifact.checksums(stage_uri(config, 3))
     assert [line["parameters"] for line in published["lines"]] == [e[2] for e in expected]
     assert sorted(path.name for path in (output / "search").iterdir()) == [
@@ -268,7 +281,7 @@ def test_the_shared_table_is_the_reference_table(output: Path) -> None:
     shared = load_shared(config, blocks, stage_uri(config, 3))
     ids = torch.from_numpy(read_block(blocks, blocks.block("subsequent")).ids)
     expected = load_reference(reference_uri(config, 3)).table(ids)
-    assert torch.equal(shared.table()(ids), expected)
+    assert torch.equal(shared.reference.frozen()(ids), expected)
 
 
 def test_trials_do_not_share_rows_that_they_cannot_take(output: Path) -> None:

@@ -1,0 +1,258 @@
+"""Whole benchmarks, small; and what is refused before one begins."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import ray
+
+from diet_ray.config import ConfigError, RunConfig, load_config
+from diet_ray.distill.context import stage_uri
+from diet_ray.distill.stream import distill_stream
+from diet_ray.evaluation import grid, studies
+from diet_ray.evaluation.benchmark import check_sizes, run_benchmark, validate
+from diet_ray.logs.blocks import Blocks
+from diet_ray.report.benchmark import publish
+from diet_ray.training.reference import load_reference, reference_uri
+from tests.evaluation.prepared import RATIO, STAGES, Prepared, publish_distilled
+from tests.networks import SMALL_NETWORKS
+
+ROOT = Path(__file__).parents[2]
+WUKONG = {"name": "wukong", "parameters": SMALL_NETWORKS["wukong"]}
+PROXY = {"networks": [{"name": "dcm"}], "start": "fresh"}
+
+# Every study, each as small as it can be.
+EVERYTHING: dict[str, Any] = {
+    "methods": ["full", "cold", "warm", "random", "distilled"],
+    "seeds": 2,
+    "tuning": {"tried": [{}, {"learning_rate": 0.02}]},
+    "settings": [{"name": "dcn", "label": "dcn-3", "parameters": {"dnn_hidden_units": [3]}}],
+    "fidelity_seeds": 1,
+    "ratios": [0.03],
+    "references": [WUKONG],
+    "study_seeds": 1,
+    "ablations": {"no-fusion": {"memory": {"keep": 0.0}}},
+}
+
+
+def distil_one(config: RunConfig, blocks: Blocks) -> str:
+    """The ablation is distilled; the other sets are real rows, which are there at once."""
+    if "ablation" in config.name:
+        return distill_stream(config, blocks)
+    uri = stage_uri(config, STAGES)
+    rows = round(config.memory.ratio * blocks.historical_rows)
+    publish_distilled(uri, blocks, load_reference(reference_uri(config, STAGES)), rows)
+    return uri
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.timeout(560)
+def test_every_study_from_a_distilled_run_to_a_page(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(studies, "distill_stream", distil_one)
+    run = prepared.run(
+        benchmark=EVERYTHING,
+        distill={"rounds": 1, "outer_steps": 2},
+        resources={"scoring_cpus": 0.2, "meta_worker_cpus": 0.2, "memory_server_cpus": 0.05},
+    )
+    validate(run.config)
+    check_sizes(run.config, run.blocks)
+    found = run_benchmark(run)
+
+    assert found.results.groupby("study").size().to_dict() == {
+        "main": 7 * 2 * 2,  # arms, candidates, seeds
+        "fidelity": 4 * 3,
+        "ratio": 2 + 2 * 2,
+        "ablation": 2 + 2,
+        "transfer": 2 + 2 * 3 * 2,
+    }
+    assert set(found.results["reference"]) == {"", "dcn", "wukong"}
+    assert set(found.results["variant"]) == {"", "no-fusion"}
+    assert set(found.results["ratio"].dropna()) == {RATIO, 0.03}
+    assert found.results["auc"].between(0.2, 1).all()
+    assert len(found.tried) == 7 * 2
+    chosen = found.tried[found.tried["chosen"]].set_index(["method", "labels"])["learning_rate"]
+    for line in found.results.itertuples():
+        assert line.learning_rate == chosen[line.method, line.labels]
+    assert found.costs is not None
+    for name, table in (
+        ("results", found.results),
+        ("tuning", found.tried),
+        ("costs", found.costs),
+    ):
+        kept = pd.read_parquet(run.config.place("benchmark", f"{name}.parquet"))
+        pd.testing.assert_frame_equal(kept, table)
+
+    page = publish(
+        run.config.place("benchmark", "report"),
+        found.results.set_index("key"),
+        found.logits,
+        found.labels,
+        found.costs,
+        found.tried,
+        resamples=20,
+    )
+    assert_whole_page(Path(page))
+    nothing_is_trained_again(run.config, found.results, monkeypatch, prepared)
+
+
+def assert_whole_page(page: Path) -> None:
+    text = page.read_text()
+    assert "Left out" not in text
+    assert re.findall(r"^## (.*?)(?:[:(].*)?$", text, re.MULTILINE) == [
+        "Figure 1",
+        "Table 3",
+        "Distilled set against every other method ",
+        "Table 4",
+        "Figure 3",
+        "Transfer",
+        "Table 5",
+        "Protocols",
+    ]
+    linked = set(re.findall(r"\(([^()]*\.(?:png|svg))\)", text))
+    assert linked == {f"figure-{number}.{kind}" for number in (1, 3) for kind in ("png", "svg")}
+    assert linked == {path.name for path in page.parent.iterdir()} - {page.name}
+    assert "no-fusion" in text
+
+
+def nothing_is_trained_again(
+    config: RunConfig, results: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, prepared: Prepared
+) -> None:
+    """A second benchmark reads what is there; a study may be left out."""
+
+    def never(*_: object) -> None:
+        raise AssertionError("a finished cell was run again")
+
+    monkeypatch.setattr(grid, "run_cell", never)
+    benchmark = {**EVERYTHING, "studies": ["main", "ablation"]}
+    again = run_benchmark(
+        prepared.run(benchmark=benchmark, distill={"rounds": 1, "outer_steps": 2})
+    )
+    expected = results[results["study"].isin(["main", "ablation"])].reset_index(drop=True)
+    pd.testing.assert_frame_equal(again.results, expected)
+    assert again.costs is None
+
+
+def test_a_killed_benchmark_goes_on_where_it_was(
+    prepared: Prepared, tmp_path: Path, ray_session: None
+) -> None:
+    benchmark = {**EVERYTHING, "studies": ["main"], "labels": ["soft"], "tuning": {}}
+    other = prepared.copy(tmp_path / "undisturbed").run(benchmark=benchmark)
+    undisturbed = run_benchmark(other)
+    assert len(undisturbed.results) == 20
+
+    run = prepared.run(benchmark=benchmark)
+    command = [
+        sys.executable,
+        str(Path(__file__).with_name("killed_driver.py")),
+        run.config.model_dump_json(),
+        run.blocks.uri,
+        run.distilled,
+        "8",
+        ray.get_runtime_context().gcs_address,
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=200, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    cells = Path(run.config.place("evaluation", "cells"))
+    before = {path: path.stat().st_mtime_ns for path in cells.rglob("*.json")}
+    assert 8 <= len(before) < 20
+    assert not Path(run.config.place("benchmark", "results.parquet")).exists()
+
+    found = run_benchmark(run)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert len(list(cells.rglob("*.json"))) == 20
+    tables = [
+        pd.read_parquet(config.place("benchmark", "results.parquet")).drop(columns="seconds")
+        for config in (run.config, other.config)
+    ]
+    pd.testing.assert_frame_equal(*tables)
+    for key in tables[0]["key"]:
+        assert (found.logits[key] == undisturbed.logits[key]).all()
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_costs_alone_train_no_candidate_to_judge(prepared: Prepared) -> None:
+    run = prepared.run(benchmark={"studies": ["cost"]}, distill={"target_batch": 300})
+    found = run_benchmark(run)
+    assert found.results.empty
+    assert found.tried.empty
+    assert found.costs is not None
+    folder = run.config.place("benchmark", "report")
+    page = publish(folder, found.results.set_index("key"), phases=found.costs, tried=found.tried)
+    text = Path(page).read_text()
+    assert "## Table 5: cost" in text
+    assert "no rows of it: fidelity, main, ablation, ratio, transfer." in text
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "words"),
+    [
+        ({"methods": ["full", "kmean"]}, r"did you mean 'kmeans'\? Known: full, cold,"),
+        ({"methods": ["full", "full"]}, "benchmark.methods: 'full' stands there twice"),
+        ({"ratios": [0.01, 0.01]}, "benchmark.ratios: 0.01 stands there twice"),
+        ({"studies": ["main", "main"]}, "benchmark.studies: 'main' stands there twice"),
+        ({"settings": [{"name": "wukon"}]}, "no network 'wukon'; did you mean 'wukong'"),
+        ({"references": [{"name": "wukon"}]}, "no network 'wukon'; did you mean 'wukong'"),
+        ({"settings": [{"name": "dcn"}]}, "benchmark.settings: 'dcn' stands there twice; .*rename"),
+        ({"references": [{"name": "dcn"}]}, "'dcn' is also what reference.network is called; give"),
+        (
+            {"ablations": {"x": {"distill": {"round": 3}}}},
+            r"the set 'ablation-x': distill\.round: unknown key; did you mean 'rounds'",
+        ),
+        (
+            {"ablations": {"x": {"distill": {"inner": PROXY}}}},
+            "no network 'dcm'; did you mean 'dcn'",
+        ),
+        (
+            {"ablations": {n: {"memory": {"keep": 0.1}} for n in ("a b", "a_b")}},
+            r"the folders of the sets: '.*ablation-a_b' stands there twice",
+        ),
+    ],
+)  # fmt: skip
+def test_what_would_fail_later_is_refused_at_once(
+    prepared: Prepared, benchmark: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        validate(prepared.config(benchmark=benchmark))
+
+
+def test_the_defaults_are_valid(prepared: Prepared) -> None:
+    validate(prepared.config())
+    validate(prepared.config(benchmark=EVERYTHING))
+
+
+@pytest.mark.parametrize("name", [path.name for path in sorted((ROOT / "configs").glob("*.yaml"))])
+def test_every_configuration_can_be_benchmarked(name: str) -> None:
+    validate(load_config(str(ROOT / "configs" / name), ["logs.path=anywhere"]))
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "words"),
+    [
+        (
+            {"ratios": [0.05, 0.001]},
+            r"the set 'dcn-ratio-0\.001': memory\.ratio 0\.001 selects no new row of historical-1",
+        ),
+        (
+            {"ratios": [0.05], "ablations": {"all": {"memory": {"keep": 1.0, "ratio": 0.002}}}},
+            "the set 'ablation-all': memory.ratio 0.002 selects no new row of historical-2",
+        ),
+    ],
+)
+def test_a_set_without_new_rows_is_refused_before_any_training(
+    prepared: Prepared, benchmark: dict[str, Any], words: str
+) -> None:
+    config = prepared.config(benchmark=benchmark)
+    validate(config)
+    with pytest.raises(ConfigError, match=words):
+        check_sizes(config, prepared.blocks)
