@@ -5,8 +5,8 @@
     ray job submit --working-dir . -- python jobs/benchmark.py --config configs/quickstart.yaml
 
 Distils first what is not distilled yet. A cell that was trained is not trained again; a benchmark
-that was killed goes on where it was. Writes results.parquet and report/benchmark.md, with PNG and
-SVG pictures, below the output's folder benchmark.
+that was killed goes on where it was. Writes results.parquet, tuning.parquet, costs.parquet and
+report/benchmark.md, with PNG and SVG pictures, below the output's folder benchmark.
 """
 
 from diet_ray import runtime
