@@ -1,0 +1,74 @@
+"""The run's typed configuration: YAML in, a validated tree out, every key documented once.
+
+Protocol: a job calls :func:`load_config` with a YAML file (any URI) and ``key.path=value``
+overrides. Everything is checked there, before any long work starts; the rest of the code
+trusts what it gets. An unknown key is an error that names the nearest known one.
+
+Two kinds of keys exist. ``name`` calls the run something, ``output`` and ``reference.folder`` say
+where things lie, ``resources`` how many processes do the work: none of these changes a result,
+with one exception: several data-parallel workers of the reference take the same steps as one, but
+add a batch's gradients in another order. Everything else determines the result, bit for bit, and
+is written into the artifacts.
+"""
+
+from __future__ import annotations
+
+from diet_ray.config.evaluation import (
+    BenchmarkConfig,
+    EvaluationConfig,
+    ProtocolConfig,
+    SearchConfig,
+    TuningConfig,
+)
+from diet_ray.config.file import describe_keys, load_config, parse_command_line
+from diet_ray.config.logs import Interval, IntervalsConfig, LogsConfig, SyntheticConfig, TableConfig
+from diet_ray.config.models import MMoEConfig, ModelsConfig, NetworkConfig, ReferenceConfig
+from diet_ray.config.recipe import (
+    DistillConfig,
+    InnerConfig,
+    MemoryConfig,
+    OuterConfig,
+    ScoringConfig,
+)
+from diet_ray.config.run import ResourcesConfig, RunConfig
+from diet_ray.config.section import (
+    ConfigError,
+    Fraction,
+    PositiveFloat,
+    PositiveInt,
+    Section,
+    describe_errors,
+)
+
+__all__ = [
+    "BenchmarkConfig",
+    "ConfigError",
+    "DistillConfig",
+    "EvaluationConfig",
+    "Fraction",
+    "InnerConfig",
+    "Interval",
+    "IntervalsConfig",
+    "LogsConfig",
+    "MMoEConfig",
+    "MemoryConfig",
+    "ModelsConfig",
+    "NetworkConfig",
+    "OuterConfig",
+    "PositiveFloat",
+    "PositiveInt",
+    "ProtocolConfig",
+    "ReferenceConfig",
+    "ResourcesConfig",
+    "RunConfig",
+    "ScoringConfig",
+    "SearchConfig",
+    "Section",
+    "SyntheticConfig",
+    "TableConfig",
+    "TuningConfig",
+    "describe_errors",
+    "describe_keys",
+    "load_config",
+    "parse_command_line",
+]

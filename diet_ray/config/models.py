@@ -1,0 +1,66 @@
+"""Networks, their common sizes, and the reference model."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator
+
+from diet_ray import storage
+from diet_ray.config.section import PositiveFloat, PositiveInt, Section
+
+
+class NetworkConfig(Section):
+    name: str
+    """A registered network, or `package.module:Class` for one of your own (`diet_ray/models`)."""
+    parameters: dict[str, Any] = {}
+    """Its hyper-parameters; checked against the network's own typed list."""
+    label: str | None = None
+    """How tables name it; default: `name`. Needed when one network stands in two sizes."""
+
+    @property
+    def title(self) -> str:
+        return self.label or self.name
+
+    def same_as(self, other: NetworkConfig) -> bool:
+        """Whether both are the same network, whatever they are called."""
+        return (self.name, self.parameters) == (other.name, other.parameters)
+
+
+class MMoEConfig(Section):
+    experts: PositiveInt = 8
+    expert_units: Annotated[list[PositiveInt], Field(min_length=1)] = [512, 256, 128]
+    gate_units: list[PositiveInt] = [128, 64]
+    tower_units: list[PositiveInt] = [128, 64]
+
+
+class ModelsConfig(Section):
+    embedding_dim: PositiveInt = 16
+    """d: width of every field's vector, shared by the reference and all candidates."""
+    embedding_std: PositiveFloat = 0.01
+    """Standard deviation of a fresh embedding."""
+    mmoe: MMoEConfig = MMoEConfig()
+
+
+class ReferenceConfig(Section):
+    folder: str | None = None
+    """Folder (any URI) of a reference that another run trained with the same settings on the same
+    blocks; default: `reference` below `output`. What is missing is trained and published there."""
+    network: NetworkConfig = NetworkConfig(name="dcn")
+    batch_size: PositiveInt = 512
+    """Rows per step, over all workers together."""
+    learning_rate: PositiveFloat = 1e-3
+    """Adam's; one epoch per block."""
+
+    @field_validator("folder")
+    @classmethod
+    def _same_place_in_every_process(cls, value: str | None) -> str | None:
+        return None if value is None else storage.absolute(value)
+
+
+def refuse_equal_titles(what: str, networks: list[NetworkConfig]) -> None:
+    """Tables tell networks apart by their titles. Raises ValueError."""
+    titles = [network.title for network in networks]
+    for title in titles:
+        if titles.count(title) > 1:
+            raise ValueError(f"two {what} are called {title!r}; give each its own label")

@@ -1,0 +1,97 @@
+"""The recipe of a distillation: scoring, memory, inner loop, outer loop."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from diet_ray.config.models import NetworkConfig
+from diet_ray.config.section import Fraction, PositiveFloat, PositiveInt, Section
+
+
+class ScoringConfig(Section):
+    batch_rows: PositiveInt = 8_192
+    """Rows per forward or JVP pass of a scoring actor."""
+    sketch_k: Annotated[int, Field(ge=8, le=65_535)] = 400
+    """Size of the KLL quantile sketches; larger brackets a band more tightly (the cut is exact)."""
+
+
+class MemoryConfig(Section):
+    ratio: Fraction = 0.015
+    """Synthetic rows over historical rows."""
+    keep: Annotated[float, Field(ge=0, le=1)] = 0.8
+    """Share of the previous memory that fusion keeps; the rest makes place for new rows."""
+    new_rows: Literal["boundary", "random"] = "boundary"
+    """Which rows of a block become new synthetic rows: the EL2N band of each label group (the
+    paper's), or rows drawn at random."""
+    percentile: Annotated[float, Field(gt=0, lt=100)] = 90
+    """Centre of the EL2N band from which new rows are taken, within each label group."""
+    group_alpha: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """A label group's share is proportional to |group|^alpha: 1 proportional, 0 uniform."""
+    truth_blend: Annotated[float, Field(ge=0, lt=1)] = 0
+    """Share of a row's own labels in the soft labels it starts from; the paper's is 0."""
+    anchored: bool = False
+    """Kept rows move along with the reference: what phi_t changed of their source row is added to
+    them. The paper leaves them in the space of the stage that made them."""
+
+
+class InnerConfig(Section):
+    networks: list[NetworkConfig] = []
+    """Networks that the proxy takes by turns from shard to shard, so that the rows serve them all;
+    the first one is the proxy of fusion and addressing. Empty: the reference's."""
+    start: Literal["previous_reference", "fresh", "mixed"] = "previous_reference"
+    """theta_0 of the proxy: phi_{t-1}'s dense network (fresh at t = 1), a freshly initialised one,
+    or the two by turns from shard to shard. Networks other than the reference's start `fresh`."""
+    optimizer: Literal["sgd", "adam"] = "adam"
+    learning_rate: PositiveFloat = 1e-3
+    batch_size: PositiveInt = 128
+    steps: PositiveInt = 100
+    """N: the longest unroll."""
+    window: PositiveInt = 20
+    """W: only the last W steps are differentiated (RaT-BPTT)."""
+
+    @model_validator(mode="after")
+    def _window_fits(self) -> InnerConfig:
+        if self.window > self.steps:
+            raise ValueError(
+                f"window {self.window} is longer than the unroll of {self.steps} steps"
+            )
+        return self
+
+
+class OuterConfig(Section):
+    embedding_step: PositiveFloat = 0.15
+    """Adam step of the embeddings in units of the reference table's standard deviation."""
+    label_step: PositiveFloat = 0.03
+    """Adam step of the soft labels, in logits."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """Over all outer steps of a stage."""
+    clip: PositiveFloat = 2.0
+    """The meta-gradient's norm is clipped at this multiple of its exponential mean."""
+    clip_memory: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Decay of that mean."""
+
+
+class DistillConfig(Section):
+    rounds: PositiveInt = 2
+    """Addressing (hard targets, active memory) is renewed this often per stage."""
+    outer_steps: PositiveInt = 30
+    """M: meta-gradient steps per round."""
+    candidate_fraction: Fraction = 1.0
+    """Share of the block that is looked at for hard targets, drawn anew each round."""
+    hard_fraction: Fraction = 0.1
+    """Share of those candidates, the least aligned, that become hard targets; 1 takes them all."""
+    active_fraction: Fraction = 0.5
+    """Share of the memory, the most responsible, that is updated; 1 takes it all."""
+    target_batch: PositiveInt = 1_024
+    """Real rows in one shard's outer loss."""
+    logical_shards: PositiveInt = 2
+    """G: independent meta-gradients averaged in one outer step."""
+    unseen: bool = False
+    """From stage 2 on, rows are embedded by phi_{t-1}, which has not trained on them, as candidates
+    meet new rows; else by phi_t (the paper's). The artifact is in phi_t's space either way."""
+    commit_every: PositiveInt = 10
+    """Outer steps between two durable states of the memory."""
+    inner: InnerConfig = InnerConfig()
+    outer: OuterConfig = OuterConfig()

@@ -1,0 +1,102 @@
+"""A whole run's configuration."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator, model_validator
+
+from diet_ray import storage
+from diet_ray.config.evaluation import BenchmarkConfig, EvaluationConfig, SearchConfig
+from diet_ray.config.logs import LogsConfig
+from diet_ray.config.models import ModelsConfig, ReferenceConfig
+from diet_ray.config.recipe import DistillConfig, MemoryConfig, ScoringConfig
+from diet_ray.config.section import PositiveFloat, PositiveInt, Section
+
+
+class ResourcesConfig(Section):
+    scoring_actors: tuple[PositiveInt, PositiveInt] = (1, 2)
+    """Fewest and most scoring actors; the pool scales between them."""
+    scoring_cpus: PositiveFloat = 0.4
+    """CPUs of one scoring actor; under half, since scoring and meta-workers take turns on a core
+    and the memory's servers need a little."""
+    scoring_gpus: Annotated[float, Field(ge=0)] = 0
+    """GPUs of one scoring actor."""
+    reference_workers: Annotated[int, Field(ge=0)] = 0
+    """Data-parallel workers of the reference; 0 trains in the driver's process."""
+    reference_gpu: bool = False
+    meta_workers: PositiveInt = 2
+    """Actors that compute meta-gradients."""
+    meta_worker_cpus: PositiveFloat = 0.5
+    meta_worker_gpus: Annotated[float, Field(ge=0)] = 0
+    memory_servers: PositiveInt = 1
+    """Parameter-server actors, each with a range of memory rows."""
+    memory_server_cpus: PositiveFloat = 0.1
+    evaluation_tasks: PositiveInt = 2
+    """Candidate trainings that run side by side."""
+    cluster_limit: dict[str, float] = {}
+    """What an elastic cluster can grow to, such as `{CPU: 64, GPU: 8}`; empty for a fixed one."""
+
+    @model_validator(mode="after")
+    def _pool_is_ordered(self) -> ResourcesConfig:
+        low, high = self.scoring_actors
+        if low > high:
+            raise ValueError(f"scoring_actors {low}, {high}: the fewest exceed the most")
+        return self
+
+
+class RunConfig(Section):
+    """One run: from raw logs to a distilled set and its check."""
+
+    name: str = "run"
+    """Shown in logs and reports."""
+    seed: int = 0
+    """Every random draw is derived from it."""
+    threads: PositiveInt = 1
+    """Torch threads of every worker; a fixed number, since sums depend on it in the last bits."""
+    output: str
+    """Folder (any URI) for everything the run writes. A relative one is taken from where the job
+    starts, which under `ray job submit` is a copy of the working folder: name an absolute one."""
+    logs: LogsConfig
+    models: ModelsConfig = ModelsConfig()
+    reference: ReferenceConfig = ReferenceConfig()
+    scoring: ScoringConfig = ScoringConfig()
+    memory: MemoryConfig = MemoryConfig()
+    distill: DistillConfig = DistillConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    benchmark: BenchmarkConfig = BenchmarkConfig()
+    search: SearchConfig = SearchConfig()
+    resources: ResourcesConfig = ResourcesConfig()
+
+    @field_validator("output")
+    @classmethod
+    def _same_place_in_every_process(cls, value: str) -> str:
+        return storage.absolute(value)
+
+    @model_validator(mode="after")
+    def _unseen_rows_have_anchors(self) -> RunConfig:
+        if self.distill.unseen and not self.memory.anchored:
+            raise ValueError("distill.unseen moves rows by their anchors; set memory.anchored too")
+        return self
+
+    @model_validator(mode="after")
+    def _only_the_references_network_inherits(self) -> RunConfig:
+        inner = self.distill.inner
+        others = [n.title for n in inner.networks if not n.same_as(self.reference.network)]
+        if others and inner.start != "fresh":
+            raise ValueError(
+                f"distill.inner.start {inner.start!r} takes the reference's parameters, which do "
+                f"not fit {', '.join(others)} of distill.inner.networks; set it to fresh, or let "
+                "networks name reference.network alone"
+            )
+        return self
+
+    def place(self, *parts: str) -> str:
+        """URI of something below `output`."""
+        return storage.join(self.output, *parts)
+
+    def determining(self, *sections: str) -> dict[str, Any]:
+        """The keys of `sections` (default: all) that determine the result, as plain JSON."""
+        tree = self.model_dump(mode="json", exclude={"output", "resources", "name"})
+        del tree["reference"]["folder"]
+        return {key: tree[key] for key in sections} if sections else tree

@@ -1,0 +1,59 @@
+"""What all sections of a configuration share: types, errors, and how errors are told."""
+
+from __future__ import annotations
+
+import difflib
+import typing
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from diet_ray.errors import UserError
+
+Fraction = Annotated[float, Field(gt=0, le=1)]
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+
+
+class ConfigError(UserError, ValueError):
+    """A configuration that cannot be run; the message names file, key, value and remedy."""
+
+
+class Section(BaseModel):
+    """A group of keys; unknown ones are refused, values are not coerced silently later on."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+def describe_errors(error: ValidationError, schema: type[BaseModel], where: str) -> str:
+    """A validation error as lines that name file, key, value and remedy."""
+    lines = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{where}: {key}: unknown key{_nearest(schema, problem['loc'])}")
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            shown = "" if isinstance(problem["input"], dict | Section) else f" {problem['input']!r}"
+            lines.append(f"{where}: {key}:{shown} {message}".replace(":  ", ": "))
+    return "\n".join(lines)
+
+
+def _nearest(schema: type[BaseModel], location: tuple[int | str, ...]) -> str:
+    for part in location[:-1]:
+        if isinstance(part, str) and part in schema.model_fields:
+            inner = section_in(schema.model_fields[part].annotation)
+            schema = inner or schema
+    known = list(schema.model_fields)
+    close = difflib.get_close_matches(str(location[-1]), known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known here: {', '.join(known)}"
+
+
+def section_in(annotation: Any) -> type[BaseModel] | None:
+    """The group of keys that a field holds, if it holds one."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    inner = (section_in(argument) for argument in typing.get_args(annotation))
+    return next((section for section in inner if section is not None), None)
