@@ -1,7 +1,8 @@
 """Streaming dataset distillation for recommender systems, on Ray.
 
 The rooms, in the order of the data's flow: `logs`, `models`, `training`, `scoring`, `memory`,
-`distill`, `evaluation`, `search`; `pipeline` runs them from raw logs to a distilled set.
+`distill`, `evaluation`, `search`, `report`; `pipeline` runs them from raw logs to a distilled set
+and its benchmark.
 """
 
 from diet_ray.config import RunConfig, load_config

@@ -99,4 +99,6 @@ class RunConfig(Section):
         """The keys of `sections` (default: all) that determine the result, as plain JSON."""
         tree = self.model_dump(mode="json", exclude={"output", "resources", "name"})
         del tree["reference"]["folder"]
+        for network in (tree["reference"]["network"], *tree["distill"]["inner"]["networks"]):
+            network["label"] = None  # tables use it, the rows do not
         return {key: tree[key] for key in sections} if sections else tree

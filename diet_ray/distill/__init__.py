@@ -3,7 +3,7 @@
 Protocol of a stage (`stage.py`): `boundary.py` chooses and embeds the new rows (Algorithm 1) and
 fuses them with the previous memory. Then, in rounds: `addressing.py` finds hard targets and
 active memory, and meta-workers (`worker.py`) compute meta-gradients (`meta_gradient.py`) of the
-proxy's inner loop (`inner_loop.py`), which the memory's servers apply (Algorithm 2).
+proxies' inner loops (`proxy.py`, `inner_loop.py`), which the memory's servers apply (Algorithm 2).
 
 The work of an outer step is cut into G logical shards, each a pure function of (seed, stage,
 round, step, shard) and the memory at that step. Any worker computes any shard (`workers.py`), so

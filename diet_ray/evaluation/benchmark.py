@@ -9,7 +9,6 @@ was; the Parquet files are written at the end, and only costs are measured anew.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from diet_ray.config import ConfigError, NetworkConfig, RunConfig
+from diet_ray.distill import stream
 from diet_ray.distill.boundary import memory_sizes
 from diet_ray.distill.proxy import proxy_networks
 from diet_ray.evaluation import results as tidy
@@ -28,6 +28,7 @@ from diet_ray.evaluation.studies import Studies, all_arms, derived, variations
 from diet_ray.evaluation.tuning import tune
 from diet_ray.logs.blocks import Blocks, read_block
 from diet_ray.models.registry import parameters_of
+from diet_ray.training import reference
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,16 @@ def validate(config: RunConfig) -> None:
     settings = [*config.evaluation.candidates, *benchmark.settings]
     _check_once("evaluation.candidates and benchmark.settings", [n.title for n in settings])
     _check_references(config.reference.network, benchmark.references)
-    sets = [derived(config, variation) for variation in variations(config)]
-    for network in itertools.chain.from_iterable(map(proxy_networks, sets)):
-        parameters_of(network)
-    outputs = [varied.output for varied in sets if varied != config]
-    _check_once("benchmark: the folders of the sets", outputs)
+    by_output: dict[str, RunConfig] = {}
+    for variation in variations(config):
+        varied = derived(config, variation)
+        if by_output.setdefault(varied.output, varied) != varied:
+            raise ConfigError(
+                f"benchmark: two sets would lie in {varied.output}; rename one of the ablations, "
+                "references or labels"
+            )
+        for network in proxy_networks(varied):
+            parameters_of(network)
 
 
 def _check_once(what: str, values: Sequence[object]) -> None:
@@ -75,12 +81,16 @@ def _check_references(own: NetworkConfig, others: Sequence[NetworkConfig]) -> No
 
 
 def check_sizes(config: RunConfig, blocks: Blocks) -> None:
-    """Whether every set that the studies distil takes rows of every block. Raises ConfigError."""
+    """Whether every set that the studies distil takes rows of every block, and what lies in its
+    place already is of the same settings. Raises ConfigError, CheckpointError, ArtifactError."""
     for variation in variations(config):
+        varied = derived(config, variation)
         try:
-            memory_sizes(derived(config, variation), blocks)
+            memory_sizes(varied, blocks)
         except ConfigError as error:
             raise ConfigError(f"benchmark: the set {variation.name!r}: {error}") from None
+        if reference.published_stages(varied, blocks) == len(blocks.historical):
+            stream.published_stages(varied, blocks)
 
 
 def run_benchmark(run: Run) -> Benchmark:

@@ -108,7 +108,6 @@ def run_cell(cell: Cell, shared: Shared, rows: SyntheticRows | None) -> CellResu
     fields, tasks = len(blocks.fields), len(blocks.tasks)
     path = ("candidate", cell.seed)
     dense = fresh_network(cell.candidate, config.models, fields, tasks, config.seed, *path)
-    parameters = sum(parameter.numel() for parameter in dense.parameters())
     table = _fresh_table(config, blocks, cell.seed)
     if cell.method not in REFERENCE_FREE:
         table = shared.reference.trainable()
@@ -134,7 +133,7 @@ def run_cell(cell: Cell, shared: Shared, rows: SyntheticRows | None) -> CellResu
         test=asdict(measure(logits, test.labels, blocks.tasks)),
         validation=asdict(measure(predict(model, validation.ids), validation.labels, blocks.tasks)),
         warm_up_auc=warmed,
-        dense_parameters=parameters,
+        dense_parameters=dense.parameter_count,
         seconds=round(time.monotonic() - started, 2),
     )
     storage.write_tensors(cell.uri("safetensors"), {"logits": logits})

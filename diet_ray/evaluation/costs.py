@@ -60,9 +60,9 @@ def measure_costs(run: Run) -> pd.DataFrame:
 
 
 def _measured(run: Run, prepare: Callable[[Run], Callable[[], None]]) -> dict[str, object]:
+    before = _peak_bytes()
     device = runtime.use_device(0, run.config.threads)
     epoch = prepare(run)
-    before = _peak_bytes()
     started = time.monotonic()
     epoch()
     seconds = time.monotonic() - started

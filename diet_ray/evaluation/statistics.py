@@ -23,6 +23,8 @@ CONFIDENCE = 0.95
 
 # Resamples that are weighed at once: bounds memory, and keeps the cumulative sums in the cache.
 _AT_ONCE = 16
+COUNTED = 50_000_000  # rows times resamples whose counts are held at a time, 4 bytes each
+MOST_SPLITS = 200
 
 
 @dataclass(frozen=True)
@@ -107,13 +109,14 @@ def split_fidelity(reduced: np.ndarray, full: np.ndarray) -> Fidelity | None:
     """Fidelity of one half of the seeds to the other half of full data's, mean over all splits.
 
     reduced, full: float (S seeds, n settings), seed by seed. Every split of the seeds into
-    floor(S / 2) and the rest is taken, each both ways round. A seed's dense network starts alike
-    under every method, so here, unlike over all seeds, no chance is shared between the two sides.
-    None with fewer than two seeds.
+    floor(S / 2) and the rest is taken, each both ways round; with many seeds MOST_SPLITS of them,
+    evenly from their list. A seed's dense network starts alike under every method, so here, unlike
+    over all seeds, no chance is shared between the two sides. None with fewer than two seeds.
     """
-    seeds = range(len(full))
+    seeds, size = range(len(full)), len(full) // 2
+    every = -(-math.comb(len(full), size) // MOST_SPLITS)
     found = []
-    for half in itertools.combinations(seeds, len(full) // 2):
+    for half in itertools.islice(itertools.combinations(seeds, size), 0, None, every):
         rest = [seed for seed in seeds if seed not in half]
         for one, other in ((list(half), rest), (rest, list(half))):
             if one and other:
@@ -140,15 +143,15 @@ def noise_ceiling(full: np.ndarray) -> Fidelity | None:
     return split_fidelity(full, full)
 
 
-def row_counts(rows: int, resamples: int, seed: int) -> np.ndarray:
+def row_counts(rows: int, resamples: int, seed: int, first: int = 0) -> np.ndarray:
     """How often each test row is in each resample: int32 (R, rows), each line summing to rows.
 
-    A resample is a function of its number and the seed: more of them leave the first as they are.
+    A resample is a function of its number, counted from `first`, and the seed.
     """
     counts = np.empty((resamples, rows), dtype=np.int32)
-    for number in range(resamples):
+    for line, number in enumerate(range(first, first + resamples)):
         drawn = numpy_generator(seed, "bootstrap rows", number).integers(rows, size=rows)
-        counts[number] = np.bincount(drawn, minlength=rows)
+        counts[line] = np.bincount(drawn, minlength=rows)
     return counts
 
 
@@ -197,10 +200,16 @@ def resampled_aucs(
 ) -> dict[Hashable, np.ndarray]:
     """Each cell's AUC, mean over tasks, on the same resamples of the test rows: float64 (R,).
 
-    logits: cell to float (n, K), read one at a time. labels: (n, K) of 0 and 1.
+    logits: cell to float (n, K), read one at a time, once for every COUNTED resamples of a row.
+    labels: (n, K) of 0 and 1.
     """
-    counts = row_counts(len(labels), resamples, seed)
-    return {cell: _mean_over_tasks(logits[cell], labels, counts) for cell in cells}
+    rows, at_once = len(labels), max(COUNTED // len(labels), 1)
+    found: dict[Hashable, list[np.ndarray]] = {cell: [] for cell in cells}
+    for first in range(0, resamples, at_once):
+        counts = row_counts(rows, min(at_once, resamples - first), seed, first)
+        for cell, parts in found.items():
+            parts.append(_mean_over_tasks(logits[cell], labels, counts))
+    return {cell: np.concatenate(parts) for cell, parts in found.items()}
 
 
 def _mean_over_tasks(logits: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:

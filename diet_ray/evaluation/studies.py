@@ -29,9 +29,9 @@ from diet_ray.training.reference import train_reference
 
 # What the small studies judge: in runs of their own, and in the base run.
 OF_RUNS = {
-    "ratio": ("distilled",),
+    "ratio": ("warm", "distilled"),
     "ablation": ("distilled",),
-    "transfer": ("warm", "random", "distilled"),
+    "transfer": ("warm", "distilled"),
 }
 OF_BASE = {"ratio": ("full",), "ablation": ("distilled",), "transfer": ("full",)}
 
@@ -90,8 +90,10 @@ def all_arms(config: RunConfig) -> list[Arm]:
 
 
 def _fidelity_methods(config: RunConfig) -> list[str]:
-    """A cold start shares nothing with the log's past, so its order is not asked for."""
-    return [method for method in config.benchmark.methods if method != "cold"]
+    """Full data, whose order it is, and the others; a cold start shares nothing with the log's
+    past, so its order is not asked for."""
+    methods = [method for method in config.benchmark.methods if method != "cold"]
+    return list(dict.fromkeys(["full", *methods]))
 
 
 def variations(config: RunConfig) -> list[Variation]:
@@ -100,9 +102,7 @@ def variations(config: RunConfig) -> list[Variation]:
     others = [network for network in benchmark.references if not network.same_as(own)]
     made = {
         "ratio": [
-            Variation(
-                "ratio", f"{n.title}-ratio-{ratio:g}", n, changes={"memory": {"ratio": ratio}}
-            )
+            Variation("ratio", _set_name(config, n, ratio), n, {"memory": {"ratio": ratio}})
             for n in (own, *others)
             for ratio in benchmark.ratios
         ],
@@ -111,10 +111,17 @@ def variations(config: RunConfig) -> list[Variation]:
             for variant, changes in benchmark.ablations.items()
         ],
         "transfer": [
-            Variation("transfer", f"{n.title}-reference", n) for n in (own, *others)
+            Variation("transfer", _set_name(config, n, config.memory.ratio), n)
+            for n in (own, *others)
         ],
-    }  # fmt: skip
+    }
     return [variation for study in benchmark.studies for variation in made.get(study, [])]
+
+
+def _set_name(config: RunConfig, network: NetworkConfig, ratio: float) -> str:
+    """Studies that ask for the same set call it the same."""
+    part = "reference" if ratio == config.memory.ratio else f"ratio-{ratio:g}"
+    return f"{network.title}-{part}"
 
 
 def derived(base: RunConfig, variation: Variation) -> RunConfig:

@@ -15,6 +15,7 @@ from collections.abc import Hashable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from diet_ray.evaluation.methods import METHODS, REFERENCE_FREE
 from diet_ray.evaluation.statistics import (
     Fidelity,
     fidelity,
@@ -27,8 +28,6 @@ from diet_ray.evaluation.statistics import (
     split_fidelity,
 )
 
-ORDER = ("full", "cold", "warm", "random", "kmeans", "el2n", "distilled")
-REFERENCE_FREE = ("full", "cold")  # nothing in these trainings comes from a reference
 MEAN = "mean"
 
 # What an ablation leaves on: fusion, target selection, memory selection (paper, Table 4).
@@ -60,10 +59,11 @@ Resampled = Mapping[Hashable, np.ndarray]
 
 
 def borrowing(results: pd.DataFrame, study: str, methods: Sequence[str]) -> pd.DataFrame:
-    """Rows of a study, and of main's `methods` for the study's candidates, each training once."""
+    """Rows of a study, and of main's `methods` for its candidates and seeds, each training once."""
     own = results[results["study"] == study]
     main = results[results["study"] == "main"]
     main = main[main["candidate"].isin(own["candidate"]) & main["method"].isin(methods)]
+    main = main[main["seed"].isin(own["seed"])]
     both = pd.concat([own, main])
     identity = both[[*GROUP, "candidate", "seed"]].copy()
     identity.loc[both["method"].isin(REFERENCE_FREE), "reference"] = ""
@@ -152,7 +152,7 @@ def _references(rows: pd.DataFrame) -> list[str]:
 
 
 def _groups(rows: pd.DataFrame, reference: str) -> dict[tuple, pd.DataFrame]:
-    """(reference, method, labels, variant, ratio) to its rows, methods as in ORDER."""
+    """(reference, method, labels, variant, ratio) to its rows, methods as in METHODS."""
     free = rows["method"].isin(REFERENCE_FREE)
     mine = rows[free | (rows["reference"] == reference)].assign(reference=reference)
     groups = dict(iter(mine.groupby(GROUP, dropna=False, sort=False)))
@@ -162,7 +162,7 @@ def _groups(rows: pd.DataFrame, reference: str) -> dict[tuple, pd.DataFrame]:
 def _rank(key: tuple) -> tuple:
     """Soft labels before hard ones, ratios rising."""
     _, method, labels, variant, ratio = key
-    place = ORDER.index(method) if method in ORDER else len(ORDER)
+    place = METHODS.index(method) if method in METHODS else len(METHODS)
     return place, labels == "hard", variant, 0.0 if pd.isna(ratio) else ratio
 
 

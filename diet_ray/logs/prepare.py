@@ -132,14 +132,17 @@ def _begin(work: _Work, fingerprint: str) -> None:
     uri = work.uri
     storage.check_writable(uri)
     place = storage.join(uri, STAGING, "run.json")
-    if storage.exists(place) and storage.read_json(place)["fingerprint"] == fingerprint:
+    # What is staged belongs to the parts that the log was cut into.
+    parts = hashlib.blake2b(repr(work.source.parts()).encode(), digest_size=8).hexdigest()
+    begun = {"fingerprint": fingerprint, "parts": parts}
+    if storage.exists(place) and storage.read_json(place) == begun:
         logger.info("continuing an interrupted preparation: %s", uri)
         return
     names = [window.block for window in work.windows]
     stale = [name for name in storage.list_folders(uri) if name.startswith("historical-")]
     for name in {*names, *stale, STAGING, QUARANTINE, "vocabulary"}:
         storage.remove(storage.join(uri, name))
-    storage.write_json(place, {"fingerprint": fingerprint})
+    storage.write_json(place, begun)
 
 
 def _stage(work: _Work) -> list[Ledger]:

@@ -118,6 +118,11 @@ class DenseNetwork(nn.Module):
         else:
             self.mmoe = nn.ModuleList(MMoE(branch, tasks, models.mmoe) for branch in width)
 
+    @property
+    def parameter_count(self) -> int:
+        """P, with the heads."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
     def forward(self, embeddings: Tensor, labels: Tensor | None = None) -> Tensor:
         """Logits (B, K); given labels (B, K) in [0, 1], every row's training loss (B,).
 

@@ -170,7 +170,10 @@ def costs(table: pd.DataFrame) -> list[Section]:
         "Seconds per epoch": table["seconds_per_epoch"].map("{:.1f}".format),
         "Peak memory (GB)": table["peak_gb"].map("{:.2f}".format),
     }
-    reading = "Time of one pass over a phase's own rows and the highest memory seen; a GB is 10^9."
+    reading = (
+        "Time of one pass over a phase's own rows, and how far memory rose above a process that "
+        "has read nothing; a GB is 10^9."
+    )
     return [Section("Table 5: cost", reading, {"": pd.DataFrame(columns)})]
 
 

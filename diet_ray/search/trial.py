@@ -12,7 +12,7 @@ from ray import tune
 from diet_ray import runtime
 from diet_ray.config import NetworkConfig
 from diet_ray.evaluation.shared import warm_up_rows
-from diet_ray.models.registry import DenseNetwork, fresh_network
+from diet_ray.models.registry import fresh_network
 from diet_ray.search.shared import SharedData
 from diet_ray.seeds import derive
 from diet_ray.training.candidate import warm_up
@@ -90,9 +90,4 @@ def judge_candidate(network: NetworkConfig, shared: SharedData) -> Outcome:
             derive(shared.seed, "candidate warm-up", 0),
         )
     seconds = round(time.monotonic() - started, 2)
-    return Outcome(tuple(epochs), parameter_count(dense), seconds)
-
-
-def parameter_count(dense: DenseNetwork) -> int:
-    """Trainable numbers of a dense network."""
-    return sum(parameter.numel() for parameter in dense.parameters())
+    return Outcome(tuple(epochs), dense.parameter_count, seconds)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from diet_ray.config import ProtocolConfig
-from diet_ray.logs.blocks import Block, Blocks, Rows, iterate_batches, read_block
+from diet_ray.logs.blocks import Block, Blocks, Rows, iterate_batches
 from diet_ray.models.embedding import EmbeddingTable
 from diet_ray.models.registry import DenseNetwork
 from diet_ray.seeds import torch_generator
@@ -90,9 +90,3 @@ def train_through(
         batch for block in through for batch in iterate_batches(blocks, block, protocol.batch_size)
     )
     train_epoch(model, batches, protocol.learning_rate, after_batch=after_batch)
-
-
-def judge(model: Recommender, blocks: Blocks, block: Block) -> Metrics:
-    """Metrics of a model on one block."""
-    rows = read_block(blocks, block)
-    return measure(predict(model, rows.ids), rows.labels, blocks.tasks)

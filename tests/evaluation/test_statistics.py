@@ -13,6 +13,7 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
+from diet_ray.evaluation import statistics as module
 from diet_ray.evaluation.statistics import (
     fidelity,
     half_width,
@@ -128,6 +129,7 @@ def test_a_resample_is_a_function_of_its_number() -> None:
     assert np.array_equal(row_counts(50, 9, seed=3)[:4], counts)
     assert not np.array_equal(row_counts(50, 4, seed=4), counts)
     assert len(np.unique(counts, axis=0)) == 4
+    assert np.array_equal(row_counts(50, 2, seed=3, first=2), counts[2:])
 
 
 def slow_auc(scores: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> float:
@@ -197,6 +199,26 @@ def test_the_bootstrap_of_a_difference_equals_its_slow_twin() -> None:
         means.append(np.mean([auc["a", s] - auc["b", s] for s in range(3)]))
     interval = over_rows(np.array([found["a", s] - found["b", s] for s in range(3)]))
     assert (interval.low, interval.high) == pytest.approx(tuple(np.percentile(means, [2.5, 97.5])))
+
+
+def test_few_resamples_at_a_time_are_the_same_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, labels = made_cells(seeds=1, rows=40)
+    whole = resampled_aucs(logits, logits, labels, 7, seed=2)
+    monkeypatch.setattr(module, "COUNTED", 90)
+    parts = resampled_aucs(logits, logits, labels, 7, seed=2)
+    assert all(np.array_equal(parts[cell], whole[cell]) for cell in logits)
+
+
+def test_many_seeds_take_some_of_the_splits(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = np.random.default_rng(4).normal(size=(6, 5))
+    every, asked = noise_ceiling(full), []
+    monkeypatch.setattr(module, "MOST_SPLITS", 10)
+    monkeypatch.setattr(module, "fidelity", lambda a, b: asked.append(1) or fidelity(a, b))
+    some = noise_ceiling(full)
+    assert len(asked) == 20
+    assert every is not None
+    assert some is not None
+    assert some.spearman == pytest.approx(every.spearman, abs=0.3)
 
 
 def test_only_the_cells_that_are_asked_for_are_read() -> None:

@@ -112,10 +112,14 @@ def test_ratios_are_distilled_by_every_reference(
     by_run = Counter((c.cell.run.config.name, c.cell.method) for c in cells)
     assert by_run == {
         ("made", "full"): 2,
+        ("made-dcn-ratio-0.02", "warm"): 2,
         ("made-dcn-ratio-0.02", "distilled"): 2,
+        ("made", "warm"): 2,
         ("made", "distilled"): 2,  # the run's own ratio
+        ("made-wukong-ratio-0.02", "warm"): 2,
         ("made-wukong-ratio-0.02", "distilled"): 2,
-        ("made-wukong-ratio-0.0666667", "distilled"): 2,
+        ("made-wukong-reference", "warm"): 2,
+        ("made-wukong-reference", "distilled"): 2,  # the set that `transfer` asks for
     }
     assert [c.memory.ratio for c in distilled] == [0.02, 0.02, RATIO]
     assert [c.reference.network.name for c in distilled] == ["dcn", "wukong", "wukong"]
@@ -136,9 +140,8 @@ def test_an_ablation_is_its_variant_and_one_without_effect_is_the_run_itself(
 
 def test_transfer_is_every_reference(prepared: Prepared, distilled: list[RunConfig]) -> None:
     cells = cells_of(prepared, "transfer")
-    own = {("dcn", "full", ""): 2, ("dcn", "warm", ""): 2}
-    own |= {("dcn", method, "soft"): 2 for method in ("random", "distilled")}
-    other = {("wukong", *soft(method)): 2 for method in ("warm", "random", "distilled")}
+    own = {("dcn", *soft(method)): 2 for method in ("full", "warm", "distilled")}
+    other = {("wukong", *soft(method)): 2 for method in ("warm", "distilled")}
     assert counted(cells) == own | other
     assert len(distilled) == 1
 
@@ -148,9 +151,9 @@ def test_studies_share_what_they_distil(prepared: Prepared, distilled: list[RunC
     cells = cells_of(prepared, *every)
     assert list(dict.fromkeys(c.study for c in cells)) == list(every[:-1])
     outputs = [config.output for config in distilled]
-    assert len(outputs) == len(set(outputs)) == 5
+    assert len(outputs) == len(set(outputs)) == 4
     runs = {id(c.cell.run): c.cell.run.config.output for c in cells}
-    assert len(runs) == len(set(runs.values())) == 6
+    assert len(runs) == len(set(runs.values())) == 5
 
 
 @pytest.mark.parametrize("labels", [["soft", "hard"], ["hard"], ["blended"]])

@@ -14,7 +14,6 @@ from diet_ray.models.embedding import EmbeddingTable
 from diet_ray.models.registry import DenseNetwork, EmbeddingShapeError, fresh_network
 from diet_ray.training.candidate import (
     WarmUpRows,
-    judge,
     train_through,
     warm_up,
 )
@@ -147,7 +146,8 @@ def test_a_candidate_learns_above_chance(blocks: Blocks, candidate: int) -> None
     through = [*blocks.historical, blocks.block("subsequent")]
     train_through(model, blocks, through, protocol(batch_size=16), after_batch=seen.append)
     assert sum(seen) == 4 * 600
-    assert judge(model, blocks, blocks.block("test")).auc > 0.65
+    test = read_block(blocks, blocks.block("test"))
+    assert measure(predict(model, test.ids), test.labels, TASKS).auc > 0.65
 
 
 def test_training_grows_the_table_to_hold_the_block(blocks: Blocks) -> None:
@@ -157,11 +157,3 @@ def test_training_grows_the_table_to_hold_the_block(blocks: Blocks) -> None:
     train_through(model, blocks, [subsequent], protocol())
     assert table.sizes == list(subsequent.vocabulary_sizes.values())
     assert all(p.requires_grad for p in model.parameters())
-
-
-def test_judging_is_measuring_the_predictions(blocks: Blocks, table: EmbeddingTable) -> None:
-    model, block = Recommender(table, dense_network()), blocks.block("test")
-    rows = read_block(blocks, block)
-    with torch.no_grad():
-        logits = model(torch.from_numpy(rows.ids)).numpy()
-    assert judge(model, blocks, block) == measure(logits, rows.labels, TASKS)
