@@ -53,10 +53,11 @@ def validate(config: RunConfig) -> None:
     settings = [*config.evaluation.candidates, *benchmark.settings]
     _check_once("evaluation.candidates and benchmark.settings", [n.title for n in settings])
     _check_references(config.reference.network, benchmark.references)
-    by_output: dict[str, RunConfig] = {}
+    by_output: dict[str, tuple[RunConfig, str]] = {}
     for variation in variations(config):
         varied = derived(config, variation)
-        if by_output.setdefault(varied.output, varied) != varied:
+        made = varied, "" if varied == config else variation.variant
+        if by_output.setdefault(varied.output, made) != made:
             raise ConfigError(
                 f"benchmark: two sets would lie in {varied.output}; rename one of the ablations, "
                 "references or labels"

@@ -86,7 +86,8 @@ def optimise(prepared: Prepared, folder: Path, memory: UnluckyMemory) -> None:
         storage.write_tensors(stage.work(f"round={number}.safetensors"), found)
     workers: Any = NoWorkers()
     unlucky: Any = memory
-    embeddings, labels = module._optimise(replace(stage, workers=workers), unlucky)
+    weights = np.ones(3, dtype=np.float32)
+    embeddings, labels = module._optimise(replace(stage, workers=workers), unlucky, weights)
     assert embeddings.all()
     assert labels.all()
 

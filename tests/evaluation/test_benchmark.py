@@ -71,9 +71,9 @@ def test_every_study_from_a_distilled_run_to_a_page(
     assert found.results.groupby("study").size().to_dict() == {
         "main": 7 * 2 * 2,  # arms, candidates, seeds
         "fidelity": 4 * 3,
-        "ratio": 2 + 2 * 2,
+        "ratio": 2 + 2 * 2 * 2,
         "ablation": 2 + 2,
-        "transfer": 2 + 2 * 3 * 2,
+        "transfer": 2 + 2 * 2 * 2,
     }
     assert set(found.results["reference"]) == {"", "dcn", "wukong"}
     assert set(found.results["variant"]) == {"", "no-fusion"}
@@ -215,7 +215,7 @@ def test_costs_alone_train_no_candidate_to_judge(prepared: Prepared) -> None:
         ),
         (
             {"ablations": {n: {"memory": {"keep": 0.1}} for n in ("a b", "a_b")}},
-            r"the folders of the sets: '.*ablation-a_b' stands there twice",
+            r"two sets would lie in .*ablation-a_b; rename one",
         ),
     ],
 )  # fmt: skip
