@@ -13,6 +13,7 @@ from diet_ray import storage
 from diet_ray.evaluation.cells import Cell, CellResult, read_logits
 from diet_ray.evaluation.methods import REDUCED, REFERENCE_FREE
 from diet_ray.evaluation.studies import StudyCell
+from diet_ray.training.candidate import best_epoch
 
 COLUMNS = [
     "study",
@@ -59,18 +60,13 @@ def _row(study: str, cell: Cell, result: CellResult) -> dict[str, object]:
         "auc": result.test["auc"],
         "logloss": result.test["logloss"],
         "validation_auc": result.validation["auc"],
-        "warm_up_epochs": _best_epoch(result.warm_up_auc),
+        "warm_up_epochs": best_epoch(result.warm_up_auc),
         "seconds": result.seconds,
     }
     for metric in ("auc", "logloss"):
         for task, value in result.test[f"{metric}_by_task"].items():
             row[f"{metric}_{task}"] = value
     return row | cell.protocol.model_dump()
-
-
-def _best_epoch(aucs: Sequence[float]) -> int:
-    """The epoch that a warm-up keeps, from 1: of equal ones the last; 0 without a warm-up."""
-    return max(enumerate(aucs, start=1), key=lambda epoch: epoch[::-1], default=(0, 0.0))[0]
 
 
 def write(uri: str, table: pd.DataFrame) -> None:

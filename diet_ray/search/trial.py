@@ -15,7 +15,7 @@ from diet_ray.evaluation.shared import warm_up_rows
 from diet_ray.models.registry import fresh_network
 from diet_ray.search.shared import SharedData
 from diet_ray.seeds import derive
-from diet_ray.training.candidate import warm_up
+from diet_ray.training.candidate import best_epoch, warm_up
 from diet_ray.training.metrics import Metrics
 
 
@@ -31,7 +31,7 @@ class Outcome:
     @property
     def best_epoch(self) -> int:
         """The epoch that counts, from 1: the highest AUC, as in a warm-up."""
-        return max(enumerate(self.epochs, start=1), key=lambda e: (e[1].auc, e[0]))[0]
+        return best_epoch([metrics.auc for metrics in self.epochs])
 
     @property
     def best(self) -> Metrics:

@@ -60,6 +60,11 @@ def warm_up(
     return history
 
 
+def best_epoch(aucs: Sequence[float]) -> int:
+    """The epoch that a warm-up keeps, from 1: of equal ones the last; 0 without a warm-up."""
+    return max(enumerate(aucs, start=1), key=lambda epoch: epoch[::-1], default=(0, 0.0))[0]
+
+
 def warm_up_epoch(
     dense: DenseNetwork,
     optimizer: torch.optim.Optimizer,
