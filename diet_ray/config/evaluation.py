@@ -98,8 +98,11 @@ class BenchmarkConfig(Section):
     tuning: TuningConfig = TuningConfig()
     percentile: Annotated[float, Field(gt=0, lt=100)] = 90
     """Centre of the band of EL2N scores that the method `el2n` selects, per block."""
-    settings: list[NetworkConfig] = []
-    """More candidates, beside `evaluation.candidates`, in the fidelity study."""
+    space: dict[str, dict[str, list[Any]]] = {}
+    """Network name to hyper-parameter to values: the settings of the fidelity study are drawn from
+    it, the networks by turns. Empty: `evaluation.candidates` are the settings."""
+    settings: PositiveInt = 50
+    """How many are drawn."""
     fidelity_seeds: PositiveInt = 4
     ratios: list[Fraction] = [0.001, 0.005, 0.015, 0.05]
     """Of the ratio study."""

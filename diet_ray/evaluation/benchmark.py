@@ -24,7 +24,13 @@ from diet_ray.evaluation.costs import measure_costs
 from diet_ray.evaluation.grid import run_grid
 from diet_ray.evaluation.methods import check_methods
 from diet_ray.evaluation.run import Run
-from diet_ray.evaluation.studies import Studies, all_arms, derived, variations
+from diet_ray.evaluation.studies import (
+    Studies,
+    all_arms,
+    derived,
+    fidelity_settings,
+    variations,
+)
 from diet_ray.evaluation.tuning import tune
 from diet_ray.logs.blocks import Blocks, read_block
 from diet_ray.models.registry import parameters_of
@@ -48,10 +54,8 @@ def validate(config: RunConfig) -> None:
     check_methods(benchmark.methods)
     for key in ("studies", "methods", "labels", "ratios"):
         _check_once(f"benchmark.{key}", getattr(benchmark, key))
-    for network in (*benchmark.settings, *benchmark.references):
+    for network in (*fidelity_settings(config), *benchmark.references):
         parameters_of(network)
-    settings = [*config.evaluation.candidates, *benchmark.settings]
-    _check_once("evaluation.candidates and benchmark.settings", [n.title for n in settings])
     _check_references(config.reference.network, benchmark.references)
     by_output: dict[str, tuple[RunConfig, str]] = {}
     for variation in variations(config):

@@ -1,8 +1,8 @@
 """One cell: one candidate, trained under one method with one seed, judged on validation and test.
 
 Layout: ``evaluation/cells/<method>/<network>/<key>.json``, beside it ``<key>.safetensors`` with
-the test logits. The key is a hash of all that the result depends on, so a cell that several
-studies ask for is trained once, and a changed configuration finds what still holds.
+the logits on test and validation. The key is a hash of all that the result depends on, so a cell
+that several studies ask for is trained once, and a changed configuration finds what still holds.
 """
 
 from __future__ import annotations
@@ -83,6 +83,7 @@ class CellResult:
     test: dict[str, Any]  # Metrics as JSON
     validation: dict[str, Any]  # the same on validation, after the whole training
     warm_up_auc: list[float]  # validation AUC after each warm-up epoch; empty without a warm-up
+    training_loss: list[float]  # progressive, on real blocks (`training/curve.py`)
     dense_parameters: int
     seconds: float
 
@@ -126,17 +127,19 @@ def run_cell(cell: Cell, shared: Shared, rows: SyntheticRows | None) -> CellResu
         warmed = [metrics.auc for metrics in epochs]
     model = Recommender(table, dense)
     history = blocks.historical if cell.method == "full" else []
-    train_through(model, blocks, [*history, blocks.block("subsequent")], cell.protocol)
+    losses = train_through(model, blocks, [*history, blocks.block("subsequent")], cell.protocol)
     validation, test = shared.validation, shared.test
-    logits = predict(model, test.ids)
+    logits, on_validation = (predict(model, rows.ids) for rows in (test, validation))
     result = CellResult(
         test=asdict(measure(logits, test.labels, blocks.tasks)),
-        validation=asdict(measure(predict(model, validation.ids), validation.labels, blocks.tasks)),
+        validation=asdict(measure(on_validation, validation.labels, blocks.tasks)),
         warm_up_auc=warmed,
+        training_loss=losses,
         dense_parameters=dense.parameter_count,
         seconds=round(time.monotonic() - started, 2),
     )
-    storage.write_tensors(cell.uri("safetensors"), {"logits": logits})
+    tensors = {"logits": logits, "validation": on_validation}
+    storage.write_tensors(cell.uri("safetensors"), tensors)
     storage.write_json(cell.uri(), asdict(result))
     return result
 

@@ -39,7 +39,7 @@ KIBIBYTE = 1_024
 
 def measure_costs(run: Run) -> pd.DataFrame:
     """A row per phase: phase, seconds_per_epoch, peak_bytes, device."""
-    phases: dict[str, Callable[[Run], Callable[[], None]]] = {
+    phases: dict[str, Callable[[Run], Callable[[], object]]] = {
         "full training": _full_training,
         "distillation": _distillation,
         "distilled training": _distilled_training,
@@ -59,7 +59,7 @@ def measure_costs(run: Run) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def _measured(run: Run, prepare: Callable[[Run], Callable[[], None]]) -> dict[str, object]:
+def _measured(run: Run, prepare: Callable[[Run], Callable[[], object]]) -> dict[str, object]:
     before = _peak_bytes()
     device = runtime.use_device(0, run.config.threads)
     epoch = prepare(run)
@@ -82,7 +82,7 @@ def _network(run: Run, network: NetworkConfig) -> DenseNetwork:
     return fresh_network(network, run.config.models, fields, tasks, run.config.seed, "costs")
 
 
-def _full_training(run: Run) -> Callable[[], None]:
+def _full_training(run: Run) -> Callable[[], object]:
     config, blocks = run.config, run.blocks
     sizes, models = dict.fromkeys(blocks.fields, 0), config.models
     table = EmbeddingTable(sizes, models.embedding_dim, models.embedding_std, config.seed)

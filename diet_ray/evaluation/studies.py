@@ -25,6 +25,7 @@ from diet_ray.evaluation.cells import Cell
 from diet_ray.evaluation.methods import REDUCED
 from diet_ray.evaluation.run import Run
 from diet_ray.evaluation.tuning import Arm, Tuned
+from diet_ray.models.space import draw
 from diet_ray.training.reference import train_reference
 
 # What the small studies judge: in runs of their own, and in the base run.
@@ -94,6 +95,22 @@ def _fidelity_methods(config: RunConfig) -> list[str]:
     past, so its order is not asked for."""
     methods = [method for method in config.benchmark.methods if method != "cold"]
     return list(dict.fromkeys(["full", *methods]))
+
+
+def fidelity_settings(config: RunConfig) -> list[NetworkConfig]:
+    """The architectures whose order is asked for: drawn, and called <network>-1, <network>-2.., or
+    the candidates. Raises ConfigError."""
+    benchmark = config.benchmark
+    if not benchmark.space:
+        return config.evaluation.candidates
+    drawn = draw(benchmark.space, benchmark.settings, config.seed, "benchmark.space")
+    count = dict.fromkeys(benchmark.space, 0)
+    labelled = []
+    for network in drawn:
+        count[network.name] += 1
+        label = f"{network.name}-{count[network.name]}"
+        labelled.append(network.model_copy(update={"label": label}))
+    return labelled
 
 
 def variations(config: RunConfig) -> list[Variation]:
@@ -198,7 +215,7 @@ class Studies:
 
     def _fidelity(self) -> Iterator[StudyCell]:
         config = self._base.config
-        settings = [*config.evaluation.candidates, *config.benchmark.settings]
+        settings = fidelity_settings(config)
         for method in _fidelity_methods(config):
             seeds = config.benchmark.fidelity_seeds
             yield from self._grid("fidelity", self._base, soft(method), settings, seeds)

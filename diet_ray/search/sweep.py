@@ -27,11 +27,14 @@ from diet_ray.logs import blocks as logs
 from diet_ray.logs.blocks import Blocks
 from diet_ray.memory import artifact
 from diet_ray.memory.artifact import ArtifactError
-from diet_ray.search import leaderboard, space
+from diet_ray.models import space
+from diet_ray.search import leaderboard
 from diet_ray.search.leaderboard import Line
 from diet_ray.search.shared import SharedData, load_shared
 from diet_ray.search.trial import Outcome, one_line, run_trial
 from diet_ray.training.reference import published_stages
+
+SPACE = "search.space"
 
 LOST_WORKERS = 3
 """How often a trial is started again after its worker was lost."""
@@ -51,7 +54,8 @@ class SearchError(UserError, RuntimeError):
 
 def sweep(config: RunConfig) -> list[Line]:
     """Draw candidates, run the trials that are missing, publish and print the leaderboard."""
-    candidates = space.draw(config)
+    search = config.search
+    candidates = space.draw(search.space, search.trials, config.seed, SPACE)
     blocks, distilled = open_distilled(config)
     check_cpus(config)
     keys = trial_keys(config, blocks, distilled, candidates)
@@ -112,7 +116,7 @@ def trial_keys(
         "reference": artifact.describe(distilled).reference,
         "distilled": artifact.checksums(distilled),
     }
-    return {_key({**made_from, "candidate": space.identity(c)}): c for c in candidates}
+    return {_key({**made_from, "candidate": space.identity(c, SPACE)}): c for c in candidates}
 
 
 def _key(made_from: dict[str, Any]) -> str:

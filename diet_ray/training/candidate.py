@@ -8,7 +8,9 @@ with phi_T's tables underneath, is trained for one epoch on the subsequent block
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+import itertools
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +21,7 @@ from diet_ray.logs.blocks import Block, Blocks, Rows, iterate_batches
 from diet_ray.models.embedding import EmbeddingTable
 from diet_ray.models.registry import DenseNetwork
 from diet_ray.seeds import torch_generator
+from diet_ray.training.curve import LossCurve
 from diet_ray.training.metrics import Metrics, measure
 from diet_ray.training.model import Recommender, adam, predict, train_epoch
 
@@ -86,12 +89,21 @@ def train_through(
     blocks: Blocks,
     through: Sequence[Block],
     protocol: ProtocolConfig,
-    after_batch: Callable[[int], None] = lambda _: None,
-) -> None:
-    """One epoch of the whole model over blocks in time order, its table grown to hold them."""
+    share: float = 1.0,
+) -> list[float]:
+    """One epoch of the whole model over blocks in time order, its table grown to hold them.
+
+    share: of the blocks' rows, the first ones; whole batches. Returns the progressive loss
+    (`curve.py`).
+    """
+    rows = max(round(share * sum(block.rows for block in through)), 1)
+    curve = LossCurve(rows)
     model.table.grow(through[-1].vocabulary_sizes)
     model.requires_grad_(True)
     batches = (
         batch for block in through for batch in iterate_batches(blocks, block, protocol.batch_size)
     )
-    train_epoch(model, batches, protocol.learning_rate, after_batch=after_batch)
+    count = math.ceil(rows / protocol.batch_size) if share < 1 else None
+    taken = itertools.islice(batches, count)
+    train_epoch(model, taken, protocol.learning_rate, after_batch=curve.add)
+    return curve.means()

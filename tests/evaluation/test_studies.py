@@ -31,7 +31,7 @@ WUKONG = {"name": "wukong", "parameters": SMALL_NETWORKS["wukong"]}
 BENCHMARK: dict[str, Any] = {
     "methods": ["full", "cold", "warm", "kmeans", "distilled"],
     "seeds": 2,
-    "settings": [{"name": "dcn", "label": "dcn-wide", "parameters": {"dnn_hidden_units": [16]}}],
+    "space": {"dcn": {"dnn_hidden_units": [[8], [16]]}, "wukong": {"num_layers": [1]}},
     "fidelity_seeds": 2,
     "ratios": [0.02, RATIO],
     "references": [WUKONG],
@@ -99,7 +99,7 @@ def test_fidelity_is_every_setting_with_soft_labels(
     prepared: Prepared, distilled: list[RunConfig]
 ) -> None:
     cells = cells_of(prepared, "fidelity", labels=["hard"])
-    assert {c.cell.candidate.title for c in cells} == {"dcn", "wukong", "dcn-wide"}
+    assert {c.cell.candidate.title for c in cells} == {"dcn-1", "dcn-2", "wukong-1"}
     methods = ("full", "warm", "kmeans", "distilled")
     assert counted(cells) == Counter({("dcn", *soft(method)): 6 for method in methods})
     assert distilled == []

@@ -19,9 +19,8 @@ from diet_ray.logs.blocks import Blocks, open_blocks, read_block
 from diet_ray.memory import artifact
 from diet_ray.memory.artifact import ArtifactError
 from diet_ray.memory.rows import SyntheticRows
-from diet_ray.models import registry
+from diet_ray.models import registry, space
 from diet_ray.models.registry import fresh_network
-from diet_ray.search import space
 from diet_ray.search import sweep as sweeping
 from diet_ray.search.shared import SharedData, load_shared
 from diet_ray.search.sweep import SearchError, sweep
@@ -116,7 +115,9 @@ def directly(config: RunConfig) -> list[tuple[float, str, dict[str, Any]]]:
     validation = read_block(blocks, blocks.block("validation"))
     sizes = len(blocks.fields), len(blocks.tasks)
     found = []
-    for network in space.draw(config):
+    for network in space.draw(
+        config.search.space, config.search.trials, config.seed, "search.space"
+    ):
         dense = fresh_network(network, config.models, *sizes, config.seed, "candidate", 0)
         seed = derive(config.seed, "candidate warm-up", 0)
         arguments = (
