@@ -18,9 +18,13 @@ from diet_ray.report.figures import method_name
 
 NONE = "-"
 
+# What an interval over rows resamples.
+ROWS = "test rows"
+USERS = "test users, each with all rows"
+
 _INTERVALS = (
-    "intervals are of 95%: ± over seeds (t), and, where given, over test rows (bootstrap, the "
-    "networks kept) and over both (seeds and rows resampled)"
+    "intervals are of 95%: ± over seeds (t), and, where given, over rows (bootstrap of {drawn}, "
+    "the networks kept) and over both (seeds and rows resampled)"
 )
 
 
@@ -104,14 +108,14 @@ def comparison(table: pd.DataFrame) -> list[Section]:
     return sections
 
 
-def differences(table: pd.DataFrame) -> list[Section]:
-    """Distilled minus every other method, for each reference."""
+def differences(table: pd.DataFrame, drawn: str = ROWS) -> list[Section]:
+    """Distilled minus every other method, for each reference; drawn: ROWS or USERS."""
     return [
         Section(
             title=f"Distilled set against every other method (reference {reference})",
             reading=(
                 "AUC of the distilled set (soft labels) minus the other method's, paired by seed, "
-                f"above zero where the distilled set is better; {_INTERVALS}."
+                f"above zero where the distilled set is better; {_INTERVALS.format(drawn=drawn)}."
             ),
             seeds=_seeds(lines),
             tables={
@@ -128,8 +132,8 @@ def differences(table: pd.DataFrame) -> list[Section]:
     ]
 
 
-def ablation(table: pd.DataFrame) -> list[Section]:
-    """Table 4: the method without its parts, for each reference."""
+def ablation(table: pd.DataFrame, drawn: str = ROWS) -> list[Section]:
+    """Table 4: the method without its parts, for each reference; drawn: ROWS or USERS."""
     names = ("Fusion", "Target selection", "Memory selection")
     sections = []
     for reference, lines in table.groupby("reference", sort=False):
@@ -151,7 +155,7 @@ def ablation(table: pd.DataFrame) -> list[Section]:
                 reading=(
                     "✓ is a part left on, ✗ one turned off; the difference is the variant's AUC "
                     "minus the complete method's, paired by seed, below zero where the part helps; "
-                    f"{_INTERVALS}."
+                    f"{_INTERVALS.format(drawn=drawn)}."
                 ),
                 seeds=_seeds(lines),
                 tables={"": shown},
