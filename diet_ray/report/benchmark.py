@@ -29,6 +29,7 @@ def publish(
     parts: Mapping[str, tuple[bool, bool, bool]] = tables.PARTS,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    groups: np.ndarray | None = None,
 ) -> str:
     """Write the page and its pictures below a folder (any URI); returns the page's URI.
 
@@ -36,12 +37,14 @@ def publish(
     logits, labels: test logits (n, K) by cell, of studies main and ablation at least, and the
     test labels (n, K); without them the differences have no interval over rows.
     phases: for Table 5, see `tables.costs`. tried: see `markdown.protocols`. parts: the ablation's
-    variants, see `tables.ablation`.
+    variants, see `tables.ablation`. groups: the user of every test row, integers (n,); then the
+    intervals over rows resample users, each with all its rows.
     """
     resampled = None
     if logits is not None and labels is not None:
         cells = results.index[results["study"].isin(["main", "ablation"])]
-        resampled = resampled_aucs(logits, cells, labels, resamples, seed)
+        resampled = resampled_aucs(logits, cells, labels, resamples, seed, groups)
+    drawn = markdown.ROWS if groups is None else markdown.USERS
     ratios, faithfulness = tables.ratios(results), tables.faithfulness(results)
     by_study = {
         "fidelity": markdown.faithfulness(
@@ -49,9 +52,9 @@ def publish(
         ),
         "main": [
             *markdown.comparison(tables.comparison(results)),
-            *markdown.differences(tables.differences(results, resampled, seed)),
+            *markdown.differences(tables.differences(results, resampled, seed), drawn),
         ],
-        "ablation": markdown.ablation(tables.ablation(results, parts, resampled, seed)),
+        "ablation": markdown.ablation(tables.ablation(results, parts, resampled, seed), drawn),
         "ratio": markdown.ratios(ratios, _ratio_pictures(folder, ratios)),
         "transfer": markdown.transfer(tables.transfer(results)),
         "cost": [] if phases is None else markdown.costs(tables.costs(phases)),

@@ -7,20 +7,25 @@ table makes its section, or sections, one per reference network; an empty table 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from diet_ray.evaluation.agreement import FEWEST_SETTINGS
 from diet_ray.evaluation.tables import MARKS, MEAN
 from diet_ray.report.figures import method_name
 
 NONE = "-"
 
+# What an interval over rows resamples.
+ROWS = "test rows"
+USERS = "test users, each with all rows"
+
 _INTERVALS = (
-    "intervals are of 95%: ± over seeds (t), and, where given, over test rows (bootstrap, the "
-    "networks kept) and over both (seeds and rows resampled)"
+    "intervals are of 95%: ± over seeds (t), and, where given, over rows (bootstrap of {drawn}, "
+    "the networks kept) and over both (seeds and rows resampled)"
 )
 
 
@@ -104,14 +109,14 @@ def comparison(table: pd.DataFrame) -> list[Section]:
     return sections
 
 
-def differences(table: pd.DataFrame) -> list[Section]:
-    """Distilled minus every other method, for each reference."""
+def differences(table: pd.DataFrame, drawn: str = ROWS) -> list[Section]:
+    """Distilled minus every other method, for each reference; drawn: ROWS or USERS."""
     return [
         Section(
             title=f"Distilled set against every other method (reference {reference})",
             reading=(
                 "AUC of the distilled set (soft labels) minus the other method's, paired by seed, "
-                f"above zero where the distilled set is better; {_INTERVALS}."
+                f"above zero where the distilled set is better; {_INTERVALS.format(drawn=drawn)}."
             ),
             seeds=_seeds(lines),
             tables={
@@ -128,8 +133,8 @@ def differences(table: pd.DataFrame) -> list[Section]:
     ]
 
 
-def ablation(table: pd.DataFrame) -> list[Section]:
-    """Table 4: the method without its parts, for each reference."""
+def ablation(table: pd.DataFrame, drawn: str = ROWS) -> list[Section]:
+    """Table 4: the method without its parts, for each reference; drawn: ROWS or USERS."""
     names = ("Fusion", "Target selection", "Memory selection")
     sections = []
     for reference, lines in table.groupby("reference", sort=False):
@@ -151,7 +156,7 @@ def ablation(table: pd.DataFrame) -> list[Section]:
                 reading=(
                     "✓ is a part left on, ✗ one turned off; the difference is the variant's AUC "
                     "minus the complete method's, paired by seed, below zero where the part helps; "
-                    f"{_INTERVALS}."
+                    f"{_INTERVALS.format(drawn=drawn)}."
                 ),
                 seeds=_seeds(lines),
                 tables={"": shown},
@@ -217,33 +222,92 @@ def _distilled(
 
 
 def faithfulness(table: pd.DataFrame, pictures: Sequence[str]) -> list[Section]:
-    """Figure 1 and its numbers."""
+    """Figure 1 and its numbers; none for lines with fewer than FEWEST_SETTINGS settings."""
     if table.empty:
         return []
-    names = _methods(table)
-    full = (table["method"] == "full").tolist()
-    columns = {
-        "Reference": table["reference"],
-        "Method": [
-            f"{name} against itself" if ceiling else name
-            for name, ceiling in zip(names, full, strict=True)
-        ],
-        "Means over": table["means"].map({"all": "all seeds", "halves": "halves of the seeds"}),
-        "Seeds": table["seeds"].map(str),
-        "Settings": table["settings"].map(str),
-        "Pearson": table["pearson"].map("{:.3f}".format),
-        "Spearman": table["spearman"].map("{:.3f}".format),
-        "Kendall": table["kendall"].map("{:.3f}".format),
-        "Top-1 regret": table["regret"].map(_fixed),
-    }
     reading = (
         "Correlation of settings' mean test AUC with full data's, and the AUC lost by taking the "
         "setting that the method calls best; full data against itself is the noise ceiling, to be "
         "compared with the other lines over halves of the seeds (mean over all splits)."
     )
-    shown = pd.DataFrame(columns).replace("nan", NONE)
+    lines = table[table["settings"] >= FEWEST_SETTINGS]
+    columns = {
+        "Reference": lines["reference"],
+        "Method": [
+            f"{name} against itself" if method == "full" else name
+            for name, method in zip(_methods(lines), lines["method"], strict=True)
+        ],
+        "Means over": lines["means"].map({"all": "all seeds", "halves": "halves of the seeds"}),
+        "Seeds": lines["seeds"].map(str),
+        "Settings": lines["settings"].map(str),
+        "Pearson": lines["pearson"].map(_correlation),
+        "Spearman": lines["spearman"].map(_correlation),
+        "Kendall": lines["kendall"].map(_correlation),
+        "Top-1 regret": lines["regret"].map(_fixed),
+    }
     title = "Figure 1: does a reduced set order candidates as full data does?"
-    return [Section(title, reading, {"": shown}, pictures=tuple(pictures))]
+    return [_with_enough(title, reading, table, pd.DataFrame(columns), pictures)]
+
+
+def agreement(table: pd.DataFrame, pictures: Sequence[str]) -> list[Section]:
+    """Does a cheap method order settings as full training does? A line per method and score.
+
+    table: method, score (what the method's settings are ordered by), seeds, settings, cost (rows
+    trained over those of one full training), seconds (over those of one full training),
+    spearman_low, spearman_high, pairs (significant ones), pairs_right, and by their names in
+    `evaluation.agreement.Agreement` spearman, corrected, kendall, tau_ap, top1, top1_deviations,
+    top3 and top3_deviations. NaN where undefined. Lines with fewer than FEWEST_SETTINGS settings
+    are named and have no numbers.
+    """
+    if table.empty:
+        return []
+    reading = (
+        "How full data's test AUC orders settings (mean over seeds) against how a method does, "
+        "with other seeds. Cost is the rows trained for one setting, all seeds together, and time "
+        "is seconds, both over one full training's. Spearman has a 95% interval over settings, "
+        "drawn within families; corrected is what it would be without the noise of the seeds on "
+        "either side; tau-AP weighs the top most. Regret is the AUC lost by taking the method's "
+        "best setting, or the truly best of its three best, in brackets the same in seed "
+        "deviations of full data. The last column is the share of pairs ordered right among those "
+        "whose difference under full data is significant (5% false discoveries)."
+    )
+    lines = table[table["settings"] >= FEWEST_SETTINGS].to_dict("records")
+    shown = pd.DataFrame([_agreement_line(line) for line in lines])
+    title = "Agreement: does a cheap method order settings as full training does?"
+    return [_with_enough(title, reading, table, shown, pictures)]
+
+
+def _agreement_line(line: Mapping[Any, Any]) -> dict[str, str]:
+    low, high = line["spearman_low"], line["spearman_high"]
+    bounds = "" if pd.isna(low) else f" [{low:.2f}, {high:.2f}]"
+    pairs = int(line["pairs"])
+    return {
+        "Method": method_name(line["method"], ""),
+        "Score": line["score"],
+        "Seeds": str(line["seeds"]),
+        "Settings": str(line["settings"]),
+        "Cost": _percent(line["cost"]),
+        "Time": _percent(line["seconds"]),
+        "Spearman": _correlation(line["spearman"]) + bounds,
+        "Corrected": _correlation(line["corrected"]),
+        "Kendall": _correlation(line["kendall"]),
+        "tau-AP": _correlation(line["tau_ap"]),
+        "Top-1 regret": _regret(line["top1"], line["top1_deviations"]),
+        "Top-3 regret": _regret(line["top3"], line["top3_deviations"]),
+        "Significant pairs right": f"{_percent(line['pairs_right'])} of {pairs}" if pairs else NONE,
+    }
+
+
+def _with_enough(
+    title: str, reading: str, table: pd.DataFrame, shown: pd.DataFrame, pictures: Sequence[str]
+) -> Section:
+    """`shown` has the lines of `table` with enough settings; a sentence names the others."""
+    few = table[table["settings"] < FEWEST_SETTINGS]
+    counts = dict.fromkeys(zip(_methods(few), few["settings"], strict=True))
+    if counts:
+        named = ", ".join(f"{name} ({settings})" for name, settings in counts)
+        reading += f" Too few settings to tell an order (under {FEWEST_SETTINGS}): {named}."
+    return Section(title, reading, {} if shown.empty else {"": shown}, pictures=tuple(pictures))
 
 
 def _wide(
@@ -261,8 +325,8 @@ def _wide(
 
 def _methods(lines: pd.DataFrame) -> list[str]:
     """Each line's method, with its ratio where one method is there with several."""
-    pairs = zip(lines["method"], lines["labels"], strict=True)
-    names = [method_name(method, labels) for method, labels in pairs]
+    labels = lines["labels"] if "labels" in lines else [""] * len(lines)
+    names = [method_name(*pair) for pair in zip(lines["method"], labels, strict=True)]
     if "ratio" not in lines or lines["ratio"].dropna().nunique() < 2:
         return names
     return [
@@ -286,6 +350,18 @@ def _seeds(lines: pd.DataFrame) -> str:
 
 def _fixed(value: float) -> str:
     return NONE if pd.isna(value) else f"{value:.4f}"
+
+
+def _correlation(value: float) -> str:
+    return NONE if pd.isna(value) else f"{value:.3f}"
+
+
+def _percent(ratio: float) -> str:
+    return NONE if pd.isna(ratio) else f"{100 * ratio:.3g}%"
+
+
+def _regret(auc: float, deviations: float) -> str:
+    return _fixed(auc) + ("" if pd.isna(deviations) else f" ({deviations:.1f})")
 
 
 def _auc(line: pd.Series) -> str:

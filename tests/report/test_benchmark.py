@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -13,6 +14,7 @@ from diet_ray.evaluation.statistics import resampled_aucs
 from diet_ray.report import benchmark
 from tests.evaluation.made_results import (
     PHASES,
+    TEST_ROWS,
     all_rows,
     fidelity_rows,
     frame,
@@ -60,6 +62,19 @@ def test_logits_of_other_studies_are_not_needed(tmp_path: Path) -> None:
         benchmark.publish(str(tmp_path), results, logits, labels, resamples=5)
     ).read_text()  # fmt: skip
     assert "Over seeds and rows" in text
+    assert "bootstrap of test rows" in text
+
+
+def test_users_are_resampled_whole_and_the_page_says_so(tmp_path: Path) -> None:
+    results = frame(main_rows())
+    logits, labels = made_logits(results)
+    users = np.arange(TEST_ROWS) // 5
+    page = benchmark.publish(str(tmp_path), results, logits, labels, resamples=20, groups=users)
+    text = Path(page).read_text()
+    resampled = resampled_aucs(logits, results.index, labels, 20, 0, users)
+    line = tables.differences(results, resampled, 0).iloc[0]
+    assert f"[{line['rows_low']:+.4f}, {line['rows_high']:+.4f}]" in text
+    assert "bootstrap of test users" in text
 
 
 @pytest.mark.parametrize("references", [("dcn",), ("dcn", "wukong")])
