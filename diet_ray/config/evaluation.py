@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from diet_ray import storage
 from diet_ray.config.models import NetworkConfig, refuse_equal_titles
 from diet_ray.config.section import Fraction, PositiveFloat, PositiveInt, Section, describe_errors
 
@@ -30,6 +31,17 @@ class ProtocolConfig(Section):
         return ProtocolConfig.model_validate(keys).model_dump(include=set(keys))
 
 
+class CotrainConfig(Section):
+    """How a candidate is ranked on a set: table and network together, from nothing."""
+
+    batch_size: PositiveInt = 32
+    """Rows per step."""
+    learning_rate: PositiveFloat = 2e-3
+    """Adam's."""
+    passes: PositiveInt = 1
+    """Over the set; with many of them all candidates converge to the teacher."""
+
+
 class EvaluationConfig(Section):
     candidates: Annotated[list[NetworkConfig], Field(min_length=1)] = [
         NetworkConfig(name="dcn"),
@@ -38,6 +50,7 @@ class EvaluationConfig(Section):
     seeds: PositiveInt = 3
     """Each cell of the table is the mean over this many independent trainings."""
     protocol: ProtocolConfig = ProtocolConfig()
+    cotrain: CotrainConfig = CotrainConfig()
 
     @model_validator(mode="after")
     def _titles_differ(self) -> EvaluationConfig:
@@ -132,3 +145,16 @@ class SearchConfig(Section):
     """Network name to hyper-parameter to the values tried."""
     trials: PositiveInt = 8
     """Candidates drawn from the space without repetition."""
+    use: Literal["cotrain", "inherit"] = "cotrain"
+    """How a trial trains: table and network together from nothing, as `evaluation.cotrain` says,
+    on the set's folder alone; or the network on phi_T's table, a warm-up as
+    `evaluation.protocol` says, which needs the run's blocks and reference too (the paper's)."""
+    distilled: str | None = None
+    """Folder (any URI) of a published set; default: the run's last stage."""
+    seeds: PositiveInt = 2
+    """Trainings of every candidate; its score is their mean."""
+
+    @field_validator("distilled")
+    @classmethod
+    def _same_place_in_every_process(cls, value: str | None) -> str | None:
+        return None if value is None else storage.absolute(value)

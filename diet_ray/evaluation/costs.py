@@ -31,8 +31,9 @@ from diet_ray.models.embedding import EmbeddingTable
 from diet_ray.models.functional import FlatNetwork, flatten_parameters
 from diet_ray.models.registry import DenseNetwork, fresh_network
 from diet_ray.seeds import torch_generator
-from diet_ray.training.candidate import train_through, warm_up_epoch
+from diet_ray.training.candidate import train_through
 from diet_ray.training.model import Recommender, adam
+from diet_ray.training.soft_rows import soft_epoch
 
 KIBIBYTE = 1_024
 
@@ -97,7 +98,8 @@ def _distilled_training(run: Run) -> Callable[[], None]:
     rows = warm_up_rows(reduced_rows(run, "distilled", "soft", 0))
     optimizer = adam(dense, protocol.warm_up_learning_rate)
     generator = torch_generator(run.config.seed, "costs")
-    return lambda: warm_up_epoch(dense, optimizer, rows, protocol, generator)
+    batch_size = protocol.warm_up_batch_size
+    return lambda: soft_epoch(dense, optimizer, rows, batch_size, generator)
 
 
 def _distillation(run: Run) -> Callable[[], None]:
@@ -119,7 +121,7 @@ def _distillation(run: Run) -> Callable[[], None]:
             meta_gradient(
                 network,
                 theta,
-                rows.embeddings,
+                rows.inputs,
                 rows.labels,
                 rows.weights,
                 inner_batches(len(rows.labels), inner.batch_size, length, generator),

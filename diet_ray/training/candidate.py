@@ -11,9 +11,7 @@ import copy
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from diet_ray.config import ProtocolConfig
@@ -24,21 +22,13 @@ from diet_ray.seeds import torch_generator
 from diet_ray.training.curve import LossCurve
 from diet_ray.training.metrics import Metrics, measure
 from diet_ray.training.model import Recommender, adam, predict, train_epoch
-
-
-@dataclass(frozen=True)
-class WarmUpRows:
-    """A reduced training set, as a dense network sees it."""
-
-    embeddings: Tensor  # (n, F, d) float32
-    labels: Tensor  # (n, K) float32 soft labels, as logits
-    weights: Tensor  # (n,) float32, mean 1
+from diet_ray.training.soft_rows import SoftRows, soft_epoch
 
 
 def warm_up(
     dense: DenseNetwork,
     table: EmbeddingTable,
-    rows: WarmUpRows,
+    rows: SoftRows,
     validation: Rows,
     tasks: Sequence[str],
     protocol: ProtocolConfig,
@@ -52,9 +42,8 @@ def warm_up(
     history: list[Metrics] = []
     best: dict[str, Tensor] = {}
     for epoch in range(protocol.epochs):
-        warm_up_epoch(
-            dense, optimizer, rows, protocol, torch_generator(seed, "warm-up order", epoch)
-        )
+        generator = torch_generator(seed, "warm-up order", epoch)
+        soft_epoch(dense, optimizer, rows, protocol.warm_up_batch_size, generator)
         logits = predict(Recommender(table, dense), validation.ids)
         history.append(measure(logits, validation.labels, tasks))
         if history[-1].auc == max(metrics.auc for metrics in history):
@@ -66,22 +55,6 @@ def warm_up(
 def best_epoch(aucs: Sequence[float]) -> int:
     """The epoch that a warm-up keeps, from 1: of equal ones the last; 0 without a warm-up."""
     return max(enumerate(aucs, start=1), key=lambda epoch: epoch[::-1], default=(0, 0.0))[0]
-
-
-def warm_up_epoch(
-    dense: DenseNetwork,
-    optimizer: torch.optim.Optimizer,
-    rows: WarmUpRows,
-    protocol: ProtocolConfig,
-    generator: torch.Generator,
-) -> None:
-    """One pass over a reduced set in the generator's order."""
-    order = torch.randperm(len(rows.labels), generator=generator)
-    for batch in order.split(protocol.warm_up_batch_size):
-        losses = dense(rows.embeddings[batch], torch.sigmoid(rows.labels[batch]))
-        optimizer.zero_grad(set_to_none=True)
-        (losses * rows.weights[batch]).mean().backward()
-        optimizer.step()
 
 
 def train_through(

@@ -26,7 +26,7 @@ from diet_ray.search.shared import SharedData, load_shared
 from diet_ray.search.sweep import SearchError, sweep
 from diet_ray.search.trial import Outcome
 from diet_ray.seeds import derive, numpy_generator
-from diet_ray.training.candidate import WarmUpRows, warm_up
+from diet_ray.training.candidate import warm_up
 from diet_ray.training.metrics import Metrics
 from diet_ray.training.reference import (
     CheckpointError,
@@ -34,6 +34,7 @@ from diet_ray.training.reference import (
     reference_uri,
     train_reference,
 )
+from diet_ray.training.soft_rows import SoftRows
 from tests.made import made_blocks, small_config
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -111,7 +112,7 @@ def directly(config: RunConfig) -> list[tuple[float, str, dict[str, Any]]]:
     blocks = open_blocks(config.place("blocks"))
     reference = load_reference(reference_uri(config, 3))
     dataset = artifact.load_distilled(stage_uri(config, 3))
-    rows = WarmUpRows(dataset.embeddings, dataset.labels, dataset.weights)
+    rows = SoftRows(dataset.embeddings, dataset.labels, dataset.weights)
     validation = read_block(blocks, blocks.block("validation"))
     sizes = len(blocks.fields), len(blocks.tasks)
     found = []
@@ -143,7 +144,7 @@ def spy_on_trials(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
             "labels": shared.rows.labels,
             "vectors": shared.reference.vectors,
             "validation": shared.validation.ids,
-            "through tensors": warm_up_rows(shared.rows).embeddings.numpy(),
+            "through tensors": warm_up_rows(shared.rows).inputs.numpy(),
             "table": shared.reference.frozen().weight.detach().numpy(),
         }
         told = {
