@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from diet_ray.config.models import NetworkConfig, refuse_equal_titles
 from diet_ray.config.section import Fraction, PositiveFloat, PositiveInt, Section, describe_errors
@@ -24,10 +30,27 @@ class ProtocolConfig(Section):
     epochs: PositiveInt = 8
     """Longest warm-up on a reduced set; the best epoch on validation counts."""
 
-    @staticmethod
-    def changes(keys: dict[str, float]) -> dict[str, Any]:
-        """Some keys, checked, with their types. Raises pydantic's ValidationError."""
-        return ProtocolConfig.model_validate(keys).model_dump(include=set(keys))
+    ON_REAL_BLOCKS: ClassVar[tuple[str, ...]] = ("batch_size", "learning_rate")
+    """The keys that mean something to a method without a warm-up."""
+
+    def changed(self, keys: dict[str, float]) -> ProtocolConfig:
+        """With some keys, checked already, in the place of its own."""
+        checked = ProtocolConfig.model_validate(keys).model_dump(include=set(keys))
+        return self.model_copy(update=checked)
+
+
+def _check_changes(keys: dict[str, float], where: str, warms_up: bool = True) -> None:
+    """Whether they are keys of a protocol. Raises ValueError; `where` begins its message."""
+    try:
+        ProtocolConfig.model_validate(keys)
+    except ValidationError as error:
+        raise ValueError(describe_errors(error, ProtocolConfig, where)) from None
+    without_meaning = [key for key in keys if key not in ProtocolConfig.ON_REAL_BLOCKS]
+    if without_meaning and not warms_up:
+        raise ValueError(
+            f"{where}: {without_meaning[0]} is a key of the warm-up, which is not part of this "
+            f"training; remove it: {' and '.join(ProtocolConfig.ON_REAL_BLOCKS)} alone count here"
+        )
 
 
 class EvaluationConfig(Section):
@@ -46,27 +69,35 @@ class EvaluationConfig(Section):
 
 
 class TuningConfig(Section):
-    """Every method's protocol is chosen on validation, each method from the same list."""
+    """Every method's protocol is chosen on validation, separately."""
 
     tried: list[dict[str, float]] = [{}]
     """Keys of `evaluation.protocol` to try in its place, such as `{learning_rate: 0.002}`; `{}` is
-    the protocol itself."""
+    the protocol itself. For the methods with a reduced set."""
+    tried_without_warm_up: list[dict[str, float]] | None = None
+    """The same for full data, cold and warm start, to which `batch_size` and `learning_rate` alone
+    mean something. Default: those keys of `tried`, each pair once."""
     seeds: PositiveInt = 1
     """Trainings per candidate and tried protocol; their seeds are not among those judged."""
 
-    @field_validator("tried")
+    @field_validator("tried", "tried_without_warm_up")
     @classmethod
-    def _protocols(cls, value: list[dict[str, float]]) -> list[dict[str, float]]:
-        if not value:
-            raise ValueError("nothing to try; [{}] tries evaluation.protocol alone")
-        for number, keys in enumerate(value, start=1):
-            try:
-                ProtocolConfig.changes(keys)
-            except ValidationError as error:
-                raise ValueError(
-                    describe_errors(error, ProtocolConfig, f"entry {number}")
-                ) from None
+    def _protocols(
+        cls, value: list[dict[str, float]] | None, info: ValidationInfo
+    ) -> list[dict[str, float]] | None:
+        if value == []:
+            raise ValueError("nothing to try; [{}] tries the protocol of the check alone")
+        for number, keys in enumerate(value or [], start=1):
+            _check_changes(keys, f"entry {number}", warms_up=info.field_name == "tried")
         return value
+
+    def of(self, warms_up: bool) -> list[dict[str, float]]:
+        """What a method with or without a warm-up tries."""
+        if warms_up:
+            return self.tried
+        kept = ProtocolConfig.ON_REAL_BLOCKS
+        own = [{key: keys[key] for key in kept if key in keys} for keys in self.tried]
+        return self.tried_without_warm_up or own
 
 
 Study = Literal["main", "fidelity", "ratio", "ablation", "transfer", "cost"]

@@ -1,22 +1,25 @@
 """Tables laid out for reading: tidy frames of `evaluation.tables` become a page of Markdown.
 
 Protocol: a *section* is a heading, a sentence that says how to read it, the number of seeds,
-tables of text and the names of pictures that lie beside the page. Each function named after a
-table makes its section, or sections, one per reference network; an empty table makes none.
+tables of text, notes below them, and the names of pictures that lie beside the page. Each
+function named after a table makes its section, or sections, one per reference network; an empty
+table makes none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from diet_ray.config import ProtocolConfig
 from diet_ray.evaluation.tables import MARKS, MEAN
 from diet_ray.report.figures import method_name
 
 NONE = "-"
+EDGE = "†"
 
 _INTERVALS = (
     "intervals are of 95%: ± over seeds (t), and, where given, over test rows (bootstrap, the "
@@ -33,6 +36,7 @@ class Section:
     tables: dict[str, pd.DataFrame]  # caption, possibly empty, to cells of text
     seeds: str = ""
     pictures: tuple[str, ...] = ()  # without their endings
+    notes: tuple[str, ...] = ()  # below the tables
 
 
 def page(title: str, sections: Sequence[Section], left_out: Sequence[str]) -> str:
@@ -50,32 +54,39 @@ def page(title: str, sections: Sequence[Section], left_out: Sequence[str]) -> st
         for caption, table in section.tables.items():
             text = table.to_markdown(index=False, disable_numparse=True)
             parts.append(f"**{caption}**\n\n{text}" if caption else text)
+        parts += section.notes
     return "\n\n".join(parts) + "\n"
 
 
 def protocols(tried: pd.DataFrame) -> list[Section]:
     """What was tried for every method and what was chosen (`evaluation.tuning`)."""
-    rows = []
-    for line in tried.to_dict(orient="records"):
-        settings = {
-            key: f"{value:g}"
-            for key, value in line.items()
-            if key not in ("method", "labels", "validation_auc", "chosen")
-        }
-        rows.append(
-            {
-                "Method": method_name(line["method"], line["labels"]),
-                **settings,
-                "Validation AUC": _fixed(line["validation_auc"]),
-                "Chosen": "yes" if line["chosen"] else "",
-            }
-        )
+    if tried.empty:
+        return []
+    lines = tried.to_dict(orient="records")
+    keys = [key for key in ProtocolConfig.model_fields if key in tried]
+    columns = {
+        "Method": [method_name(line["method"], line["labels"]) for line in lines],
+        **{key: [_tried(line, key) for line in lines] for key in keys},
+        "Validation AUC": tried["validation_auc"].map(_fixed),
+        "Chosen": tried["chosen"].map({True: "yes", False: ""}),
+    }
     reading = (
         "Every method's protocol is the one with the highest validation AUC, mean over candidates, "
-        "with seeds that are not among those judged; keys of the warm-up do not matter to methods "
-        "without a reduced set."
+        "with seeds that are not among those judged; a dash is a key of the warm-up that the "
+        "method has none of."
     )
-    return [Section("Protocols", reading, {"": pd.DataFrame(rows)})] if rows else []
+    note = (
+        f"{EDGE} The smallest or the largest value tried for this method: a better one may lie "
+        "beyond it, and what is said of the method is a lower bound until the list goes on there."
+    )
+    notes = (note,) if tried["edge"].any() else ()
+    return [Section("Protocols", reading, {"": pd.DataFrame(columns)}, notes=notes)]
+
+
+def _tried(line: dict[Hashable, Any], key: str) -> str:
+    """A key's value, marked where the choice lies at an edge of what was tried."""
+    mark = EDGE if key in line["edge"].split(",") else ""
+    return NONE if pd.isna(line[key]) else f"{line[key]:g}{mark}"
 
 
 def comparison(table: pd.DataFrame) -> list[Section]:

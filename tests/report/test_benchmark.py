@@ -77,6 +77,7 @@ def test_every_reference_has_its_figure_1(references: tuple[str, ...], tmp_path:
 
 def test_protocols_come_last_and_are_no_study(tmp_path: Path) -> None:
     line = {"method": "full", "labels": "", "epochs": 8, "validation_auc": 0.7, "chosen": True}
+    line |= {"edge": ""}
     tried = pd.DataFrame([line])
     text = Path(benchmark.publish(str(tmp_path), frame(all_rows()), tried=tried)).read_text()
     assert re.findall(r"^## (\w+)", text, re.MULTILINE)[-1] == "Protocols"

@@ -147,7 +147,9 @@ def test_an_empty_table_has_no_section() -> None:
 
 def test_a_page_has_headings_readings_pictures_and_tables() -> None:
     table = pd.DataFrame({"Method": ["full"], "AUC": ["0.70"]})
-    section = Section("A table", "Read it so.", {"AUC": table}, "Seeds: 3.", ("figure-9",))
+    section = Section(
+        "A table", "Read it so.", {"AUC": table}, "Seeds: 3.", ("figure-9",), ("A note.",)
+    )
     lines = markdown.page("Benchmark", [section], ["ratio", "transfer"]).splitlines()
     assert [line for line in lines if line] == [
         "# Benchmark",
@@ -160,26 +162,39 @@ def test_a_page_has_headings_readings_pictures_and_tables() -> None:
         "| Method   | AUC   |",
         "|:---------|:------|",
         "| full     | 0.70  |",
+        "A note.",
     ]
     assert "Left out" not in markdown.page("Benchmark", [section], [])
 
 
 def test_protocols_tell_what_was_tried_and_chosen() -> None:
-    keys = {"batch_size": 512, "learning_rate": 0.001, "epochs": 8}
+    keys = {"batch_size": 512, "learning_rate": 0.001}
+    tried = [("full", "", np.nan, 0.7), ("full", "", np.nan, 0.75), ("random", "hard", 8, np.nan)]
     lines = [
-        {"method": "full", "labels": "", **keys, "validation_auc": 0.7, "chosen": False},
-        {"method": "full", "labels": "", **keys, "validation_auc": 0.75, "chosen": True},
-        {"method": "random", "labels": "hard", **keys, "validation_auc": np.nan, "chosen": True},
+        {"method": method, "labels": labels, **keys, "epochs": epochs, "validation_auc": auc}
+        for method, labels, epochs, auc in tried
     ]
-    (section,) = markdown.protocols(pd.DataFrame(lines))
+    edge = ["", "batch_size,learning_rate", ""]
+    table = pd.DataFrame(lines).assign(chosen=[False, True, True], edge=edge)
+    (section,) = markdown.protocols(table)
     assert section.title == "Protocols"
-    table = section.tables[""]
-    assert list(table) == ["Method", *keys, "Validation AUC", "Chosen"]
-    assert table["Method"].tolist() == ["Full data"] * 2 + ["Random selection, hard labels"]
-    assert table["Validation AUC"].tolist() == ["0.7000", "0.7500", "-"]
-    assert table["Chosen"].tolist() == ["", "yes", "yes"]
-    assert (table["learning_rate"] == "0.001").all()
-    assert (table["batch_size"] == "512").all()
+    shown = section.tables[""]
+    assert list(shown) == ["Method", *keys, "epochs", "Validation AUC", "Chosen"]
+    assert shown["Method"].tolist() == ["Full data"] * 2 + ["Random selection, hard labels"]
+    assert shown["Validation AUC"].tolist() == ["0.7000", "0.7500", "-"]
+    assert shown["Chosen"].tolist() == ["", "yes", "yes"]
+    assert shown["batch_size"].tolist() == ["512", "512†", "512"]
+    assert shown["learning_rate"].tolist() == ["0.001", "0.001†", "0.001"]
+    assert shown["epochs"].tolist() == ["-", "-", "8"]
+    assert len(section.notes) == 1
+    assert section.notes[0].startswith("† The smallest or the largest value tried")
+
+
+def test_without_an_edge_there_is_no_footnote() -> None:
+    line = {"method": "full", "labels": "", "batch_size": 8, "validation_auc": 0.7}
+    (section,) = markdown.protocols(pd.DataFrame([{**line, "chosen": True, "edge": ""}]))
+    assert section.notes == ()
+    assert "†" not in markdown.page("Benchmark", [section], [])
 
 
 def test_no_protocols_no_section() -> None:
