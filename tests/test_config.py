@@ -240,6 +240,7 @@ def test_overlapping_intervals(
             "entry 2: epochs is a key of the warm-up, which is not part of this training; remove "
             "it: batch_size and learning_rate alone count here",
         ),
+        (["evaluation.full_protocol={epochs: 3}"], "full_protocol: epochs is a key of the warm-up"),
         (["benchmark.tuning.tried=[{}, {epochs: 0}]"], "entry 2: epochs: 0.0 Input should be"),
         (
             ["distill.inner.networks=[{name: dcn}, {name: wukong}]"],

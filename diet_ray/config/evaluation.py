@@ -61,22 +61,38 @@ class EvaluationConfig(Section):
     seeds: PositiveInt = 3
     """Each cell of the table is the mean over this many independent trainings."""
     protocol: ProtocolConfig = ProtocolConfig()
+    full_protocol: dict[str, float] = {}
+    """`batch_size` and `learning_rate` of full data, where they differ from `protocol`'s, which is
+    made for what follows a warm start and may starve a training from scratch of steps. For full
+    data alone: all other methods end with the same subsequent block, and would differ by its
+    protocol too if it were not one."""
+
+    @field_validator("full_protocol")
+    @classmethod
+    def _protocol(cls, value: dict[str, float]) -> dict[str, float]:
+        _check_changes(value, "full_protocol", warms_up=False)
+        return value
 
     @model_validator(mode="after")
     def _titles_differ(self) -> EvaluationConfig:
         refuse_equal_titles("candidates", self.candidates)
         return self
 
+    def protocol_of(self, method: str) -> ProtocolConfig:
+        """How the check trains a method."""
+        return self.protocol.changed(self.full_protocol if method == "full" else {})
+
 
 class TuningConfig(Section):
     """Every method's protocol is chosen on validation, separately."""
 
     tried: list[dict[str, float]] = [{}]
-    """Keys of `evaluation.protocol` to try in its place, such as `{learning_rate: 0.002}`; `{}` is
-    the protocol itself. For the methods with a reduced set."""
+    """Keys to try in the place of `evaluation.protocol`'s, such as `{learning_rate: 0.002}`; `{}`
+    is the protocol itself. For the methods with a reduced set."""
     tried_without_warm_up: list[dict[str, float]] | None = None
-    """The same for full data, cold and warm start, to which `batch_size` and `learning_rate` alone
-    mean something. Default: those keys of `tried`, each pair once."""
+    """The same for full data (in the place of `evaluation.full_protocol`'s), cold and warm start,
+    to which `batch_size` and `learning_rate` alone mean something. Default: those keys of `tried`,
+    each pair once."""
     seeds: PositiveInt = 1
     """Trainings per candidate and tried protocol; their seeds are not among those judged."""
 

@@ -1,7 +1,8 @@
 """The check with which a run ends: candidates under full, warm, random and distilled training.
 
-All methods under one protocol, `evaluation.protocol`. `jobs/benchmark.py` compares more, with a
-protocol tuned for each method.
+All methods under one protocol, `evaluation.protocol`, but for full data, which may have another
+(`evaluation.full_protocol` says why). `jobs/benchmark.py` compares more, with a protocol tuned for
+each method.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ import pandas as pd
 from diet_ray import storage
 from diet_ray.evaluation import results as tidy
 from diet_ray.evaluation.cells import Cell
+from diet_ray.evaluation.gap import why_none
 from diet_ray.evaluation.grid import run_grid
 from diet_ray.evaluation.run import Run
 from diet_ray.evaluation.studies import StudyCell, soft
-from diet_ray.evaluation.tables import comparison
+from diet_ray.evaluation.tables import GAP, LEVEL, comparison
 
 METHODS = ("full", "warm", "random", "distilled")
-COLUMNS = ["candidate", "method", "auc", "auc_half_width", "logloss", "recovered_gap", "seeds"]
+COLUMNS = ["candidate", "method", *LEVEL, *GAP, "seeds"]
 
 
 def check(run: Run) -> pd.DataFrame:
@@ -30,7 +32,7 @@ def check(run: Run) -> pd.DataFrame:
     """
     evaluation = run.config.evaluation
     cells = [
-        StudyCell("main", Cell(run, *soft(method), candidate, evaluation.protocol, seed))
+        StudyCell("main", Cell(run, *soft(method), candidate, evaluation.protocol_of(method), seed))
         for seed in range(evaluation.seeds)
         for candidate in evaluation.candidates
         for method in METHODS
@@ -53,7 +55,7 @@ def as_json(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def render(table: pd.DataFrame) -> str:
-    """The table as text."""
+    """The table as text; below it why a candidate has no gap."""
     head = f"{'candidate':<12} {'method':<10} {'AUC':>18} {'LogLoss':>8} {'gap':>6} {'seeds':>6}"
     rows = [head, "-" * len(head)]
     for line in table.to_dict(orient="records"):
@@ -64,4 +66,4 @@ def render(table: pd.DataFrame) -> str:
             f"{line['candidate']:<12} {line['method']:<10} {auc:>18} "
             f"{line['logloss']:>8.4f} {gap:>6} {line['seeds']:>6}"
         )
-    return "\n".join(rows)
+    return "\n".join(filter(None, [*rows, why_none(table)]))

@@ -15,6 +15,7 @@ from collections.abc import Hashable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from diet_ray.evaluation.gap import is_clear, lead, recovered_gap
 from diet_ray.evaluation.methods import METHODS, REFERENCE_FREE
 from diet_ray.evaluation.statistics import (
     Fidelity,
@@ -24,7 +25,6 @@ from diet_ray.evaluation.statistics import (
     over_seeds,
     over_seeds_and_rows,
     paired_difference,
-    recovered_gap,
     split_fidelity,
 )
 
@@ -51,7 +51,8 @@ DIFFERENCE = [
     "both_high",
 ]
 MARKS = ["fusion", "target_selection", "memory_selection"]
-SUMMARY = [*GROUP, "candidate", "network", *LEVEL, "recovered_gap", "seeds"]
+GAP = ["recovered_gap", "lead", "lead_half_width"]
+SUMMARY = [*GROUP, "candidate", "network", *LEVEL, *GAP, "seeds"]
 FIDELITY = ["settings", "pearson", "spearman", "kendall", "regret"]
 
 Resampled = Mapping[Hashable, np.ndarray]
@@ -104,14 +105,15 @@ def _of_methods(table: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
     """Means, half-widths and recovered gaps: the columns of SUMMARY.
 
-    Methods without a reference stand under every reference; the gap is measured against the warm
-    start of the same reference and is NaN where there is none, or where full is not above it.
+    Methods without a reference stand under every reference. The gap is measured against the warm
+    start of the same reference; `lead` is full data's over it, paired by seed, and where that is
+    not clear of zero (`gap.is_clear`), or one of the two is missing, the gap is NaN.
     """
     lines: list[dict[str, object]] = []
     for reference in _references(rows):
         groups = _groups(rows, reference)
         grids = {key: _with_mean(_grid(group, "auc"), rows) for key, group in groups.items()}
-        bounds = {key[1]: grid.mean() for key, grid in grids.items() if key[1] in ("full", "warm")}
+        bounds = {key[1]: grid for key, grid in grids.items() if key[1] in ("full", "warm")}
         for key, group in groups.items():
             lines += _summary_lines(key, group, grids[key], rows, bounds)
     return pd.DataFrame(lines, columns=SUMMARY)
@@ -122,27 +124,42 @@ def _summary_lines(
     group: pd.DataFrame,
     aucs: pd.DataFrame,
     rows: pd.DataFrame,
-    bounds: Mapping[str, pd.Series],
+    bounds: Mapping[str, pd.DataFrame],
 ) -> list[dict[str, object]]:
     losses = _with_mean(_grid(group, "logloss"), rows)
     networks = group.drop_duplicates("candidate").set_index("candidate")["network"]
     lines = []
     for candidate in aucs:
         auc = over_seeds(aucs[candidate].dropna().tolist())
-        warm, full = (
-            bounds[m].get(candidate, np.nan) if m in bounds else np.nan for m in ("warm", "full")
-        )
         line = dict(zip(GROUP, key, strict=True)) | {
             "candidate": candidate,
             "network": networks.get(candidate, ""),
             "auc": auc.mean,
             "auc_half_width": _number(auc.half_width),
             "logloss": losses[candidate].mean(),
-            "recovered_gap": _number(recovered_gap(auc.mean, warm, full)),
+            **_gap(auc.mean, str(candidate), bounds),
             "seeds": auc.seeds,
         }
         lines.append(line)
     return lines
+
+
+def _gap(auc: float, candidate: str, bounds: Mapping[str, pd.DataFrame]) -> dict[str, float]:
+    """The columns of GAP."""
+    warm, full = (_by_seed(bounds, method, candidate) for method in ("warm", "full"))
+    ahead = lead(full, warm)
+    if ahead is None:
+        return dict.fromkeys(GAP, np.nan)
+    levels = [float(np.mean(list(values.values()))) for values in (warm, full)]
+    recovered = recovered_gap(auc, *levels) if is_clear(ahead) else np.nan
+    return dict(zip(GAP, (recovered, ahead.mean, _number(ahead.half_width)), strict=True))
+
+
+def _by_seed(grids: Mapping[str, pd.DataFrame], method: str, candidate: str) -> dict[int, float]:
+    if candidate not in grids.get(method, ()):
+        return {}
+    values = grids[method][candidate].dropna()
+    return dict(zip(values.index.tolist(), values.tolist(), strict=True))
 
 
 def _references(rows: pd.DataFrame) -> list[str]:

@@ -72,7 +72,7 @@ def keys_of(method: str) -> set[str]:
 
 def protocols_tried(config: RunConfig, method: str) -> list[ProtocolConfig]:
     """In their order, each once."""
-    own, tuning = config.evaluation.protocol, config.benchmark.tuning
+    own, tuning = config.evaluation.protocol_of(method), config.benchmark.tuning
     found: list[ProtocolConfig] = []
     for keys in tuning.of(warms_up=method in REDUCED):
         protocol = own.changed(keys)

@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from diet_ray.config import ProtocolConfig
+from diet_ray.evaluation.gap import why_none
 from diet_ray.evaluation.tables import MARKS, MEAN
 from diet_ray.report.figures import method_name
 
@@ -102,7 +103,7 @@ def comparison(table: pd.DataFrame) -> list[Section]:
                 reading=(
                     "Test AUC and LogLoss are means over seeds and tasks, ± is half of the 95% "
                     "t-interval over seeds; the recovered gap is 0 at the warm start of the same "
-                    "reference and 1 at full data."
+                    "reference and 1 at full data, where full data is clearly above it."
                 ),
                 seeds=_seeds(lines),
                 tables={
@@ -110,6 +111,7 @@ def comparison(table: pd.DataFrame) -> list[Section]:
                     "LogLoss": _wide("Method", rows, lines, lambda x: _fixed(x["logloss"])),
                     "Recovered gap": _wide("Method", rows, lines, _gap),
                 },
+                notes=_notes(why_none(lines)),
             )
         )
     return sections
@@ -224,7 +226,13 @@ def _distilled(
         "AUC": _wide("Set", rows, lines, _auc),
         "Recovered gap": _wide("Set", names, distilled, _gap),
     }
-    return [Section(title, reading, tables, _seeds(lines), tuple(pictures))]
+    notes = _notes(
+        *(
+            why_none(group, f" (reference {reference})")
+            for reference, group in distilled.groupby("reference", sort=False)
+        )
+    )
+    return [Section(title, reading, tables, _seeds(lines), tuple(pictures), notes)]
 
 
 def faithfulness(table: pd.DataFrame, pictures: Sequence[str]) -> list[Section]:
@@ -288,6 +296,10 @@ def _difference_columns(lines: pd.DataFrame) -> dict[str, pd.Series]:
         columns["Over rows"] = lines.apply(lambda x: _interval(x, "rows"), axis=1)
         columns["Over seeds and rows"] = lines.apply(lambda x: _interval(x, "both"), axis=1)
     return columns
+
+
+def _notes(*sentences: str) -> tuple[str, ...]:
+    return tuple(filter(None, sentences))
 
 
 def _seeds(lines: pd.DataFrame) -> str:

@@ -103,6 +103,30 @@ def test_the_gap_is_against_the_warm_start_of_the_same_reference() -> None:
     assert gaps == {"dcn": pytest.approx(0.02 / 0.05), "wukong": pytest.approx(0.07 / 0.10)}
 
 
+def test_a_lead_that_is_not_clear_of_zero_has_no_gap() -> None:
+    """WuKong's warm start moves against full data from seed to seed; DCN's keeps its distance."""
+    rows = [
+        row | {"auc": 0.74 - 0.03 * row["seed"]}
+        if (row["method"], row["candidate"]) == ("warm", "wukong")
+        else row
+        for row in main_rows()
+    ]
+    table = comparison(frame(rows))
+    wukong = line(table, method="random", labels="soft", candidate="wukong")
+    differences = [0.759 - 0.74, 0.760 - 0.71, 0.761 - 0.68]
+    expected = np.mean(differences), stats.t.ppf(0.975, 2) * stats.sem(differences)
+    assert (wukong["lead"], wukong["lead_half_width"]) == pytest.approx(expected)
+    assert np.isnan(wukong["recovered_gap"])
+    dcn = line(table, method="random", labels="soft", candidate="dcn")
+    assert (dcn["recovered_gap"], dcn["lead"]) == pytest.approx((0.4, 0.05))
+
+
+def test_one_seed_has_no_gap() -> None:
+    table = comparison(frame([row for row in main_rows() if row["seed"] == 0]))
+    assert table["recovered_gap"].isna().all()
+    assert table["lead"].tolist() == pytest.approx([0.05] * len(table))
+
+
 def test_without_warm_start_there_is_no_gap() -> None:
     rows = [row for row in main_rows() if row["method"] != "warm"]
     assert comparison(frame(rows))["recovered_gap"].isna().all()

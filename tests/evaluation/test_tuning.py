@@ -144,6 +144,14 @@ def test_a_method_without_a_warm_up_tries_every_pair_once_or_a_list_of_its_own(
     assert len(protocols_tried(config, "distilled")) == 3
 
 
+def test_full_data_tries_in_the_place_of_its_own_protocol(prepared: Prepared) -> None:
+    tuning = {"tried": [{}, {"learning_rate": 0.5}]}
+    evaluation = {"full_protocol": {"batch_size": 8}}
+    config = prepared.config(evaluation=evaluation, benchmark={"tuning": tuning})
+    assert [p.batch_size for p in protocols_tried(config, "full")] == [8, 8]
+    assert [p.batch_size for p in protocols_tried(config, "warm")] == [64, 64]
+
+
 @pytest.mark.parametrize("arms", [ARMS, []])
 def test_one_protocol_is_no_choice(prepared: Prepared, asked: list[Cell], arms: list[Arm]) -> None:
     keys = {"learning_rate": 0.5}

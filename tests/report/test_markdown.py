@@ -45,6 +45,22 @@ def test_what_is_missing_is_a_dash() -> None:
     assert cells(section, "Recovered gap")["Full data"]["dcn"] == "-"
 
 
+def test_a_note_says_why_there_is_no_gap() -> None:
+    rows = [row for row in main_rows() if row["seed"] == 0]
+    (section,) = markdown.comparison(tables.comparison(frame(rows)))
+    assert cells(section, "Recovered gap")["Full data"]["dcn"] == "-"
+    (note,) = section.notes
+    assert note.startswith("No recovered gap for dcn, wukong, mean: ")
+    (section,) = markdown.comparison(tables.comparison(frame(main_rows())))
+    assert section.notes == ()
+    every = [*main_rows(), *transfer_rows()]
+    table = tables.transfer(frame([row for row in every if row["seed"] == 0]))
+    (section,) = markdown.transfer(table)
+    assert [note.partition(":")[0] for note in section.notes] == [
+        f"No recovered gap for dcn, wukong, mean (reference {name})" for name in ("wukong", "dcn")
+    ]
+
+
 def test_two_ratios_of_one_method_keep_two_lines() -> None:
     more = [r | {"ratio": 0.05} for r in main_rows() if r["method"] == "distilled"]
     (section,) = markdown.comparison(tables.comparison(frame([*main_rows(), *more])))
