@@ -163,7 +163,8 @@ class BenchmarkConfig(Section):
             "distill": {"hard_fraction": 1.0, "active_fraction": 1.0},
         },
     }
-    """Name to the keys that switch a part of the recipe off."""
+    """Name to the keys of `scoring`, `memory` and `distill` that it changes, at least one of them.
+    The default switches off what the paper's Table 4 does, in a recipe that has it on."""
 
     @model_validator(mode="after")
     def _titles_differ(self) -> BenchmarkConfig:

@@ -56,6 +56,11 @@ def validate(config: RunConfig) -> None:
     by_output: dict[str, tuple[RunConfig, str]] = {}
     for variation in variations(config):
         varied = derived(config, variation)
+        if variation.study == "ablation" and varied == config:
+            raise ConfigError(
+                f"benchmark.ablations.{variation.variant}: every key already has that value in "
+                "this recipe, which would be compared with itself; change another key or remove it"
+            )
         made = varied, "" if varied == config else variation.variant
         if by_output.setdefault(varied.output, made) != made:
             raise ConfigError(

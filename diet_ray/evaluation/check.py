@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from diet_ray import storage
+from diet_ray.distill.parts import recipe_name
 from diet_ray.evaluation import results as tidy
 from diet_ray.evaluation.cells import Cell
 from diet_ray.evaluation.gap import why_none
@@ -45,7 +46,9 @@ def check(run: Run) -> pd.DataFrame:
     by_candidate = pd.Categorical(table["candidate"], [*titles, "mean"])
     table = table.iloc[by_candidate.argsort(kind="stable")].reset_index(drop=True)
     uri = run.config.place("evaluation", "check.json")
-    storage.write_json(uri, {"split": "test", "lines": as_json(table)})
+    storage.write_json(
+        uri, {"split": "test", "distilled": recipe_name(run.config), "lines": as_json(table)}
+    )
     return table
 
 
@@ -54,8 +57,9 @@ def as_json(table: pd.DataFrame) -> list[dict[str, Any]]:
     return json.loads(table.to_json(orient="records", double_precision=15))
 
 
-def render(table: pd.DataFrame) -> str:
-    """The table as text; below it why a candidate has no gap."""
+def render(table: pd.DataFrame, recipe: str) -> str:
+    """The table as text; below it what "distilled" stands for (`distill.parts.recipe_name`), and
+    why a candidate has no gap."""
     head = f"{'candidate':<12} {'method':<10} {'AUC':>18} {'LogLoss':>8} {'gap':>6} {'seeds':>6}"
     rows = [head, "-" * len(head)]
     for line in table.to_dict(orient="records"):
@@ -66,4 +70,4 @@ def render(table: pd.DataFrame) -> str:
             f"{line['candidate']:<12} {line['method']:<10} {auc:>18} "
             f"{line['logloss']:>8.4f} {gap:>6} {line['seeds']:>6}"
         )
-    return "\n".join(filter(None, [*rows, why_none(table)]))
+    return "\n".join(filter(None, [*rows, f"distilled: {recipe}", why_none(table)]))

@@ -15,6 +15,7 @@ from collections.abc import Hashable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from diet_ray.distill.parts import Parts
 from diet_ray.evaluation.gap import is_clear, lead, recovered_gap
 from diet_ray.evaluation.methods import METHODS, REFERENCE_FREE
 from diet_ray.evaluation.statistics import (
@@ -30,15 +31,6 @@ from diet_ray.evaluation.statistics import (
 
 MEAN = "mean"
 
-# What an ablation leaves on: fusion, target selection, memory selection (paper, Table 4).
-PARTS: dict[str, tuple[bool, bool, bool]] = {
-    "no-fusion": (False, True, True),
-    "no-target-selection": (True, False, True),
-    "no-memory-selection": (True, True, False),
-    "none": (False, False, False),
-    "": (True, True, True),
-}
-
 GROUP = ["reference", "method", "labels", "variant", "ratio"]
 LEVEL = ["auc", "auc_half_width", "logloss"]
 DIFFERENCE = [
@@ -50,7 +42,7 @@ DIFFERENCE = [
     "both_low",
     "both_high",
 ]
-MARKS = ["fusion", "target_selection", "memory_selection"]
+MARKS = list(Parts._fields)
 GAP = ["recovered_gap", "lead", "lead_half_width"]
 SUMMARY = [*GROUP, "candidate", "network", *LEVEL, *GAP, "seeds"]
 FIDELITY = ["settings", "pearson", "spearman", "kendall", "regret"]
@@ -300,29 +292,33 @@ def _bootstrapped(values: np.ndarray, seed: int) -> dict[str, float]:
 
 def ablation(
     results: pd.DataFrame,
-    parts: Mapping[str, tuple[bool, bool, bool]] = PARTS,
+    parts: Mapping[str, Parts],
     resampled: Resampled | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Table 4: reference, candidate, variant, and the columns of MARKS, LEVEL and DIFFERENCE.
 
-    The difference is variant minus complete method, paired. `parts` names variants in the order
-    in which they are shown; "" is the complete method. Variants that it lacks come first, with
-    None for the marks.
+    The difference is variant minus the run's own recipe, "", paired. parts: what is on in each
+    variant (`studies.parts_of_variants`), in the order in which they are shown. Raises ValueError
+    for a variant that is not among them.
     """
     rows = borrowing(results, "ablation", ("distilled",))
     rows = rows[(rows["method"] == "distilled") & (rows["labels"] == "soft")]
     columns = ["reference", "candidate", "variant", *MARKS, *LEVEL, *DIFFERENCE]
+    for variant in rows["variant"]:
+        if variant and variant not in parts:
+            raise ValueError(
+                f"results: variant {variant!r} is no ablation of this configuration "
+                f"({', '.join(filter(None, parts))}); give the one that the results are of"
+            )
     tables = []
     for reference in rows[rows["variant"] != ""]["reference"].unique():
         mine = rows[rows["reference"] == reference]
-        others = [name for name in mine["variant"].unique() if name not in parts]
-        for variant in [*others, *parts]:
-            marks = parts.get(variant, (None, None, None))
+        for variant, marks in parts.items():
             group = mine[mine["variant"] == variant]
             found = _differences(group, mine[mine["variant"] == ""], resampled, seed)
             table = summary(group).drop(columns="seeds")
-            table = table.assign(**dict(zip(MARKS, marks, strict=True)))
+            table = table.assign(**marks._asdict())
             differing = pd.DataFrame(found, columns=["candidate", *DIFFERENCE])
             tables.append(table.merge(differing, on="candidate")[columns])
     filled = [table for table in tables if len(table)]

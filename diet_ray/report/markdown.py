@@ -40,9 +40,11 @@ class Section:
     notes: tuple[str, ...] = ()  # below the tables
 
 
-def page(title: str, sections: Sequence[Section], left_out: Sequence[str]) -> str:
-    """The whole page; `left_out`: studies without rows."""
+def page(title: str, sections: Sequence[Section], left_out: Sequence[str], recipe: str = "") -> str:
+    """The whole page; `left_out`: studies without rows; `recipe`: how the set was distilled."""
     parts = [f"# {title}"]
+    if recipe:
+        parts.append(f"*Distilled* stands for: {recipe}.")
     if left_out:
         parts.append(f"Left out, since the results have no rows of it: {', '.join(left_out)}.")
     for section in sections:
@@ -142,29 +144,33 @@ def differences(table: pd.DataFrame) -> list[Section]:
 
 
 def ablation(table: pd.DataFrame) -> list[Section]:
-    """Table 4: the method without its parts, for each reference."""
+    """Table 4: the recipe with parts of it changed, for each reference."""
     names = ("Fusion", "Target selection", "Memory selection")
     sections = []
     for reference, lines in table.groupby("reference", sort=False):
-        marks = {name: lines[mark].map(_mark) for name, mark in zip(names, MARKS, strict=True)}
+        marks = {
+            name: lines[mark].map({True: "✓", False: "✗"})
+            for name, mark in zip(names, MARKS, strict=True)
+        }
         columns = {
-            "Variant": lines["variant"].replace("", "complete"),
+            "Variant": lines["variant"].replace("", "as configured"),
             **marks,
             "Candidate": lines["candidate"],
             "AUC": lines.apply(_auc, axis=1),
             "LogLoss": lines["logloss"].map(_fixed),
             **_difference_columns(lines),
         }
-        complete = lines["variant"] == ""
+        own = lines["variant"] == ""
         shown = pd.DataFrame(columns)
-        shown.loc[complete, list(_difference_columns(lines))] = NONE
+        shown.loc[own, list(_difference_columns(lines))] = NONE
         sections.append(
             Section(
                 title=f"Table 4: ablation (reference {reference})",
                 reading=(
-                    "✓ is a part left on, ✗ one turned off; the difference is the variant's AUC "
-                    "minus the complete method's, paired by seed, below zero where the part helps; "
-                    f"{_INTERVALS}."
+                    "✓ is a part of the paper's method that the variant has on, ✗ one that it has "
+                    "off (a selection that takes all or nothing is off); the difference is the "
+                    "variant's AUC minus that of the recipe as configured, paired by seed, above "
+                    f"zero where the variant is better; {_INTERVALS}."
                 ),
                 seeds=_seeds(lines),
                 tables={"": shown},
@@ -328,7 +334,3 @@ def _difference(line: pd.Series) -> str:
 def _interval(line: pd.Series, name: str) -> str:
     low, high = line[f"{name}_low"], line[f"{name}_high"]
     return NONE if pd.isna(low) else f"[{low:+.4f}, {high:+.4f}]"
-
-
-def _mark(on: Any) -> str:
-    return NONE if on is None or pd.isna(on) else ("✓" if on else "✗")

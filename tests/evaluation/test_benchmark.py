@@ -99,6 +99,7 @@ def test_every_study_from_a_distilled_run_to_a_page(
         found.labels,
         found.costs,
         found.tried,
+        studies.parts_of_variants(run.config),
         resamples=20,
     )
     assert_whole_page(Path(page))
@@ -212,6 +213,10 @@ def test_costs_alone_train_no_candidate_to_judge(prepared: Prepared) -> None:
         (
             {"ablations": {"x": {"distill": {"inner": PROXY}}}},
             "no network 'dcm'; did you mean 'dcn'",
+        ),
+        (
+            {"ablations": {"same": {"memory": {"keep": 0.8}}}},
+            "benchmark.ablations.same: every key already has that value in this recipe, .*remove",
         ),
         (
             {"ablations": {n: {"memory": {"keep": 0.1}} for n in ("a b", "a_b")}},

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
+from diet_ray.distill.parts import Parts
 from diet_ray.evaluation.statistics import over_rows, over_seeds_and_rows, resampled_aucs
 from diet_ray.evaluation.tables import (
+    MARKS,
     MEAN,
     SUMMARY,
     ablation,
@@ -23,6 +27,7 @@ from diet_ray.evaluation.tables import (
 )
 from tests.evaluation.made_results import (
     CANDIDATES,
+    PARTS,
     PHASES,
     SEEDS,
     ablation_rows,
@@ -136,7 +141,7 @@ def test_a_seed_that_is_there_twice_is_an_error() -> None:
     rows = [*main_rows(), made_row("main", "distilled", "dcn", 0, ratio=0.05)]
     assert len(comparison(frame(rows)))  # two ratios are two lines
     with pytest.raises(ValueError, match=r"'dcn' under method 'distilled'.*seed 0"):
-        ablation(frame([*rows, *ablation_rows()]))
+        ablation(frame([*rows, *ablation_rows()]), PARTS)
 
 
 def test_differences_are_paired_and_name_the_other_method() -> None:
@@ -188,7 +193,7 @@ def _given(results: pd.DataFrame) -> tuple:
 
 
 def test_the_ablation_borrows_the_complete_method_from_main() -> None:
-    table = ablation(frame([*main_rows(), *ablation_rows()]))
+    table = ablation(frame([*main_rows(), *ablation_rows()]), PARTS)
     assert table["variant"].tolist() == ["no-fusion", "no-target-selection", "none", ""]
     assert set(table["candidate"]) == {"dcn"}
     fusion = line(table, variant="no-fusion")
@@ -202,10 +207,14 @@ def test_the_ablation_borrows_the_complete_method_from_main() -> None:
     assert complete["auc"] == pytest.approx(0.74)
 
 
-def test_an_ablation_of_another_part_is_shown_without_marks() -> None:
-    rows = [*main_rows(), made_row("ablation", "distilled", "dcn", 0, variant="not-anchored")]
-    found = line(ablation(frame(rows)), variant="not-anchored")
-    assert (found["fusion"], found["seeds"]) == (None, 1)
+def test_the_marks_of_an_ablation_are_what_is_said_of_it() -> None:
+    odd = Parts(fusion=True, target_selection=False, memory_selection=False)
+    rows = frame([*main_rows(), made_row("ablation", "distilled", "dcn", 0, variant="odd")])
+    table = ablation(rows, {"odd": odd, "": Parts(False, False, False)})
+    assert table["variant"].tolist() == ["odd", ""]
+    assert table[MARKS].to_numpy().tolist() == [[True, False, False], [False] * 3]
+    with pytest.raises(ValueError, match=r"variant 'odd' is no ablation of .* \(no-fusion, no-"):
+        ablation(rows, PARTS)
 
 
 def test_the_transfer_holds_every_reference() -> None:
@@ -269,7 +278,16 @@ def test_costs_take_the_mean_time_and_the_highest_peak() -> None:
 
 
 @pytest.mark.parametrize(
-    "table", [comparison, differences, ablation, transfer, ratios, settings, faithfulness]
+    "table",
+    [
+        comparison,
+        differences,
+        partial(ablation, parts=PARTS),
+        transfer,
+        ratios,
+        settings,
+        faithfulness,
+    ],
 )
 def test_without_rows_a_table_is_empty_but_has_its_columns(table: object) -> None:
     whole = frame(all_rows())

@@ -9,6 +9,7 @@ from diet_ray.evaluation import tables
 from diet_ray.report import markdown
 from diet_ray.report.markdown import Section
 from tests.evaluation.made_results import (
+    PARTS,
     PHASES,
     ablation_rows,
     all_rows,
@@ -32,7 +33,7 @@ def test_table_3_lays_methods_against_candidates() -> None:
     assert section.seeds == "Seeds: 3."
     assert list(section.tables["AUC"]) == ["Method", "dcn", "wukong", "mean"]
     assert list(cells(section, "AUC"))[:3] == ["Full data", "Cold start", "Warm start"]
-    distilled = "Distilled (DIET), soft labels"
+    distilled = "Distilled, soft labels"
     assert cells(section, "AUC")[distilled]["wukong"] == "0.7500 ± 0.0025"
     assert cells(section, "LogLoss")[distilled]["mean"] == "0.4550"
     assert cells(section, "Recovered gap")[distilled]["dcn"] == "0.80"
@@ -64,7 +65,7 @@ def test_a_note_says_why_there_is_no_gap() -> None:
 def test_two_ratios_of_one_method_keep_two_lines() -> None:
     more = [r | {"ratio": 0.05} for r in main_rows() if r["method"] == "distilled"]
     (section,) = markdown.comparison(tables.comparison(frame([*main_rows(), *more])))
-    assert "Distilled (DIET), soft labels, 5%" in cells(section, "AUC")
+    assert "Distilled, soft labels, 5%" in cells(section, "AUC")
     assert "1.5%, 5% of the rows" in section.title
 
 
@@ -93,20 +94,18 @@ def test_differences_with_and_without_the_bootstrap() -> None:
 
 
 def test_the_ablation_has_marks_like_the_papers() -> None:
-    more = [row | {"variant": "odd"} for row in ablation_rows() if row["variant"] == "none"]
-    table = tables.ablation(frame([*main_rows(), *ablation_rows(), *more]))
+    table = tables.ablation(frame([*main_rows(), *ablation_rows()]), PARTS)
     (section,) = markdown.ablation(table)
     found = cells(section)
     names = ("Fusion", "Target selection", "Memory selection")
     marks = {variant: "".join(line[name] for name in names) for variant, line in found.items()}
     assert marks == {
-        "odd": "---",
         "no-fusion": "✗✓✓",
         "no-target-selection": "✓✗✓",
         "none": "✗✗✗",
-        "complete": "✓✓✓",
+        "as configured": "✓✓✓",
     }
-    assert found["complete"]["Difference ± seeds"] == "-"
+    assert found["as configured"]["Difference ± seeds"] == "-"
     assert found["no-fusion"]["Difference ± seeds"] == "-0.0020 ± 0.0000"
 
 
@@ -154,7 +153,7 @@ def test_an_empty_table_has_no_section() -> None:
     none = rows[:0]
     assert markdown.comparison(tables.comparison(none)) == []
     assert markdown.differences(tables.differences(none)) == []
-    assert markdown.ablation(tables.ablation(none)) == []
+    assert markdown.ablation(tables.ablation(none, PARTS)) == []
     assert markdown.ratios(tables.ratios(none), []) == []
     assert markdown.transfer(tables.transfer(none)) == []
     assert markdown.faithfulness(tables.faithfulness(none), []) == []
@@ -181,6 +180,8 @@ def test_a_page_has_headings_readings_pictures_and_tables() -> None:
         "A note.",
     ]
     assert "Left out" not in markdown.page("Benchmark", [section], [])
+    lines = markdown.page("Benchmark", [], [], "random rows").splitlines()
+    assert lines == ["# Benchmark", "", "*Distilled* stands for: random rows."]
 
 
 def test_protocols_tell_what_was_tried_and_chosen() -> None:
