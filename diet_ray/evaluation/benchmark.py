@@ -24,7 +24,7 @@ from diet_ray.evaluation.costs import measure_costs
 from diet_ray.evaluation.grid import run_grid
 from diet_ray.evaluation.methods import check_methods
 from diet_ray.evaluation.run import Run
-from diet_ray.evaluation.studies import Studies, all_arms, derived, variations
+from diet_ray.evaluation.studies import Studies, all_arms, derived, soft, variations
 from diet_ray.evaluation.tuning import tune
 from diet_ray.logs.blocks import Blocks, read_block
 from diet_ray.models.registry import parameters_of
@@ -108,8 +108,9 @@ def run_benchmark(run: Run) -> Benchmark:
     found = run_grid([c.cell for c in cells], "Benchmark")
     results = tidy.frame(cells, found)
     tidy.write(config.place("benchmark", "results.parquet"), results)
-    costs = measure_costs(run) if "cost" in config.benchmark.studies else None
-    if costs is not None:
+    costs = None
+    if "cost" in config.benchmark.studies:
+        costs = measure_costs(run, *(tuned.protocols[soft(m)] for m in ("full", "distilled")))
         tidy.write(config.place("benchmark", "costs.parquet"), costs)
     test = read_block(blocks, blocks.block("test"))
     return Benchmark(results, tuned.tried, tidy.CellLogits(cells), test.labels, costs)

@@ -34,7 +34,12 @@ OF_RUNS = {
     "ablation": ("distilled",),
     "transfer": ("warm", "distilled"),
 }
-OF_BASE = {"ratio": ("full",), "ablation": ("distilled",), "transfer": ("full",)}
+OF_BASE = {
+    "ratio": ("full",),
+    "ablation": ("distilled",),
+    "transfer": ("full",),
+    "cost": ("full", "distilled"),  # judged by no cell, but timed with their protocols
+}
 
 # What an ablation may change: all else is the reference's or the candidates'.
 RECIPE = ("scoring", "memory", "distill")

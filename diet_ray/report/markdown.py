@@ -190,8 +190,8 @@ def costs(table: pd.DataFrame) -> list[Section]:
         "Peak memory (GB)": table["peak_gb"].map("{:.2f}".format),
     }
     reading = (
-        "Time of one pass over a phase's own rows, and how far memory rose above a process that "
-        "has read nothing; a GB is 10^9."
+        "Time of one pass over a phase's own rows, under the protocols that were chosen, and how "
+        "far memory rose above a process that has read nothing; a GB is 10^9."
     )
     return [Section("Table 5: cost", reading, {"": pd.DataFrame(columns)})]
 

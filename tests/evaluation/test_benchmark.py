@@ -186,7 +186,8 @@ def test_costs_alone_train_no_candidate_to_judge(prepared: Prepared) -> None:
     run = prepared.run(benchmark={"studies": ["cost"]}, distill={"target_batch": 300})
     found = run_benchmark(run)
     assert found.results.empty
-    assert found.tried.empty
+    assert found.tried["method"].tolist() == ["full", "distilled"]
+    assert found.tried["validation_auc"].isna().all()
     assert found.costs is not None
     folder = run.config.place("benchmark", "report")
     page = publish(folder, found.results.set_index("key"), phases=found.costs, tried=found.tried)

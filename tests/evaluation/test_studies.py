@@ -181,6 +181,11 @@ def test_every_arm_that_a_study_judges_is_tuned(
     assert {(c.cell.method, c.cell.labels) for c in cells} == set(arms)
 
 
+def test_what_is_timed_is_tuned_too(prepared: Prepared) -> None:
+    config = prepared.config(benchmark={"studies": ["cost"]})
+    assert all_arms(config) == [("full", ""), ("distilled", "soft")]
+
+
 def test_a_distilled_sets_blended_labels_are_its_soft_ones(prepared: Prepared) -> None:
     config = prepared.config(benchmark={"labels": ["blended", "soft", "hard"]})
     assert arms_of(config, ["cold", "distilled", "random"]) == [
