@@ -29,6 +29,7 @@ from diet_ray.evaluation.studies import (
     all_arms,
     derived,
     fidelity_settings,
+    soft,
     variations,
 )
 from diet_ray.evaluation.tuning import tune
@@ -60,6 +61,11 @@ def validate(config: RunConfig) -> None:
     by_output: dict[str, tuple[RunConfig, str]] = {}
     for variation in variations(config):
         varied = derived(config, variation)
+        if variation.study == "ablation" and varied == config:
+            raise ConfigError(
+                f"benchmark.ablations.{variation.variant}: every key already has that value in "
+                "this recipe, which would be compared with itself; change another key or remove it"
+            )
         made = varied, "" if varied == config else variation.variant
         if by_output.setdefault(varied.output, made) != made:
             raise ConfigError(
@@ -107,8 +113,9 @@ def run_benchmark(run: Run) -> Benchmark:
     found = run_grid([c.cell for c in cells], "Benchmark")
     results = tidy.frame(cells, found)
     tidy.write(config.place("benchmark", "results.parquet"), results)
-    costs = measure_costs(run) if "cost" in config.benchmark.studies else None
-    if costs is not None:
+    costs = None
+    if "cost" in config.benchmark.studies:
+        costs = measure_costs(run, *(tuned.protocols[soft(m)] for m in ("full", "distilled")))
         tidy.write(config.place("benchmark", "costs.parquet"), costs)
     test = read_block(blocks, blocks.block("test"))
     return Benchmark(results, tuned.tried, tidy.CellLogits(cells), test.labels, costs)

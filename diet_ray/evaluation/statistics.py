@@ -88,11 +88,6 @@ def paired_difference(first: Mapping[int, float], second: Mapping[int, float]) -
     return over_seeds([first[seed] - second[seed] for seed in shared])
 
 
-def recovered_gap(auc: float, warm: float, full: float) -> float | None:
-    """(auc - warm) / (full - warm); None if full data is not better than a warm start."""
-    return (auc - warm) / (full - warm) if full > warm else None
-
-
 def fidelity(reduced: np.ndarray, full: np.ndarray) -> Fidelity:
     """reduced, full: float (n settings,), in one order. If several are best, their mean regret."""
     best = full[reduced == reduced.max()]

@@ -20,6 +20,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from diet_ray.config import ConfigError, NetworkConfig, RunConfig, describe_errors
+from diet_ray.distill.parts import Parts, parts
 from diet_ray.distill.stream import distill_stream
 from diet_ray.evaluation.cells import Cell
 from diet_ray.evaluation.methods import REDUCED
@@ -34,7 +35,12 @@ OF_RUNS = {
     "ablation": ("distilled",),
     "transfer": ("warm", "distilled"),
 }
-OF_BASE = {"ratio": ("full",), "ablation": ("distilled",), "transfer": ("full",)}
+OF_BASE = {
+    "ratio": ("full",),
+    "ablation": ("distilled",),
+    "transfer": ("full",),
+    "cost": ("full", "distilled"),  # judged by no cell, but timed with their protocols
+}
 
 # What an ablation may change: all else is the reference's or the candidates'.
 RECIPE = ("scoring", "memory", "distill")
@@ -167,6 +173,13 @@ def derived(base: RunConfig, variation: Variation) -> RunConfig:
     tree |= {"output": base.place("benchmark", place), "name": f"{base.name}-{place}"}
     tree["reference"]["folder"] = reference_folder
     return _validated(tree, where)
+
+
+def parts_of_variants(config: RunConfig) -> dict[str, Parts]:
+    """What every ablation leaves on, by its name; "" is the run's own recipe."""
+    ablations = [v for v in variations(config) if v.study == "ablation"]
+    found = {v.variant: parts(derived(config, v)) for v in ablations}
+    return {**found, "": parts(config)}
 
 
 def _as_folder(name: str) -> str:

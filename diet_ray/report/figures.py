@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 from typing import Any
 
 import matplotlib
@@ -34,7 +35,7 @@ METHOD_NAMES = {
     "random": "Random selection",
     "kmeans": "K-means clustering",
     "el2n": "EL2N selection",
-    "distilled": "Distilled (DIET)",
+    "distilled": "Distilled",
 }
 
 _STYLE: dict[Any, Any] = {
@@ -52,6 +53,8 @@ _STYLE: dict[Any, Any] = {
     "svg.hashsalt": "diet_ray",
 }
 _PANELS_ABREAST = 3
+_TITLE_LETTERS = 44
+_LEGEND_LETTERS = 26
 
 
 def method_name(method: str, labels: str) -> str:
@@ -60,10 +63,11 @@ def method_name(method: str, labels: str) -> str:
     return f"{name}, {labels} labels" if labels else name
 
 
-def fidelity_figure(settings: pd.DataFrame, faithfulness: pd.DataFrame) -> Figure:
+def fidelity_figure(settings: pd.DataFrame, faithfulness: pd.DataFrame, recipe: str = "") -> Figure:
     """Figure 1: reduced against full data's test AUC, one point per setting, a panel per method.
 
-    settings, faithfulness: of `evaluation.tables`, for one reference.
+    settings, faithfulness: of `evaluation.tables`, for one reference. recipe: what the distilled
+    set is called.
     """
     full = settings[settings["method"] == "full"].set_index("candidate")
     reduced = settings[settings["method"] != "full"]
@@ -77,13 +81,21 @@ def fidelity_figure(settings: pd.DataFrame, faithfulness: pd.DataFrame) -> Figur
                 & (faithfulness["labels"] == labels)
                 & (faithfulness["means"] == "all")
             ]
-            axis.set_title(method_name(str(method), str(labels)) + _correlations(found))
+            name = method_name(str(method), str(labels))
+            if method == "distilled":
+                name = _with_recipe(name, recipe)
+            axis.set_title(name + _correlations(found))
             _scatter(axis, points, full, looks)
         figure.suptitle("Does a reduced set order candidates as full data does?")
         figure.supxlabel("Test AUC after training on full data")
         figure.supylabel("Test AUC after training on the reduced set")
         _network_legend(figure, looks)
     return figure
+
+
+def _with_recipe(name: str, recipe: str) -> str:
+    """In lines that fit a panel."""
+    return "\n".join([name, *textwrap.wrap(recipe, _TITLE_LETTERS)])
 
 
 def _panels(count: int, width: float, share: bool) -> tuple[Figure, list[Axes]]:
@@ -141,10 +153,11 @@ def _network_legend(figure: Figure, looks: dict[str, dict[str, Any]]) -> None:
     figure.legend(handles=[*handles, same], loc="outside right center")
 
 
-def ratio_figure(ratios: pd.DataFrame) -> Figure:
+def ratio_figure(ratios: pd.DataFrame, recipe: str = "") -> Figure:
     """Figure 3: test AUC against the share of rows kept, a panel per candidate.
 
     ratios: of `evaluation.tables`. A line per reference, bands of half_width, full data dashed.
+    recipe: what the distilled sets are called.
     """
     distilled = ratios[ratios["method"] == "distilled"]
     candidates = distilled["candidate"].unique().tolist()
@@ -161,7 +174,8 @@ def ratio_figure(ratios: pd.DataFrame) -> Figure:
             _percent_axis(axis, sorted(distilled["ratio"].unique()))
         named = [zip(*axis.get_legend_handles_labels(), strict=True) for axis in axes]
         handles = {name: handle for pairs in named for handle, name in pairs}
-        figure.legend(handles.values(), handles.keys(), loc="outside right center")
+        title = "\n".join(textwrap.wrap(recipe, _LEGEND_LETTERS))
+        figure.legend(handles.values(), handles.keys(), loc="outside right center", title=title)
         figure.suptitle("How small may the distilled set be?")
         figure.supxlabel("Rows of the distilled set, share of the history")
         figure.supylabel("Test AUC")

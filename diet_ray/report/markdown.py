@@ -1,23 +1,27 @@
 """Tables laid out for reading: tidy frames of `evaluation.tables` become a page of Markdown.
 
 Protocol: a *section* is a heading, a sentence that says how to read it, the number of seeds,
-tables of text and the names of pictures that lie beside the page. Each function named after a
-table makes its section, or sections, one per reference network; an empty table makes none.
+tables of text, notes below them, and the names of pictures that lie beside the page. Each
+function named after a table makes its section, or sections, one per reference network; an empty
+table makes none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from diet_ray.config import ProtocolConfig
 from diet_ray.evaluation.agreement import FEWEST_SETTINGS
+from diet_ray.evaluation.gap import why_none
 from diet_ray.evaluation.tables import MARKS, MEAN
 from diet_ray.report.figures import method_name
 
 NONE = "-"
+EDGE = "†"
 
 # What an interval over rows resamples.
 ROWS = "test rows"
@@ -38,11 +42,14 @@ class Section:
     tables: dict[str, pd.DataFrame]  # caption, possibly empty, to cells of text
     seeds: str = ""
     pictures: tuple[str, ...] = ()  # without their endings
+    notes: tuple[str, ...] = ()  # below the tables
 
 
-def page(title: str, sections: Sequence[Section], left_out: Sequence[str]) -> str:
-    """The whole page; `left_out`: studies without rows."""
+def page(title: str, sections: Sequence[Section], left_out: Sequence[str], recipe: str = "") -> str:
+    """The whole page; `left_out`: studies without rows; `recipe`: how the set was distilled."""
     parts = [f"# {title}"]
+    if recipe:
+        parts.append(f"*Distilled* stands for: {recipe}.")
     if left_out:
         parts.append(f"Left out, since the results have no rows of it: {', '.join(left_out)}.")
     for section in sections:
@@ -55,32 +62,39 @@ def page(title: str, sections: Sequence[Section], left_out: Sequence[str]) -> st
         for caption, table in section.tables.items():
             text = table.to_markdown(index=False, disable_numparse=True)
             parts.append(f"**{caption}**\n\n{text}" if caption else text)
+        parts += section.notes
     return "\n\n".join(parts) + "\n"
 
 
 def protocols(tried: pd.DataFrame) -> list[Section]:
     """What was tried for every method and what was chosen (`evaluation.tuning`)."""
-    rows = []
-    for line in tried.to_dict(orient="records"):
-        settings = {
-            key: f"{value:g}"
-            for key, value in line.items()
-            if key not in ("method", "labels", "validation_auc", "chosen")
-        }
-        rows.append(
-            {
-                "Method": method_name(line["method"], line["labels"]),
-                **settings,
-                "Validation AUC": _fixed(line["validation_auc"]),
-                "Chosen": "yes" if line["chosen"] else "",
-            }
-        )
+    if tried.empty:
+        return []
+    lines = tried.to_dict(orient="records")
+    keys = [key for key in ProtocolConfig.model_fields if key in tried]
+    columns = {
+        "Method": [method_name(line["method"], line["labels"]) for line in lines],
+        **{key: [_tried(line, key) for line in lines] for key in keys},
+        "Validation AUC": tried["validation_auc"].map(_fixed),
+        "Chosen": tried["chosen"].map({True: "yes", False: ""}),
+    }
     reading = (
         "Every method's protocol is the one with the highest validation AUC, mean over candidates, "
-        "with seeds that are not among those judged; keys of the warm-up do not matter to methods "
-        "without a reduced set."
+        "with seeds that are not among those judged; a dash is a key of the warm-up that the "
+        "method has none of."
     )
-    return [Section("Protocols", reading, {"": pd.DataFrame(rows)})] if rows else []
+    note = (
+        f"{EDGE} The smallest or the largest value tried for this method: a better one may lie "
+        "beyond it, and what is said of the method is a lower bound until the list goes on there."
+    )
+    notes = (note,) if tried["edge"].any() else ()
+    return [Section("Protocols", reading, {"": pd.DataFrame(columns)}, notes=notes)]
+
+
+def _tried(line: dict[Hashable, Any], key: str) -> str:
+    """A key's value, marked where the choice lies at an edge of what was tried."""
+    mark = EDGE if key in line["edge"].split(",") else ""
+    return NONE if pd.isna(line[key]) else f"{line[key]:g}{mark}"
 
 
 def comparison(table: pd.DataFrame) -> list[Section]:
@@ -96,7 +110,7 @@ def comparison(table: pd.DataFrame) -> list[Section]:
                 reading=(
                     "Test AUC and LogLoss are means over seeds and tasks, ± is half of the 95% "
                     "t-interval over seeds; the recovered gap is 0 at the warm start of the same "
-                    "reference and 1 at full data."
+                    "reference and 1 at full data, where full data is clearly above it."
                 ),
                 seeds=_seeds(lines),
                 tables={
@@ -104,6 +118,7 @@ def comparison(table: pd.DataFrame) -> list[Section]:
                     "LogLoss": _wide("Method", rows, lines, lambda x: _fixed(x["logloss"])),
                     "Recovered gap": _wide("Method", rows, lines, _gap),
                 },
+                notes=_notes(why_none(lines)),
             )
         )
     return sections
@@ -134,29 +149,33 @@ def differences(table: pd.DataFrame, drawn: str = ROWS) -> list[Section]:
 
 
 def ablation(table: pd.DataFrame, drawn: str = ROWS) -> list[Section]:
-    """Table 4: the method without its parts, for each reference; drawn: ROWS or USERS."""
+    """Table 4: the recipe with parts of it changed, for each reference; drawn: ROWS or USERS."""
     names = ("Fusion", "Target selection", "Memory selection")
     sections = []
     for reference, lines in table.groupby("reference", sort=False):
-        marks = {name: lines[mark].map(_mark) for name, mark in zip(names, MARKS, strict=True)}
+        marks = {
+            name: lines[mark].map({True: "✓", False: "✗"})
+            for name, mark in zip(names, MARKS, strict=True)
+        }
         columns = {
-            "Variant": lines["variant"].replace("", "complete"),
+            "Variant": lines["variant"].replace("", "as configured"),
             **marks,
             "Candidate": lines["candidate"],
             "AUC": lines.apply(_auc, axis=1),
             "LogLoss": lines["logloss"].map(_fixed),
             **_difference_columns(lines),
         }
-        complete = lines["variant"] == ""
+        own = lines["variant"] == ""
         shown = pd.DataFrame(columns)
-        shown.loc[complete, list(_difference_columns(lines))] = NONE
+        shown.loc[own, list(_difference_columns(lines))] = NONE
         sections.append(
             Section(
                 title=f"Table 4: ablation (reference {reference})",
                 reading=(
-                    "✓ is a part left on, ✗ one turned off; the difference is the variant's AUC "
-                    "minus the complete method's, paired by seed, below zero where the part helps; "
-                    f"{_INTERVALS.format(drawn=drawn)}."
+                    "✓ is a part of the paper's method that the variant has on, ✗ one that it has "
+                    "off (a selection that takes all or nothing is off); the difference is the "
+                    "variant's AUC minus that of the recipe as configured, paired by seed, above "
+                    f"zero where the variant is better; {_INTERVALS.format(drawn=drawn)}."
                 ),
                 seeds=_seeds(lines),
                 tables={"": shown},
@@ -176,8 +195,8 @@ def costs(table: pd.DataFrame) -> list[Section]:
         "Peak memory (GB)": table["peak_gb"].map("{:.2f}".format),
     }
     reading = (
-        "Time of one pass over a phase's own rows, and how far memory rose above a process that "
-        "has read nothing; a GB is 10^9."
+        "Time of one pass over a phase's own rows, under the protocols that were chosen, and how "
+        "far memory rose above a process that has read nothing; a GB is 10^9."
     )
     return [Section("Table 5: cost", reading, {"": pd.DataFrame(columns)})]
 
@@ -218,7 +237,13 @@ def _distilled(
         "AUC": _wide("Set", rows, lines, _auc),
         "Recovered gap": _wide("Set", names, distilled, _gap),
     }
-    return [Section(title, reading, tables, _seeds(lines), tuple(pictures))]
+    notes = _notes(
+        *(
+            why_none(group, f" (reference {reference})")
+            for reference, group in distilled.groupby("reference", sort=False)
+        )
+    )
+    return [Section(title, reading, tables, _seeds(lines), tuple(pictures), notes)]
 
 
 def faithfulness(table: pd.DataFrame, pictures: Sequence[str]) -> list[Section]:
@@ -343,6 +368,10 @@ def _difference_columns(lines: pd.DataFrame) -> dict[str, pd.Series]:
     return columns
 
 
+def _notes(*sentences: str) -> tuple[str, ...]:
+    return tuple(filter(None, sentences))
+
+
 def _seeds(lines: pd.DataFrame) -> str:
     low, high = int(lines["seeds"].min()), int(lines["seeds"].max())
     return f"Seeds: {low}." if low == high else f"Seeds: {low} to {high}."
@@ -381,7 +410,3 @@ def _difference(line: pd.Series) -> str:
 def _interval(line: pd.Series, name: str) -> str:
     low, high = line[f"{name}_low"], line[f"{name}_high"]
     return NONE if pd.isna(low) else f"[{low:+.4f}, {high:+.4f}]"
-
-
-def _mark(on: Any) -> str:
-    return NONE if on is None or pd.isna(on) else ("✓" if on else "✗")

@@ -99,6 +99,7 @@ def test_every_study_from_a_distilled_run_to_a_page(
         found.labels,
         found.costs,
         found.tried,
+        studies.parts_of_variants(run.config),
         resamples=20,
     )
     assert_whole_page(Path(page))
@@ -185,7 +186,8 @@ def test_costs_alone_train_no_candidate_to_judge(prepared: Prepared) -> None:
     run = prepared.run(benchmark={"studies": ["cost"]}, distill={"target_batch": 300})
     found = run_benchmark(run)
     assert found.results.empty
-    assert found.tried.empty
+    assert found.tried["method"].tolist() == ["full", "distilled"]
+    assert found.tried["validation_auc"].isna().all()
     assert found.costs is not None
     folder = run.config.place("benchmark", "report")
     page = publish(folder, found.results.set_index("key"), phases=found.costs, tried=found.tried)
@@ -211,6 +213,10 @@ def test_costs_alone_train_no_candidate_to_judge(prepared: Prepared) -> None:
         (
             {"ablations": {"x": {"distill": {"inner": PROXY}}}},
             "no network 'dcm'; did you mean 'dcn'",
+        ),
+        (
+            {"ablations": {"same": {"memory": {"keep": 0.8}}}},
+            "benchmark.ablations.same: every key already has that value in this recipe, .*remove",
         ),
         (
             {"ablations": {n: {"memory": {"keep": 0.1}} for n in ("a b", "a_b")}},

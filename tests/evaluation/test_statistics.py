@@ -22,7 +22,6 @@ from diet_ray.evaluation.statistics import (
     over_seeds,
     over_seeds_and_rows,
     paired_difference,
-    recovered_gap,
     resampled_aucs,
     row_counts,
     split_fidelity,
@@ -55,11 +54,6 @@ def test_a_difference_is_paired_by_seed() -> None:
     assert found.seeds == 3
     with pytest.raises(ValueError, match=r"\[3\] against \[4\].*same seeds"):
         paired_difference({3: 0.7}, {4: 0.7})
-
-
-def test_the_gap_is_a_share_of_the_way_from_warm_to_full() -> None:
-    assert recovered_gap(0.74, warm=0.70, full=0.75) == pytest.approx(0.8)
-    assert recovered_gap(0.74, warm=0.75, full=0.75) is None
 
 
 def test_fidelity_of_a_small_case() -> None:

@@ -13,6 +13,7 @@ from diet_ray.evaluation import tables
 from diet_ray.evaluation.statistics import resampled_aucs
 from diet_ray.report import benchmark
 from tests.evaluation.made_results import (
+    PARTS,
     PHASES,
     TEST_ROWS,
     all_rows,
@@ -28,7 +29,15 @@ def test_the_page_links_to_what_is_there_and_is_the_same_each_time(tmp_path: Pat
     logits, labels = made_logits(results)
     for folder in ("one", "two"):
         page = benchmark.publish(
-            str(tmp_path / folder), results, logits, labels, PHASES, resamples=20, seed=4
+            str(tmp_path / folder),
+            results,
+            logits,
+            labels,
+            PHASES,
+            parts=PARTS,
+            recipe="one row in all",
+            resamples=20,
+            seed=4,
         )
         assert page == str(tmp_path / folder / "benchmark.md")
     text = Path(page).read_text()
@@ -40,6 +49,8 @@ def test_the_page_links_to_what_is_there_and_is_the_same_each_time(tmp_path: Pat
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     assert "Left out" not in text
     assert text.count("\n## ") == 7
+    for shown in (text, *(path.read_text() for path in (tmp_path / "one").glob("*.svg"))):
+        assert "one row in all" in shown
 
     cells = results.index[results["study"] == "main"]
     resampled = resampled_aucs(logits, cells, labels, 20, 4)
@@ -92,7 +103,8 @@ def test_every_reference_has_its_figure_1(references: tuple[str, ...], tmp_path:
 
 def test_protocols_come_last_and_are_no_study(tmp_path: Path) -> None:
     line = {"method": "full", "labels": "", "epochs": 8, "validation_auc": 0.7, "chosen": True}
+    line |= {"edge": ""}
     tried = pd.DataFrame([line])
-    text = Path(benchmark.publish(str(tmp_path), frame(all_rows()), tried=tried)).read_text()
+    text = Path(benchmark.publish(str(tmp_path), frame(main_rows()), tried=tried)).read_text()
     assert re.findall(r"^## (\w+)", text, re.MULTILINE)[-1] == "Protocols"
-    assert "no rows of it: cost." in text
+    assert "no rows of it: fidelity, ablation, ratio, transfer, cost." in text

@@ -85,6 +85,14 @@ def test_figure_1_has_a_panel_per_method_with_its_correlations(tmp_path: Path) -
     assert "Full data" not in text  # it is the axis, not a panel
 
 
+def test_what_was_distilled_has_the_name_of_its_recipe(tmp_path: Path) -> None:
+    recipe = "random rows, no step at all"
+    one = fidelity_figure(settings(RESULTS), faithfulness(RESULTS), recipe)
+    for figure in (one, ratio_figure(ratios(RESULTS), recipe)):
+        publish(figure, str(tmp_path), "x")
+        assert texts(tmp_path / "x.svg").count(recipe) == 1
+
+
 def test_figure_1_shows_every_setting_at_its_place() -> None:
     table = settings(RESULTS)
     means = table[table["labels"].isin(["", "soft"])].pivot(
