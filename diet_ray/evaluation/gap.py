@@ -43,11 +43,11 @@ def why_none(table: pd.DataFrame, where: str = "") -> str:
         return ""
     columns = unclear["candidate"], unclear["lead"], unclear["lead_half_width"]
     told = [
-        f"{name} {value:+.4f}" + (" (one seed)" if math.isnan(width) else f" ± {width:.4f}")
+        f"{name} {value:+.4f} " + ("(one seed)" if math.isnan(width) else f"± {width:.4f}")
         for name, value, width in zip(*columns, strict=True)
     ]
     return (
         f"No recovered gap for {', '.join(unclear['candidate'])}{where}: full data is not clearly "
-        f"above the warm start, so there is nothing to recover (AUC of full data minus warm "
-        f"start, paired over seeds, 95% interval: {', '.join(told)})."
+        f"above the warm start, or one seed cannot tell (AUC of full data minus warm start, paired "
+        f"over seeds, 95% interval: {', '.join(told)})."
     )
