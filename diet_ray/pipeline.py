@@ -65,6 +65,8 @@ def benchmark_logs(config: RunConfig) -> str:
         studies.parts_of_variants(config),
         recipe_name(config),
         seed=config.seed,
+        groups=found.users,
+        fidelity=found.fidelity,
     )
     progress.logger.info("Benchmark: %s; results: %s", page, config.place("benchmark"))
     return page

@@ -14,9 +14,11 @@ is written into the artifacts.
 from __future__ import annotations
 
 from diet_ray.config.evaluation import (
+    ArmConfig,
     BenchmarkConfig,
     CotrainConfig,
     EvaluationConfig,
+    FidelityConfig,
     ProtocolConfig,
     SearchConfig,
     TuningConfig,
@@ -42,11 +44,13 @@ from diet_ray.config.section import (
 )
 
 __all__ = [
+    "ArmConfig",
     "BenchmarkConfig",
     "ConfigError",
     "CotrainConfig",
     "DistillConfig",
     "EvaluationConfig",
+    "FidelityConfig",
     "Fraction",
     "InnerConfig",
     "Interval",

@@ -132,6 +132,77 @@ class TuningConfig(Section):
 Study = Literal["main", "fidelity", "ratio", "ablation", "transfer", "cost"]
 
 
+class ArmConfig(Section):
+    """A way to score candidates cheaply, in the fidelity study."""
+
+    method: str
+    """As in `benchmark.methods`; or prefix, the first rows of the stream."""
+    use: Literal["inherit", "cotrain"] = "inherit"
+    """Of a reduced set: on phi_T's table with the subsequent block after it (the paper's), or table
+    and network together on the set alone."""
+    labels: Literal["soft", "hard"] = "soft"
+    """Of a reduced set."""
+    ratio: Fraction | None = None
+    """Size of a selection; default: `memory.ratio`."""
+    share: Fraction = 1.0
+    """Of the stream's rows that a prefix sees."""
+    protocol: dict[str, float] = {}
+    """Keys of `evaluation.cotrain` that it changes; all others train by their tuned protocol."""
+    seeds: PositiveInt = 1
+    """Trainings of a candidate, whose mean is its score."""
+    repetitions: PositiveInt | None = None
+    """Default: those of the study."""
+    score: Literal["auc", "logloss", "progressive"] = "auc"
+    """AUC or LogLoss on validation, or the progressive loss of the last third of the training."""
+    label: str | None = None
+    """How tables name it; default: made of the keys above."""
+
+    @property
+    def title(self) -> str:
+        if self.label:
+            return self.label
+        share = "" if self.share == 1 else f"{100 * self.share:g}%"
+        ratio = "" if self.ratio is None else f"{100 * self.ratio:g}%"
+        labels = self.labels if self.labels == "hard" else ""
+        use = "co-trained" if self.use == "cotrain" else ""
+        changed = " ".join(f"{key}={value:g}" for key, value in self.protocol.items())
+        return " ".join(filter(None, (self.method, share, ratio, labels, use, changed)))
+
+    @field_validator("protocol")
+    @classmethod
+    def _keys_of_cotrain(cls, value: dict[str, float]) -> dict[str, Any]:
+        try:
+            checked = CotrainConfig.model_validate(value)
+        except ValidationError as error:
+            raise ValueError(describe_errors(error, CotrainConfig, "protocol")) from None
+        return checked.model_dump(include=set(value))
+
+
+class FidelityConfig(Section):
+    """Does a cheap score order architectures as full training does? (Figure 1)"""
+
+    space: dict[str, dict[str, list[Any]]] = {}
+    """Network name to hyper-parameter to values: the settings are drawn from it, the networks by
+    turns. Empty: `evaluation.candidates` are the settings."""
+    settings: PositiveInt = 50
+    """How many are drawn."""
+    full_seeds: PositiveInt = 4
+    """Of full data, whose mean is the truth."""
+    repetitions: PositiveInt = 2
+    """Of every arm, each with a run seed of its own, hence another reference and set."""
+    arms: list[ArmConfig] = [
+        ArmConfig(method="warm"),
+        ArmConfig(method="cold"),
+        ArmConfig(method="prefix", share=0.05),
+        ArmConfig(method="random"),
+        ArmConfig(method="distilled"),
+        ArmConfig(method="random", labels="hard", use="cotrain", seeds=2),
+        ArmConfig(method="random", use="cotrain", seeds=2),
+        ArmConfig(method="distilled", use="cotrain", seeds=2),
+    ]
+    """What is compared; the last one against every other."""
+
+
 class BenchmarkConfig(Section):
     """The paper's tables and figures (`jobs/benchmark.py`)."""
 
@@ -158,12 +229,10 @@ class BenchmarkConfig(Section):
     tuning: TuningConfig = TuningConfig()
     percentile: Annotated[float, Field(gt=0, lt=100)] = 90
     """Centre of the band of EL2N scores that the method `el2n` selects, per block."""
-    space: dict[str, dict[str, list[Any]]] = {}
-    """Network name to hyper-parameter to values: the settings of the fidelity study are drawn from
-    it, the networks by turns. Empty: `evaluation.candidates` are the settings."""
-    settings: PositiveInt = 50
-    """How many are drawn."""
-    fidelity_seeds: PositiveInt = 4
+    fidelity: FidelityConfig = FidelityConfig()
+    user_field: str | None = None
+    """Field that names the user: intervals over test rows then resample users, each with all of
+    their rows. Without it rows count as independent, which makes intervals too narrow."""
     ratios: list[Fraction] = [0.001, 0.005, 0.015, 0.05]
     """Of the ratio study."""
     references: list[NetworkConfig] = []

@@ -1,12 +1,13 @@
 """Does a cheap method order settings (candidate architectures) as full training does?
 
 Protocol: `truth` is full data's test AUC, float (S seeds, n settings); `scores` a method's score
-of the same settings, float (S', n), higher is better. The two sides share no seed and may have
-different numbers of them; what is judged is the order of the means over seeds. Full data's own
-order is noisy, so a perfect method would not reach 1; `corrected` estimates what it would reach
-if both sides were trained with endlessly many seeds (Spearman's correction for attenuation). The
-intervals, of 95%, ask what other settings of the same network families would have given. Neither
-correction nor interval undoes that all seeds share the log and the test rows.
+of the same settings, float (G repetitions, n), higher is better. The two sides share no seed.
+Judged is the order of full data's mean over seeds against that of each repetition alone, which is
+all that a user of the method sees; the mean over repetitions counts. Full data's own order is
+noisy, so a perfect method would not reach 1; `corrected` estimates what one would reach if both
+sides were free of noise (Spearman's correction for attenuation). The intervals, of 95%, ask what
+other settings of the same network families would have given. Neither correction nor interval
+undoes that all seeds share the log and the test rows.
 """
 
 from __future__ import annotations
@@ -18,19 +19,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from diet_ray.evaluation.ranking import kendall, regret, shortlist_regret, spearman, tau_ap
-from diet_ray.evaluation.statistics import CONFIDENCE, MOST_SPLITS, Interval
+from diet_ray.evaluation.statistics import CONFIDENCE, Interval
 from diet_ray.seeds import numpy_generator
 
 # Over fewer settings a correlation says next to nothing, and no report prints one.
 FEWEST_SETTINGS = 8
 
 RESAMPLES = 1000
+MOST_SPLITS = 200
 _AT_ONCE = 100  # resamples whose pairs of settings are held at a time
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of a method's order with full data's. NaN where a value is undefined."""
+    """Of a method's order with full data's, the mean over its repetitions. NaN where undefined."""
 
     settings: int
     spearman: float
@@ -55,13 +57,13 @@ class Difference:
 
 
 def agreement(truth: np.ndarray, scores: np.ndarray) -> Agreement:
-    """truth: (S, n), scores: (S', n). Raises ValueError if they do not fit or have a NaN."""
+    """truth: (S, n), scores: (G, n). Raises ValueError if they do not fit or have a NaN."""
     _check(truth, scores)
     measured = {name: float(value) for name, value in _measured(truth, scores).items()}
     return Agreement(
         settings=truth.shape[1],
         reliability_truth=float(reliability(truth)),
-        reliability_scores=float(reliability(scores)),
+        reliability_scores=float(repeatability(scores)),
         **measured,
     )
 
@@ -99,16 +101,17 @@ def compare(
 ) -> Difference:
     """Is the first method's Spearman (uncorrected) above the second's, on the same resamples?
 
-    first, second: scores (S', n) and (S'', n) of the same settings. Interval and errors are those
+    first, second: scores (G, n) and (G', n) of the same settings. Interval and errors are those
     of `intervals`.
     """
     _check(truth, first, families)
     _check(truth, second, families)
-    sides = [values.mean(axis=0) for values in (truth, first, second)]
+    right = truth.mean(axis=0)
     drawn = resampled_settings(families, resamples, seed)
-    interval = _interval(_advantage(*(side[drawn] for side in sides)), families)
+    resampled = _advantage(right[drawn], first[:, drawn], second[:, drawn])
+    interval = _interval(resampled, families)
     clear = interval.low > 0 or interval.high < 0
-    return Difference(float(_advantage(*sides)), interval, clear)
+    return Difference(float(_advantage(right, first, second)), interval, clear)
 
 
 def resampled_settings(families: np.ndarray, resamples: int, seed: int) -> np.ndarray:
@@ -141,6 +144,18 @@ def reliability(values: np.ndarray) -> np.ndarray:
     return 2 * between / (1 + between)
 
 
+def repeatability(scores: np.ndarray) -> np.ndarray:
+    """Of one repetition's order: float64 (...,); scores: float (G repetitions, ..., n).
+
+    The Spearman correlation between two repetitions, the mean over all pairs; 0 if they disagree.
+    NaN with one repetition.
+    """
+    pairs = [spearman(one, other) for one, other in itertools.combinations(scores, 2)]
+    if not pairs:
+        return np.full(scores.shape[1:-1], math.nan)
+    return np.maximum(np.mean(pairs, axis=0), 0)
+
+
 def splits(seeds: int) -> list[tuple[list[int], list[int]]]:
     """Each way to part the seeds into floor(S / 2) and the rest, once; MOST_SPLITS at most."""
     size, everyone = seeds // 2, range(seeds)
@@ -165,16 +180,17 @@ def seed_deviation(values: np.ndarray) -> np.ndarray:
 
 
 def _measured(truth: np.ndarray, scores: np.ndarray) -> dict[str, np.ndarray]:
-    """Every measure with an interval, (...,) each; truth: (S, ..., n), scores: (S', ..., n)."""
-    judged, right = scores.mean(axis=0), truth.mean(axis=0)
-    raw, deviation = spearman(judged, right), seed_deviation(truth)
-    top1, top3 = regret(judged, right), shortlist_regret(judged, right)
+    """Every measure with an interval, (...,) each; truth: (S, ..., n), scores: (G, ..., n)."""
+    right = np.broadcast_to(truth.mean(axis=0), scores.shape)
+    raw, deviation = spearman(scores, right).mean(axis=0), seed_deviation(truth)
+    top1 = regret(scores, right).mean(axis=0)
+    top3 = shortlist_regret(scores, right).mean(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
         return {
             "spearman": raw,
-            "corrected": _corrected(raw, reliability(truth) * reliability(scores)),
-            "kendall": kendall(judged, right),
-            "tau_ap": tau_ap(judged, right),
+            "corrected": _corrected(raw, reliability(truth) * repeatability(scores)),
+            "kendall": kendall(scores, right).mean(axis=0),
+            "tau_ap": tau_ap(scores, right).mean(axis=0),
             "top1": top1,
             "top3": top3,
             "top1_deviations": top1 / deviation,
@@ -188,7 +204,8 @@ def _corrected(raw: np.ndarray, reliabilities: np.ndarray) -> np.ndarray:
 
 
 def _advantage(truth: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    return spearman(first, truth) - spearman(second, truth)
+    """Of one over the other, each the mean over its repetitions (G, ..., n); truth: (..., n)."""
+    return spearman(first, truth).mean(axis=0) - spearman(second, truth).mean(axis=0)
 
 
 def _few_at_once(drawn: np.ndarray) -> list[np.ndarray]:

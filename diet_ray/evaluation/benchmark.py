@@ -15,27 +15,31 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from diet_ray import progress
 from diet_ray.config import ConfigError, NetworkConfig, RunConfig
 from diet_ray.distill import stream
 from diet_ray.distill.boundary import memory_sizes
 from diet_ray.distill.proxy import proxy_networks
+from diet_ray.evaluation import fidelity
 from diet_ray.evaluation import results as tidy
 from diet_ray.evaluation.costs import measure_costs
 from diet_ray.evaluation.grid import run_grid
 from diet_ray.evaluation.methods import check_methods
 from diet_ray.evaluation.run import Run
+from diet_ray.evaluation.statistics import resampled_aucs
 from diet_ray.evaluation.studies import (
     Studies,
     all_arms,
     derived,
-    fidelity_settings,
     soft,
     variations,
 )
 from diet_ray.evaluation.tuning import tune
-from diet_ray.logs.blocks import Blocks, read_block
+from diet_ray.logs.blocks import Blocks, Rows, read_block
 from diet_ray.models.registry import parameters_of
 from diet_ray.training import reference
+
+RESAMPLES = 1_000  # of the test users, for the pairs that full data tells apart
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,8 @@ class Benchmark:
     logits: Mapping[object, np.ndarray]  # of the test block by the cells' keys
     labels: np.ndarray  # (n, K), of the test block
     costs: pd.DataFrame | None  # `costs.py`
+    users: np.ndarray | None  # (n,), the user of every test row; None where no field names it
+    fidelity: tuple[pd.DataFrame, pd.DataFrame] | None  # agreement, differences (`fidelity.py`)
 
 
 def validate(config: RunConfig) -> None:
@@ -55,7 +61,8 @@ def validate(config: RunConfig) -> None:
     check_methods(benchmark.methods)
     for key in ("studies", "methods", "labels", "ratios"):
         _check_once(f"benchmark.{key}", getattr(benchmark, key))
-    for network in (*fidelity_settings(config), *benchmark.references):
+    fidelity.validate(config)
+    for network in benchmark.references:
         parameters_of(network)
     _check_references(config.reference.network, benchmark.references)
     by_output: dict[str, tuple[RunConfig, str]] = {}
@@ -94,6 +101,11 @@ def _check_references(own: NetworkConfig, others: Sequence[NetworkConfig]) -> No
 def check_sizes(config: RunConfig, blocks: Blocks) -> None:
     """Whether every set that the studies distil takes rows of every block, and what lies in its
     place already is of the same settings. Raises ConfigError, CheckpointError, ArtifactError."""
+    if config.benchmark.user_field not in (None, *blocks.fields):
+        raise ConfigError(
+            f"benchmark.user_field: {config.benchmark.user_field!r} is no field of {blocks.uri}; "
+            f"name one of {', '.join(blocks.fields)}, or leave it out"
+        )
     for variation in variations(config):
         varied = derived(config, variation)
         try:
@@ -118,4 +130,35 @@ def run_benchmark(run: Run) -> Benchmark:
         costs = measure_costs(run, *(tuned.protocols[soft(m)] for m in ("full", "distilled")))
         tidy.write(config.place("benchmark", "costs.parquet"), costs)
     test = read_block(blocks, blocks.block("test"))
-    return Benchmark(results, tuned.tried, tidy.CellLogits(cells), test.labels, costs)
+    users, logits = users_of(config, blocks, test), tidy.CellLogits(cells)
+    tables = None
+    if "fidelity" in config.benchmark.studies:
+        tables = _fidelity_tables(config, results.set_index("key"), logits, test.labels, users)
+    return Benchmark(results, tuned.tried, logits, test.labels, costs, users, tables)
+
+
+def users_of(config: RunConfig, blocks: Blocks, test: Rows) -> np.ndarray | None:
+    """The user of every test row, int64 (n,); users that no training block has (id 0) cannot be
+    told apart, so each of their rows counts as a user."""
+    field = config.benchmark.user_field
+    if field is None:
+        return None
+    ids = test.ids[:, blocks.fields.index(field)]
+    return np.where(ids > 0, ids, ids.max() + 1 + np.arange(len(ids)))
+
+
+def _fidelity_tables(
+    config: RunConfig,
+    results: pd.DataFrame,
+    logits: Mapping[object, np.ndarray],
+    labels: np.ndarray,
+    users: np.ndarray | None,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    study, seed = config.benchmark.fidelity, config.seed
+    with progress.phase("Significant pairs: full data on resamples of the test users"):
+        truth = results.index[results["arm"] == fidelity.TRUTH]
+        resampled = resampled_aucs(logits, truth, labels, RESAMPLES, seed, users)
+    return (
+        fidelity.fidelity_table(results, study.arms, resampled, seed),
+        fidelity.differences_table(results, study.arms, study.arms[-1].title, seed),
+    )

@@ -44,15 +44,13 @@ Labels = Literal["", "soft", "blended", "hard"]
 Use = Literal["", "inherit", "cotrain"]
 
 
-def check_methods(methods: Sequence[str]) -> None:
+def check_methods(methods: Sequence[str], where: str = "benchmark.methods") -> None:
     """Raises ConfigError for a name that is no method."""
     for method in methods:
         if method not in METHODS:
             close = difflib.get_close_matches(method, METHODS, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else "."
-            raise ConfigError(
-                f"benchmark.methods: no method {method!r}{hint} Known: {', '.join(METHODS)}"
-            )
+            raise ConfigError(f"{where}: no method {method!r}{hint} Known: {', '.join(METHODS)}")
 
 
 def reduced_rows(run: Run, method: str, labels: Labels, seed: int) -> SyntheticRows:

@@ -100,17 +100,18 @@ def _replicates(resampled: np.ndarray, seed: int) -> np.ndarray:
 
 
 def pairs_right(found: SignificantPairs, scores: np.ndarray, families: np.ndarray) -> PairsRight:
-    """How a method's mean scores order the significant pairs; equal scores are half right.
+    """How a method orders the significant pairs, the mean over its repetitions; equal scores are
+    half right.
 
-    scores: float (S', n), higher is better. families: str (n,). Raises ValueError if the two have
+    scores: float (G, n), higher is better. families: str (n,). Raises ValueError if the two have
     different numbers of settings.
     """
     if scores.shape[1] != len(families):
         raise ValueError(
             f"scores have {scores.shape[1]} settings, families {len(families)}; give both the same"
         )
-    means = scores.mean(axis=0)
-    right = (np.sign(means[found.better] - means[found.worse]) + 1) / 2
+    signs = np.sign(scores[:, found.better] - scores[:, found.worse])
+    right = (signs.mean(axis=0) + 1) / 2
     same = families[found.better] == families[found.worse]
     return PairsRight(
         pairs=len(right),

@@ -10,17 +10,20 @@ import pandas as pd
 import pyarrow as pa
 
 from diet_ray import storage
-from diet_ray.evaluation.cells import Cell, CellResult, read_logits
+from diet_ray.evaluation.cells import CellResult, read_logits
 from diet_ray.evaluation.methods import REDUCED, REFERENCE_FREE
 from diet_ray.evaluation.studies import StudyCell
 from diet_ray.training.candidate import best_epoch
 
 COLUMNS = [
     "study",
+    "arm",
+    "repetition",
     "key",
     "reference",
     "method",
     "labels",
+    "use",
     "variant",
     "ratio",
     "candidate",
@@ -30,6 +33,9 @@ COLUMNS = [
     "auc",
     "logloss",
     "validation_auc",
+    "validation_logloss",
+    "progressive_loss",
+    "trained_rows",
     "warm_up_epochs",
     "seconds",
 ]
@@ -38,19 +44,23 @@ COLUMNS = [
 
 def frame(cells: Sequence[StudyCell], results: Sequence[CellResult]) -> pd.DataFrame:
     """A row per cell of every study; column `key` names the cell, several studies may share it."""
-    rows = [_row(c.study, c.cell, result) for c, result in zip(cells, results, strict=True)]
+    rows = [_row(c, result) for c, result in zip(cells, results, strict=True)]
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=COLUMNS)
 
 
-def _row(study: str, cell: Cell, result: CellResult) -> dict[str, object]:
+def _row(study_cell: StudyCell, result: CellResult) -> dict[str, object]:
+    cell = study_cell.cell
     config = cell.run.config
     free, reduced = cell.method in REFERENCE_FREE, cell.method in REDUCED
     row: dict[str, object] = {
-        "study": study,
+        "study": study_cell.study,
+        "arm": study_cell.arm,
+        "repetition": study_cell.repetition,
         "key": cell.key,
         "reference": "" if free else config.reference.network.title,
         "method": cell.method,
         "labels": cell.labels,
+        "use": cell.use,
         "variant": cell.run.variant,
         "ratio": config.memory.ratio if reduced else math.nan,
         "candidate": cell.candidate.title,
@@ -60,6 +70,9 @@ def _row(study: str, cell: Cell, result: CellResult) -> dict[str, object]:
         "auc": result.test["auc"],
         "logloss": result.test["logloss"],
         "validation_auc": result.validation["auc"],
+        "validation_logloss": result.validation["logloss"],
+        "progressive_loss": float(np.mean(result.training_loss[-len(result.training_loss) // 3 :])),
+        "trained_rows": cell.trained_rows,
         "warm_up_epochs": best_epoch(result.warm_up_auc),
         "seconds": result.seconds,
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -34,6 +34,11 @@ class Run:
     def reference(self) -> Reference:
         """phi_T."""
         return load_reference(self.reference_uri())
+
+    def at_ratio(self, ratio: float) -> Run:
+        """The same run with selections of another size."""
+        memory = self.config.memory.model_copy(update={"ratio": ratio})
+        return replace(self, config=self.config.model_copy(update={"memory": memory}))
 
     def selection_sizes(self) -> list[int]:
         """Rows that a selection takes from every historical block.

@@ -10,7 +10,6 @@ three holds the variance of the reference network, which all seeds of a run shar
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,6 @@ CONFIDENCE = 0.95
 # Resamples that are weighed at once: bounds memory, and keeps the cumulative sums in the cache.
 _AT_ONCE = 16
 COUNTED = 50_000_000  # rows times resamples whose counts are held at a time, 4 bytes each
-MOST_SPLITS = 200
 
 
 @dataclass(frozen=True)
@@ -43,20 +41,6 @@ class Interval:
 
     low: float
     high: float
-
-
-@dataclass(frozen=True)
-class Fidelity:
-    """How well a reduced set tells settings (candidates) apart as full data does.
-
-    The correlations are NaN where they are undefined: fewer than two settings, or equal values.
-    """
-
-    pearson: float
-    spearman: float
-    kendall: float  # tau-b
-    regret: float  # of full data's AUC, for taking the setting that the reduced set calls best
-    settings: int
 
 
 def half_width(values: Sequence[float]) -> float | None:
@@ -86,57 +70,6 @@ def paired_difference(first: Mapping[int, float], second: Mapping[int, float]) -
             "same seeds"
         )
     return over_seeds([first[seed] - second[seed] for seed in shared])
-
-
-def fidelity(reduced: np.ndarray, full: np.ndarray) -> Fidelity:
-    """reduced, full: float (n settings,), in one order. If several are best, their mean regret."""
-    best = full[reduced == reduced.max()]
-    defined = len(full) > 1 and np.ptp(reduced) > 0 and np.ptp(full) > 0
-    return Fidelity(
-        pearson=float(stats.pearsonr(reduced, full).statistic) if defined else math.nan,
-        spearman=float(stats.spearmanr(reduced, full).statistic) if defined else math.nan,
-        kendall=float(stats.kendalltau(reduced, full).statistic) if defined else math.nan,
-        regret=float(full.max() - best.mean()),
-        settings=len(full),
-    )
-
-
-def split_fidelity(reduced: np.ndarray, full: np.ndarray) -> Fidelity | None:
-    """Fidelity of one half of the seeds to the other half of full data's, mean over all splits.
-
-    reduced, full: float (S seeds, n settings), seed by seed. Every split of the seeds into
-    floor(S / 2) and the rest is taken, each both ways round; with many seeds MOST_SPLITS of them,
-    evenly from their list. A seed's dense network starts alike under every method, so here, unlike
-    over all seeds, no chance is shared between the two sides. None with fewer than two seeds.
-    """
-    seeds, size = range(len(full)), len(full) // 2
-    every = -(-math.comb(len(full), size) // MOST_SPLITS)
-    found = []
-    for half in itertools.islice(itertools.combinations(seeds, size), 0, None, every):
-        rest = [seed for seed in seeds if seed not in half]
-        for one, other in ((list(half), rest), (rest, list(half))):
-            if one and other:
-                found.append(fidelity(reduced[one].mean(axis=0), full[other].mean(axis=0)))
-    return _mean(found) if found else None
-
-
-def _mean(found: Sequence[Fidelity]) -> Fidelity:
-    return Fidelity(
-        pearson=float(np.mean([f.pearson for f in found])),
-        spearman=float(np.mean([f.spearman for f in found])),
-        kendall=float(np.mean([f.kendall for f in found])),
-        regret=float(np.mean([f.regret for f in found])),
-        settings=found[0].settings,
-    )
-
-
-def noise_ceiling(full: np.ndarray) -> Fidelity | None:
-    """Fidelity of full data to itself; full: float (S seeds, n settings); None if S < 2.
-
-    What a reduced set as good as full data would reach in `split_fidelity`. A half has half of
-    the seeds, so a fidelity over all seeds may lie above it.
-    """
-    return split_fidelity(full, full)
 
 
 def row_counts(

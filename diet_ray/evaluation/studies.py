@@ -22,11 +22,11 @@ from pydantic import ValidationError
 from diet_ray.config import ConfigError, NetworkConfig, RunConfig, describe_errors
 from diet_ray.distill.parts import Parts, parts
 from diet_ray.distill.stream import distill_stream
+from diet_ray.evaluation import fidelity
 from diet_ray.evaluation.cells import Cell
 from diet_ray.evaluation.methods import REDUCED
 from diet_ray.evaluation.run import Run
 from diet_ray.evaluation.tuning import Arm, Tuned
-from diet_ray.models.space import draw
 from diet_ray.training.reference import train_reference
 
 # What the small studies judge: in runs of their own, and in the base run.
@@ -52,6 +52,8 @@ class StudyCell:
 
     study: str
     cell: Cell
+    arm: str = ""  # of the fidelity study
+    repetition: int = 0
 
 
 @dataclass(frozen=True)
@@ -90,33 +92,10 @@ def all_arms(config: RunConfig) -> list[Arm]:
     benchmark = config.benchmark
     arms = arms_of(config, benchmark.methods) if "main" in benchmark.studies else []
     if "fidelity" in benchmark.studies:
-        arms += map(soft, _fidelity_methods(config))
+        arms += [soft("full"), *map(fidelity.arm_of, fidelity.tuned_arms(config))]
     for study in benchmark.studies:
         arms += map(soft, OF_BASE.get(study, ()) + OF_RUNS.get(study, ()))
     return list(dict.fromkeys(arms))
-
-
-def _fidelity_methods(config: RunConfig) -> list[str]:
-    """Full data, whose order it is, and the others; a cold start shares nothing with the log's
-    past, so its order is not asked for."""
-    methods = [method for method in config.benchmark.methods if method != "cold"]
-    return list(dict.fromkeys(["full", *methods]))
-
-
-def fidelity_settings(config: RunConfig) -> list[NetworkConfig]:
-    """The architectures whose order is asked for: drawn, and called <network>-1, <network>-2.., or
-    the candidates. Raises ConfigError."""
-    benchmark = config.benchmark
-    if not benchmark.space:
-        return config.evaluation.candidates
-    drawn = draw(benchmark.space, benchmark.settings, config.seed, "benchmark.space")
-    count = dict.fromkeys(benchmark.space, 0)
-    labelled = []
-    for network in drawn:
-        count[network.name] += 1
-        label = f"{network.name}-{count[network.name]}"
-        labelled.append(network.model_copy(update={"label": label}))
-    return labelled
 
 
 def variations(config: RunConfig) -> list[Variation]:
@@ -228,10 +207,26 @@ class Studies:
 
     def _fidelity(self) -> Iterator[StudyCell]:
         config = self._base.config
-        settings = fidelity_settings(config)
-        for method in _fidelity_methods(config):
-            seeds = config.benchmark.fidelity_seeds
-            yield from self._grid("fidelity", self._base, soft(method), settings, seeds)
+        study, tuned = config.benchmark.fidelity, self._tuned.protocols
+        settings, protocol = fidelity.settings_of(config), tuned[soft("full")]
+        for network in settings:
+            for seed in range(study.full_seeds):
+                cell = Cell(self._base, *soft("full"), network, protocol, seed)
+                yield StudyCell("fidelity", cell, fidelity.TRUTH)
+        runs = [self._base, *map(self._repetition, fidelity.repetitions_of(config)[1:])]
+        for arm in study.arms:
+            for repetition, cell in fidelity.arm_cells(runs, arm, tuned, settings):
+                yield StudyCell("fidelity", cell, arm.title, repetition)
+
+    def _repetition(self, config: RunConfig) -> Run:
+        """With a reference of its own, and a distilled set if an arm asks for it."""
+        blocks = self._base.blocks
+        train_reference(config, blocks)
+        return Run(
+            config,
+            blocks,
+            distill_stream(config, blocks) if fidelity.needs_distilled(config) else "",
+        )
 
     def _small(self, study: str) -> Iterator[StudyCell]:
         config = self._base.config

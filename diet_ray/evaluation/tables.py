@@ -19,14 +19,10 @@ from diet_ray.distill.parts import Parts
 from diet_ray.evaluation.gap import is_clear, lead, recovered_gap
 from diet_ray.evaluation.methods import METHODS, REFERENCE_FREE
 from diet_ray.evaluation.statistics import (
-    Fidelity,
-    fidelity,
-    noise_ceiling,
     over_rows,
     over_seeds,
     over_seeds_and_rows,
     paired_difference,
-    split_fidelity,
 )
 
 MEAN = "mean"
@@ -45,7 +41,6 @@ DIFFERENCE = [
 MARKS = list(Parts._fields)
 GAP = ["recovered_gap", "lead", "lead_half_width"]
 SUMMARY = [*GROUP, "candidate", "network", *LEVEL, *GAP, "seeds"]
-FIDELITY = ["settings", "pearson", "spearman", "kendall", "regret"]
 
 Resampled = Mapping[Hashable, np.ndarray]
 """Cell to its AUC on every resample of the test rows, as `statistics.resampled_aucs` gives it."""
@@ -66,12 +61,6 @@ def borrowing(results: pd.DataFrame, study: str, methods: Sequence[str]) -> pd.D
 def comparison(results: pd.DataFrame) -> pd.DataFrame:
     """Table 3 (study main): the columns of SUMMARY, a row per reference, method and candidate."""
     return summary(borrowing(results, "main", ()))
-
-
-def settings(results: pd.DataFrame) -> pd.DataFrame:
-    """Study fidelity, every setting by itself: what Figure 1 draws."""
-    table = summary(borrowing(results, "fidelity", ("full",)))
-    return table[table["candidate"] != MEAN].reset_index(drop=True)
 
 
 def transfer(results: pd.DataFrame) -> pd.DataFrame:
@@ -323,46 +312,6 @@ def ablation(
             tables.append(table.merge(differing, on="candidate")[columns])
     filled = [table for table in tables if len(table)]
     return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=columns)
-
-
-def faithfulness(results: pd.DataFrame) -> pd.DataFrame:
-    """Study fidelity: does a method order the settings as full data does?
-
-    Columns: reference, method, labels, means, seeds and those of FIDELITY. means "all": of each
-    side's mean over all its seeds. means "halves": one half of the seeds against full data's
-    other half, mean over splits; there full data itself is the noise ceiling.
-    """
-    rows = borrowing(results, "fidelity", ("full",))
-    lines: list[dict[str, object]] = []
-    for reference in _references(rows):
-        groups = _groups(rows, reference)
-        grids = {key: _grid(group, "auc") for key, group in groups.items()}
-        full = next((grid for key, grid in grids.items() if key[1] == "full"), None)
-        for key, grid in grids.items():
-            if full is not None:
-                found = _faithfulness(grid, full, ceiling=key[1] == "full")
-                lines += [dict(zip(GROUP[:3], key[:3], strict=True)) | line for line in found]
-    columns = ["reference", "method", "labels", "means", "seeds", *FIDELITY]
-    return pd.DataFrame(lines, columns=columns)
-
-
-def _faithfulness(grid: pd.DataFrame, full: pd.DataFrame, ceiling: bool) -> list[dict[str, object]]:
-    shared = [c for c in full if c in grid]
-    mine, truth = grid[shared].dropna(), full[shared].dropna()
-    seeds = sorted(set(mine.index) & set(truth.index))
-    one, other = mine.loc[seeds].to_numpy(), truth.loc[seeds].to_numpy()
-    lines = []
-    if not ceiling and len(mine) and len(truth):
-        whole = fidelity(mine.mean().to_numpy(), truth.mean().to_numpy())
-        lines.append(_fidelity_line("all", len(mine), whole))
-    halves = noise_ceiling(other) if ceiling else split_fidelity(one, other)
-    if halves is not None:
-        lines.append(_fidelity_line("halves", len(seeds), halves))
-    return lines
-
-
-def _fidelity_line(means: str, seeds: int, found: Fidelity) -> dict[str, object]:
-    return {"means": means, "seeds": seeds} | {name: getattr(found, name) for name in FIDELITY}
 
 
 def costs(phases: pd.DataFrame) -> pd.DataFrame:

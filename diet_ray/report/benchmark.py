@@ -13,6 +13,7 @@ import pandas as pd
 from diet_ray import storage
 from diet_ray.distill.parts import Parts
 from diet_ray.evaluation import tables
+from diet_ray.evaluation.agreement import FEWEST_SETTINGS
 from diet_ray.evaluation.statistics import resampled_aucs
 from diet_ray.report import figures, markdown
 
@@ -33,6 +34,7 @@ def publish(
     resamples: int = RESAMPLES,
     seed: int = 0,
     groups: np.ndarray | None = None,
+    fidelity: tuple[pd.DataFrame, pd.DataFrame] | None = None,
 ) -> str:
     """Write the page and its pictures below a folder (any URI); returns the page's URI.
 
@@ -42,19 +44,16 @@ def publish(
     phases: for Table 5, see `tables.costs`. tried: see `markdown.protocols`. parts: of all the
     ablation's variants, see `tables.ablation`. recipe: what the distilled set is called. groups:
     the user of every test row, integers (n,); then the intervals over rows resample users, each
-    with all its rows.
+    with all its rows. fidelity: `evaluation.fidelity.fidelity_table` and `differences_table`.
     """
     resampled = None
     if logits is not None and labels is not None:
         cells = results.index[results["study"].isin(["main", "ablation"])]
         resampled = resampled_aucs(logits, cells, labels, resamples, seed, groups)
     drawn = markdown.ROWS if groups is None else markdown.USERS
-    ratios, faithfulness = tables.ratios(results), tables.faithfulness(results)
+    ratios = tables.ratios(results)
     by_study = {
-        "fidelity": markdown.faithfulness(
-            faithfulness,
-            _fidelity_pictures(folder, tables.settings(results), faithfulness, recipe),
-        ),
+        "fidelity": _fidelity(folder, fidelity),
         "main": [
             *markdown.comparison(tables.comparison(results)),
             *markdown.differences(tables.differences(results, resampled, seed), drawn),
@@ -74,19 +73,22 @@ def publish(
     return page
 
 
-def _fidelity_pictures(
-    folder: str, settings: pd.DataFrame, faithfulness: pd.DataFrame, recipe: str
-) -> list[str]:
-    """One for each reference that has more than full data to show."""
-    names: list[str] = []
-    for reference, points in settings.groupby("reference", sort=False):
-        if (points["method"] == "full").all() or not (points["method"] == "full").any():
-            continue
-        name = f"figure-1-{len(names) + 1}" if names else "figure-1"
-        found = faithfulness[faithfulness["reference"] == reference]
-        figures.publish(figures.fidelity_figure(points, found, recipe), folder, name)
-        names.append(name)
-    return names
+def _fidelity(
+    folder: str, tables: tuple[pd.DataFrame, pd.DataFrame] | None
+) -> list[markdown.Section]:
+    """Figure 1 and its tables; the figure has the arms with enough settings."""
+    if tables is None or tables[0].empty:
+        return []
+    agreement, differences = tables
+    points = agreement[agreement["settings"] >= FEWEST_SETTINGS]
+    pictures = []
+    if len(points):
+        figures.publish(figures.agreement_figure(points), folder, "figure-1")
+        pictures = ["figure-1"]
+    return [
+        *markdown.agreement(agreement, pictures),
+        *markdown.agreement_differences(differences, agreement["method"].iloc[-1]),
+    ]
 
 
 def _ratio_pictures(folder: str, ratios: pd.DataFrame, recipe: str) -> list[str]:

@@ -21,7 +21,6 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from diet_ray import storage
-from diet_ray.evaluation.agreement import FEWEST_SETTINGS
 from diet_ray.evaluation.tables import MEAN
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -63,36 +62,6 @@ def method_name(method: str, labels: str) -> str:
     return f"{name}, {labels} labels" if labels else name
 
 
-def fidelity_figure(settings: pd.DataFrame, faithfulness: pd.DataFrame, recipe: str = "") -> Figure:
-    """Figure 1: reduced against full data's test AUC, one point per setting, a panel per method.
-
-    settings, faithfulness: of `evaluation.tables`, for one reference. recipe: what the distilled
-    set is called.
-    """
-    full = settings[settings["method"] == "full"].set_index("candidate")
-    reduced = settings[settings["method"] != "full"]
-    panels = list(reduced.groupby(["method", "labels"], sort=False))
-    with matplotlib.rc_context(_STYLE):
-        figure, axes = _panels(len(panels), width=3.7, share=True)
-        looks = _looks(settings["network"].unique().tolist())
-        for axis, ((method, labels), points) in zip(axes, panels, strict=True):
-            found = faithfulness[
-                (faithfulness["method"] == method)
-                & (faithfulness["labels"] == labels)
-                & (faithfulness["means"] == "all")
-            ]
-            name = method_name(str(method), str(labels))
-            if method == "distilled":
-                name = _with_recipe(name, recipe)
-            axis.set_title(name + _correlations(found))
-            _scatter(axis, points, full, looks)
-        figure.suptitle("Does a reduced set order candidates as full data does?")
-        figure.supxlabel("Test AUC after training on full data")
-        figure.supylabel("Test AUC after training on the reduced set")
-        _network_legend(figure, looks)
-    return figure
-
-
 def _with_recipe(name: str, recipe: str) -> str:
     """In lines that fit a panel."""
     return "\n".join([name, *textwrap.wrap(recipe, _TITLE_LETTERS)])
@@ -117,34 +86,6 @@ def _looks(names: list[str]) -> dict[str, dict[str, Any]]:
         marker = MARKERS[(colour + turn) % len(MARKERS)]
         looks[name] = {"color": COLOURS[colour], "marker": marker}
     return looks
-
-
-def _scatter(
-    axis: Axes, points: pd.DataFrame, full: pd.DataFrame, looks: dict[str, dict[str, Any]]
-) -> None:
-    points = points[points["candidate"].isin(full.index)]
-    for network, group in points.groupby("network", sort=False):
-        truth = full.loc[group["candidate"]]
-        axis.errorbar(
-            truth["auc"],
-            group["auc"],
-            xerr=truth["auc_half_width"].fillna(0),
-            yerr=group["auc_half_width"].fillna(0),
-            linestyle="none",
-            markersize=5,
-            elinewidth=0.8,
-            alpha=0.8,
-            **looks[str(network)],
-        )
-    low, high = full["auc"].min(), full["auc"].max()
-    axis.axline((low, low), (high + 1e-9, high + 1e-9), color=GREY, linestyle="--", linewidth=1)
-
-
-def _correlations(found: pd.DataFrame) -> str:
-    if found.empty or found.iloc[0]["settings"] < FEWEST_SETTINGS:
-        return ""
-    pearson, spearman, kendall = found.iloc[0][["pearson", "spearman", "kendall"]]
-    return f"\nPearson {pearson:.2f}, Spearman {spearman:.2f}, Kendall {kendall:.2f}"
 
 
 def _network_legend(figure: Figure, looks: dict[str, dict[str, Any]]) -> None:

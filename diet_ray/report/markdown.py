@@ -246,34 +246,6 @@ def _distilled(
     return [Section(title, reading, tables, _seeds(lines), tuple(pictures), notes)]
 
 
-def faithfulness(table: pd.DataFrame, pictures: Sequence[str]) -> list[Section]:
-    """Figure 1 and its numbers; none for lines with fewer than FEWEST_SETTINGS settings."""
-    if table.empty:
-        return []
-    reading = (
-        "Correlation of settings' mean test AUC with full data's, and the AUC lost by taking the "
-        "setting that the method calls best; full data against itself is the noise ceiling, to be "
-        "compared with the other lines over halves of the seeds (mean over all splits)."
-    )
-    lines = table[table["settings"] >= FEWEST_SETTINGS]
-    columns = {
-        "Reference": lines["reference"],
-        "Method": [
-            f"{name} against itself" if method == "full" else name
-            for name, method in zip(_methods(lines), lines["method"], strict=True)
-        ],
-        "Means over": lines["means"].map({"all": "all seeds", "halves": "halves of the seeds"}),
-        "Seeds": lines["seeds"].map(str),
-        "Settings": lines["settings"].map(str),
-        "Pearson": lines["pearson"].map(_correlation),
-        "Spearman": lines["spearman"].map(_correlation),
-        "Kendall": lines["kendall"].map(_correlation),
-        "Top-1 regret": lines["regret"].map(_fixed),
-    }
-    title = "Figure 1: does a reduced set order candidates as full data does?"
-    return [_with_enough(title, reading, table, pd.DataFrame(columns), pictures)]
-
-
 def agreement(table: pd.DataFrame, pictures: Sequence[str]) -> list[Section]:
     """Does a cheap method order settings as full training does? A line per method and score.
 
@@ -300,6 +272,27 @@ def agreement(table: pd.DataFrame, pictures: Sequence[str]) -> list[Section]:
     shown = pd.DataFrame([_agreement_line(line) for line in lines])
     title = "Agreement: does a cheap method order settings as full training does?"
     return [_with_enough(title, reading, table, shown, pictures)]
+
+
+def agreement_differences(table: pd.DataFrame, ours: str) -> list[Section]:
+    """Spearman of one arm less that of every other: method, difference, low, high, clear."""
+    if table.empty:
+        return []
+    shown = pd.DataFrame(
+        {
+            "Other": [method_name(name, "") for name in table["method"]],
+            "Difference": [
+                f"{line.difference:+.2f} [{line.low:+.2f}, {line.high:+.2f}]"
+                for line in table.itertuples()
+            ],
+            "Clear of zero": ["yes" if clear else "no" for clear in table["clear"]],
+        }
+    )
+    reading = (
+        f"Spearman of *{method_name(ours, '')}* with full data, less that of each other arm, with "
+        "its 95% interval on the same resamples of the settings."
+    )
+    return [Section("Agreement against every other arm", reading, {"": shown})]
 
 
 def _agreement_line(line: Mapping[Any, Any]) -> dict[str, str]:
