@@ -13,8 +13,9 @@ import pandas as pd
 from diet_ray import progress, runtime, storage
 from diet_ray.config import RunConfig
 from diet_ray.distill.boundary import memory_sizes
+from diet_ray.distill.parts import recipe_name
 from diet_ray.distill.stream import distill_stream
-from diet_ray.evaluation import benchmark
+from diet_ray.evaluation import benchmark, studies
 from diet_ray.evaluation.check import as_json, check, render
 from diet_ray.evaluation.run import Run
 from diet_ray.logs.blocks import Blocks
@@ -61,6 +62,8 @@ def benchmark_logs(config: RunConfig) -> str:
         found.labels,
         found.costs,
         found.tried,
+        studies.parts_of_variants(config),
+        recipe_name(config),
         seed=config.seed,
     )
     progress.logger.info("Benchmark: %s; results: %s", page, config.place("benchmark"))
@@ -108,7 +111,8 @@ def _report(config: RunConfig, blocks: Blocks, distilled: str, lines: pd.DataFra
         },
     )
     say = progress.logger.info
-    say("Test block, mean over tasks (AUC ± 95%% interval over seeds):\n%s", render(lines))
+    table = render(lines, recipe_name(config))
+    say("Test block, mean over tasks (AUC ± 95%% interval over seeds):\n%s", table)
     for title, seconds in phases:
         if seconds >= 1:
             say("  %-60s %s", title, progress.duration(seconds))

@@ -22,6 +22,7 @@ from ray.exceptions import RayError
 from diet_ray import progress
 from diet_ray.config import ConfigError, RunConfig
 from diet_ray.errors import UserError
+from diet_ray.version import __version__
 
 
 @contextmanager
@@ -90,6 +91,20 @@ def use_device(gpus: float, threads: int) -> torch.device:
     """The device of a worker that was given `gpus`; also fixes its number of torch threads."""
     torch.set_num_threads(threads)
     return torch.device("cuda" if gpus and torch.cuda.is_available() else "cpu")
+
+
+def numerics(gpus: float = 0) -> dict[str, str]:
+    """What decides a result's bits beside its inputs: code, torch, kind of device."""
+    return {
+        "diet_ray": __version__,
+        "torch": torch.__version__,
+        "device": device_kind(gpus),
+    }
+
+
+def device_kind(gpus: float) -> str:
+    """Of a worker that is given `gpus`."""
+    return "cuda" if gpus else "cpu"
 
 
 def check_resources(config: RunConfig) -> None:

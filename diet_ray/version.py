@@ -1,3 +1,7 @@
-"""The package's version, also where it runs without being installed (`ray job submit`)."""
+"""The package's version, also where it runs without being installed (`ray job submit`).
 
-__version__ = "0.1.0"
+It is part of every key and `made_from`: raise it with any change after which the same inputs train
+to other bits.
+"""
+
+__version__ = "0.2.0"

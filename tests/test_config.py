@@ -19,6 +19,7 @@ from diet_ray.config import (
     ProtocolConfig,
     RunConfig,
     Section,
+    TuningConfig,
     load_config,
     parse_command_line,
 )
@@ -232,7 +233,14 @@ def test_overlapping_intervals(
         (["benchmark.references=[{name: dcn}, {name: dcn}]"], "two references are called 'dcn'"),
         (["benchmark.studies=[mian]"], "benchmark.studies.0: 'mian' Input should be 'main', 'fid"),
         (["benchmark.labels=[firm]"], "benchmark.labels.0: 'firm' Input should be 'soft', 'blend"),
-        (["benchmark.tuning.tried=[]"], "nothing to try; [{}] tries evaluation.protocol alone"),
+        (["benchmark.tuning.tried=[]"], "nothing to try; [{}] tries the protocol of the check"),
+        (["benchmark.tuning.tried_without_warm_up=[]"], "nothing to try; [{}] tries the protocol"),
+        (
+            ["benchmark.tuning.tried_without_warm_up=[{}, {batch_size: 32, epochs: 3}]"],
+            "entry 2: epochs is a key of the warm-up, which is not part of this training; remove "
+            "it: batch_size and learning_rate alone count here",
+        ),
+        (["evaluation.full_protocol={epochs: 3}"], "full_protocol: epochs is a key of the warm-up"),
         (["benchmark.tuning.tried=[{}, {epochs: 0}]"], "entry 2: epochs: 0.0 Input should be"),
         (
             ["distill.inner.networks=[{name: dcn}, {name: wukong}]"],
@@ -272,9 +280,19 @@ def test_an_unknown_key_of_a_tried_protocol_names_the_nearest(write: Any) -> Non
 def test_tried_keys_take_the_protocols_types(write: Any) -> None:
     tuning = "benchmark.tuning.tried=[{epochs: 4, learning_rate: 1}]"
     (keys,) = load_config(write(SMALLEST), [tuning]).benchmark.tuning.tried
-    changes = ProtocolConfig.changes(keys)
-    assert changes == {"epochs": 4, "learning_rate": 1.0}
-    assert isinstance(changes["epochs"], int)
+    changed = ProtocolConfig(batch_size=7).changed(keys)
+    assert changed == ProtocolConfig(batch_size=7, epochs=4, learning_rate=1.0)
+    assert isinstance(changed.epochs, int)
+
+
+def test_without_a_warm_up_the_keys_of_real_blocks_are_tried() -> None:
+    tried = [{"epochs": 4, "batch_size": 32}, {"epochs": 8}]
+    tuning = TuningConfig(tried=tried)
+    assert tuning.of(warms_up=True) == tried
+    assert tuning.of(warms_up=False) == [{"batch_size": 32}, {}]
+    tuning = TuningConfig(tried=tried, tried_without_warm_up=[{"learning_rate": 0.1}])
+    assert tuning.of(warms_up=True) == tried
+    assert tuning.of(warms_up=False) == [{"learning_rate": 0.1}]
 
 
 def test_an_absent_file_points_at_the_examples(tmp_path: Path) -> None:
@@ -359,11 +377,10 @@ def test_a_bad_configuration_ends_a_job_with_the_message(
 
 @pytest.mark.parametrize("name", ["kuairand_pure", "kuairand_1k", "tmall", "taobao"])
 def test_the_papers_recipe_is_judged_like_ours(name: str) -> None:
-    """Only the recipe differs, and on KuaiRand-Pure the reference, which is part of ours."""
+    """Only the recipe differs."""
     ours, papers = (load_config(str(CONFIGS / f"{name}{end}.yaml")) for end in ("", "_paper"))
-    same = ["seed", "threads", "logs", "models", "scoring", "evaluation"]
-    if name != "kuairand_pure":
-        same.append("reference")
+    same = ["seed", "threads", "logs", "models", "reference", "scoring", "evaluation"]
     assert ours.determining(*same) == papers.determining(*same)
+    assert ours.benchmark.tuning == papers.benchmark.tuning
     assert ours.memory.ratio == papers.memory.ratio
     assert (ours.name, papers.name) == (name, f"{name}_paper")

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from diet_ray.config.evaluation import (
     BenchmarkConfig,
+    CotrainConfig,
     EvaluationConfig,
     ProtocolConfig,
     SearchConfig,
@@ -43,6 +44,7 @@ from diet_ray.config.section import (
 __all__ = [
     "BenchmarkConfig",
     "ConfigError",
+    "CotrainConfig",
     "DistillConfig",
     "EvaluationConfig",
     "Fraction",

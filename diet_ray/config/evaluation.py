@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from diet_ray import storage
 from diet_ray.config.models import NetworkConfig, refuse_equal_titles
 from diet_ray.config.section import Fraction, PositiveFloat, PositiveInt, Section, describe_errors
 
@@ -24,10 +31,38 @@ class ProtocolConfig(Section):
     epochs: PositiveInt = 8
     """Longest warm-up on a reduced set; the best epoch on validation counts."""
 
-    @staticmethod
-    def changes(keys: dict[str, float]) -> dict[str, Any]:
-        """Some keys, checked, with their types. Raises pydantic's ValidationError."""
-        return ProtocolConfig.model_validate(keys).model_dump(include=set(keys))
+    ON_REAL_BLOCKS: ClassVar[tuple[str, ...]] = ("batch_size", "learning_rate")
+    """The keys that mean something to a method without a warm-up."""
+
+    def changed(self, keys: dict[str, float]) -> ProtocolConfig:
+        """With some keys, checked already, in the place of its own."""
+        checked = ProtocolConfig.model_validate(keys).model_dump(include=set(keys))
+        return self.model_copy(update=checked)
+
+
+def _check_changes(keys: dict[str, float], where: str, warms_up: bool = True) -> None:
+    """Whether they are keys of a protocol. Raises ValueError; `where` begins its message."""
+    try:
+        ProtocolConfig.model_validate(keys)
+    except ValidationError as error:
+        raise ValueError(describe_errors(error, ProtocolConfig, where)) from None
+    without_meaning = [key for key in keys if key not in ProtocolConfig.ON_REAL_BLOCKS]
+    if without_meaning and not warms_up:
+        raise ValueError(
+            f"{where}: {without_meaning[0]} is a key of the warm-up, which is not part of this "
+            f"training; remove it: {' and '.join(ProtocolConfig.ON_REAL_BLOCKS)} alone count here"
+        )
+
+
+class CotrainConfig(Section):
+    """How a candidate is ranked on a set: table and network together, from nothing."""
+
+    batch_size: PositiveInt = 32
+    """Rows per step."""
+    learning_rate: PositiveFloat = 2e-3
+    """Adam's."""
+    passes: PositiveInt = 1
+    """Over the set; with many of them all candidates converge to the teacher."""
 
 
 class EvaluationConfig(Section):
@@ -38,35 +73,60 @@ class EvaluationConfig(Section):
     seeds: PositiveInt = 3
     """Each cell of the table is the mean over this many independent trainings."""
     protocol: ProtocolConfig = ProtocolConfig()
+    cotrain: CotrainConfig = CotrainConfig()
+    full_protocol: dict[str, float] = {}
+    """`batch_size` and `learning_rate` of full data, where they differ from `protocol`'s, which is
+    made for what follows a warm start and may starve a training from scratch of steps. For full
+    data alone: all other methods end with the same subsequent block, and would differ by its
+    protocol too if it were not one."""
+
+    @field_validator("full_protocol")
+    @classmethod
+    def _protocol(cls, value: dict[str, float]) -> dict[str, float]:
+        _check_changes(value, "full_protocol", warms_up=False)
+        return value
 
     @model_validator(mode="after")
     def _titles_differ(self) -> EvaluationConfig:
         refuse_equal_titles("candidates", self.candidates)
         return self
 
+    def protocol_of(self, method: str) -> ProtocolConfig:
+        """How the check trains a method."""
+        return self.protocol.changed(self.full_protocol if method == "full" else {})
+
 
 class TuningConfig(Section):
-    """Every method's protocol is chosen on validation, each method from the same list."""
+    """Every method's protocol is chosen on validation, separately."""
 
     tried: list[dict[str, float]] = [{}]
-    """Keys of `evaluation.protocol` to try in its place, such as `{learning_rate: 0.002}`; `{}` is
-    the protocol itself."""
+    """Keys to try in the place of `evaluation.protocol`'s, such as `{learning_rate: 0.002}`; `{}`
+    is the protocol itself. For the methods with a reduced set."""
+    tried_without_warm_up: list[dict[str, float]] | None = None
+    """The same for full data (in the place of `evaluation.full_protocol`'s), cold and warm start,
+    to which `batch_size` and `learning_rate` alone mean something. Default: those keys of `tried`,
+    each pair once."""
     seeds: PositiveInt = 1
     """Trainings per candidate and tried protocol; their seeds are not among those judged."""
 
-    @field_validator("tried")
+    @field_validator("tried", "tried_without_warm_up")
     @classmethod
-    def _protocols(cls, value: list[dict[str, float]]) -> list[dict[str, float]]:
-        if not value:
-            raise ValueError("nothing to try; [{}] tries evaluation.protocol alone")
-        for number, keys in enumerate(value, start=1):
-            try:
-                ProtocolConfig.changes(keys)
-            except ValidationError as error:
-                raise ValueError(
-                    describe_errors(error, ProtocolConfig, f"entry {number}")
-                ) from None
+    def _protocols(
+        cls, value: list[dict[str, float]] | None, info: ValidationInfo
+    ) -> list[dict[str, float]] | None:
+        if value == []:
+            raise ValueError("nothing to try; [{}] tries the protocol of the check alone")
+        for number, keys in enumerate(value or [], start=1):
+            _check_changes(keys, f"entry {number}", warms_up=info.field_name == "tried")
         return value
+
+    def of(self, warms_up: bool) -> list[dict[str, float]]:
+        """What a method with or without a warm-up tries."""
+        if warms_up:
+            return self.tried
+        kept = ProtocolConfig.ON_REAL_BLOCKS
+        own = [{key: keys[key] for key in kept if key in keys} for keys in self.tried]
+        return self.tried_without_warm_up or own
 
 
 Study = Literal["main", "fidelity", "ratio", "ablation", "transfer", "cost"]
@@ -98,8 +158,11 @@ class BenchmarkConfig(Section):
     tuning: TuningConfig = TuningConfig()
     percentile: Annotated[float, Field(gt=0, lt=100)] = 90
     """Centre of the band of EL2N scores that the method `el2n` selects, per block."""
-    settings: list[NetworkConfig] = []
-    """More candidates, beside `evaluation.candidates`, in the fidelity study."""
+    space: dict[str, dict[str, list[Any]]] = {}
+    """Network name to hyper-parameter to values: the settings of the fidelity study are drawn from
+    it, the networks by turns. Empty: `evaluation.candidates` are the settings."""
+    settings: PositiveInt = 50
+    """How many are drawn."""
     fidelity_seeds: PositiveInt = 4
     ratios: list[Fraction] = [0.001, 0.005, 0.015, 0.05]
     """Of the ratio study."""
@@ -116,7 +179,8 @@ class BenchmarkConfig(Section):
             "distill": {"hard_fraction": 1.0, "active_fraction": 1.0},
         },
     }
-    """Name to the keys that switch a part of the recipe off."""
+    """Name to the keys of `scoring`, `memory` and `distill` that it changes, at least one of them.
+    The default switches off what the paper's Table 4 does, in a recipe that has it on."""
 
     @model_validator(mode="after")
     def _titles_differ(self) -> BenchmarkConfig:
@@ -129,3 +193,16 @@ class SearchConfig(Section):
     """Network name to hyper-parameter to the values tried."""
     trials: PositiveInt = 8
     """Candidates drawn from the space without repetition."""
+    use: Literal["cotrain", "inherit"] = "cotrain"
+    """How a trial trains: table and network together from nothing, as `evaluation.cotrain` says,
+    on the set's folder alone; or the network on phi_T's table, a warm-up as
+    `evaluation.protocol` says, which needs the run's blocks and reference too (the paper's)."""
+    distilled: str | None = None
+    """Folder (any URI) of a published set; default: the run's last stage."""
+    seeds: PositiveInt = 2
+    """Trainings of every candidate; its score is their mean."""
+
+    @field_validator("distilled")
+    @classmethod
+    def _same_place_in_every_process(cls, value: str | None) -> str | None:
+        return None if value is None else storage.absolute(value)

@@ -8,5 +8,6 @@ proxies' inner loops (`proxy.py`, `inner_loop.py`), which the memory's servers a
 The work of an outer step is cut into G logical shards, each a pure function of (seed, stage,
 round, step, shard) and the memory at that step. Any worker computes any shard (`workers.py`), so
 the number of workers, and which of them died, leaves no trace in the result. `stream.py` runs the
-stages in order and skips what is published.
+stages in order and skips what is published. `parts.py` says which parts of the paper's method a
+configuration switches on, and what to call it.
 """

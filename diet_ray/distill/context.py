@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from diet_ray import runtime
 from diet_ray.config import RunConfig
 from diet_ray.distill.proxy import embedding_stage
 from diet_ray.distill.workers import MetaWorkers
@@ -64,4 +65,10 @@ def stage_uri(config: RunConfig, number: int) -> str:
 def made_from(config: RunConfig, blocks: Blocks) -> dict[str, Any]:
     """What determines the distilled rows, besides the reference."""
     sections = ("scoring", "memory", "distill", "seed", "threads")
-    return {**config.determining(*sections), "blocks": blocks.fingerprint}
+    resources = config.resources
+    return {
+        **config.determining(*sections),
+        "blocks": blocks.fingerprint,
+        "scoring device": runtime.device_kind(resources.scoring_gpus),
+        **runtime.numerics(resources.meta_worker_gpus),
+    }

@@ -21,12 +21,14 @@ from diet_ray.distill.boundary import (
 from diet_ray.distill.context import Stage, stage_uri
 from diet_ray.distill.worker import RoundTask
 from diet_ray.distill.workers import MetaWorkers
-from diet_ray.logs.blocks import Blocks
+from diet_ray.logs.blocks import Blocks, read_rows
 from diet_ray.memory import artifact
+from diet_ray.memory.artifact import ValidationSample
 from diet_ray.memory.coordinator import MemoryCoordinator, ServerLostError, start_state
 from diet_ray.memory.rows import SyntheticRows
 from diet_ray.memory.server import durable_steps
 from diet_ray.memory.update import schedule
+from diet_ray.seeds import numpy_generator
 from diet_ray.training.reference import load_reference, reference_uri
 
 LOSSES_WITHOUT_PROGRESS = 50
@@ -55,9 +57,19 @@ def distill_stage(
         memory.close()
     learned = replace(start, embeddings=embeddings, labels=labels)
     rows = re_embed(learned, stage.embedder, stage.reference)
-    artifact.publish(stage_uri(config, number), rows, stage.describe(len(rows)))
+    sample = _validation_sample(config, blocks)
+    artifact.publish(stage_uri(config, number), rows, stage.describe(len(rows)), sample)
     storage.remove(stage.work())
     return rows
+
+
+def _validation_sample(config: RunConfig, blocks: Blocks) -> ValidationSample:
+    block = blocks.block("validation")
+    count = min(config.memory.validation_rows, block.rows)
+    draw = numpy_generator(config.seed, "validation sample")
+    chosen = np.sort(draw.choice(block.rows, count, replace=False))
+    rows = read_rows(blocks, block, block.fragments[0].first_row_id + chosen)
+    return ValidationSample(rows, block.rows)
 
 
 def _initialise(stage: Stage, previous: SyntheticRows | None) -> SyntheticRows:

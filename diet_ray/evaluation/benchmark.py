@@ -24,7 +24,14 @@ from diet_ray.evaluation.costs import measure_costs
 from diet_ray.evaluation.grid import run_grid
 from diet_ray.evaluation.methods import check_methods
 from diet_ray.evaluation.run import Run
-from diet_ray.evaluation.studies import Studies, all_arms, derived, variations
+from diet_ray.evaluation.studies import (
+    Studies,
+    all_arms,
+    derived,
+    fidelity_settings,
+    soft,
+    variations,
+)
 from diet_ray.evaluation.tuning import tune
 from diet_ray.logs.blocks import Blocks, read_block
 from diet_ray.models.registry import parameters_of
@@ -48,14 +55,17 @@ def validate(config: RunConfig) -> None:
     check_methods(benchmark.methods)
     for key in ("studies", "methods", "labels", "ratios"):
         _check_once(f"benchmark.{key}", getattr(benchmark, key))
-    for network in (*benchmark.settings, *benchmark.references):
+    for network in (*fidelity_settings(config), *benchmark.references):
         parameters_of(network)
-    settings = [*config.evaluation.candidates, *benchmark.settings]
-    _check_once("evaluation.candidates and benchmark.settings", [n.title for n in settings])
     _check_references(config.reference.network, benchmark.references)
     by_output: dict[str, tuple[RunConfig, str]] = {}
     for variation in variations(config):
         varied = derived(config, variation)
+        if variation.study == "ablation" and varied == config:
+            raise ConfigError(
+                f"benchmark.ablations.{variation.variant}: every key already has that value in "
+                "this recipe, which would be compared with itself; change another key or remove it"
+            )
         made = varied, "" if varied == config else variation.variant
         if by_output.setdefault(varied.output, made) != made:
             raise ConfigError(
@@ -103,8 +113,9 @@ def run_benchmark(run: Run) -> Benchmark:
     found = run_grid([c.cell for c in cells], "Benchmark")
     results = tidy.frame(cells, found)
     tidy.write(config.place("benchmark", "results.parquet"), results)
-    costs = measure_costs(run) if "cost" in config.benchmark.studies else None
-    if costs is not None:
+    costs = None
+    if "cost" in config.benchmark.studies:
+        costs = measure_costs(run, *(tuned.protocols[soft(m)] for m in ("full", "distilled")))
         tidy.write(config.place("benchmark", "costs.parquet"), costs)
     test = read_block(blocks, blocks.block("test"))
     return Benchmark(results, tuned.tried, tidy.CellLogits(cells), test.labels, costs)

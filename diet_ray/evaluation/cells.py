@@ -1,8 +1,8 @@
 """One cell: one candidate, trained under one method with one seed, judged on validation and test.
 
 Layout: ``evaluation/cells/<method>/<network>/<key>.json``, beside it ``<key>.safetensors`` with
-the test logits. The key is a hash of all that the result depends on, so a cell that several
-studies ask for is trained once, and a changed configuration finds what still holds.
+the logits on test and validation. The key is a hash of all that the result depends on, so a cell
+that several studies ask for is trained once, and a changed configuration finds what still holds.
 """
 
 from __future__ import annotations
@@ -18,17 +18,16 @@ import numpy as np
 import torch
 
 from diet_ray import storage
-from diet_ray.config import NetworkConfig, ProtocolConfig, RunConfig
-from diet_ray.evaluation.methods import REDUCED, REFERENCE_FREE, Labels
+from diet_ray.config import CotrainConfig, NetworkConfig, ProtocolConfig
+from diet_ray.evaluation.methods import REDUCED, REFERENCE_FREE, WITH_HISTORY, Labels, Use
 from diet_ray.evaluation.run import Run
 from diet_ray.evaluation.selection import selection_key
 from diet_ray.evaluation.shared import Shared, warm_up_rows
-from diet_ray.logs.blocks import Blocks
+from diet_ray.memory.ranking import RankingSet
 from diet_ray.memory.rows import SyntheticRows
-from diet_ray.models.embedding import EmbeddingTable
-from diet_ray.models.registry import fresh_network
 from diet_ray.seeds import derive
 from diet_ray.training.candidate import train_through, warm_up
+from diet_ray.training.cotrain import co_train, fresh_candidate
 from diet_ray.training.metrics import measure
 from diet_ray.training.model import Recommender, predict
 
@@ -41,8 +40,29 @@ class Cell:
     method: str
     labels: Labels  # "" for methods without a reduced set
     candidate: NetworkConfig
-    protocol: ProtocolConfig
+    protocol: ProtocolConfig | CotrainConfig  # the second: a reduced set is co-trained
     seed: int
+    share: float = 1.0  # of the stream's rows, the first ones; for the method "prefix"
+
+    @property
+    def use(self) -> Use:
+        """How it uses its reduced set; "" for methods without one."""
+        if self.method not in REDUCED:
+            return ""
+        return "cotrain" if isinstance(self.protocol, CotrainConfig) else "inherit"
+
+    @property
+    def trained_rows(self) -> int:
+        """Rows that the training visits, all of its epochs together."""
+        blocks, protocol = self.run.blocks, self.protocol
+        reduced = sum(self.run.selection_sizes())
+        if isinstance(protocol, CotrainConfig):
+            return reduced * protocol.passes
+        newest = blocks.block("subsequent").rows
+        stream = blocks.historical_rows + newest
+        if self.method in REDUCED:
+            return reduced * protocol.epochs + newest
+        return {"full": stream, "prefix": round(self.share * stream)}.get(self.method, newest)
 
     @cached_property
     def key(self) -> str:
@@ -56,8 +76,12 @@ class Cell:
             "protocol": self.protocol.model_dump(include=self._protocol_keys()),
             "candidate seed": self.seed,
         }
+        if self.method == "prefix":
+            made_from["share"] = self.share
         if self.method not in REFERENCE_FREE:
             made_from["reference"] = self.run.reference_identity
+        if self.use == "cotrain":
+            made_from["use"] = self.use
         if self.method == "distilled":
             made_from["rows"] = self.run.distilled_files
         elif self.method in REDUCED:
@@ -68,7 +92,8 @@ class Cell:
 
     def _protocol_keys(self) -> set[str]:
         on_real_blocks = {"batch_size", "learning_rate"}
-        return set(ProtocolConfig.model_fields) if self.method in REDUCED else on_real_blocks
+        whole = set(type(self.protocol).model_fields)
+        return whole if self.method in REDUCED else on_real_blocks
 
     def uri(self, suffix: str = "json") -> str:
         """Where its result lies."""
@@ -82,7 +107,8 @@ class CellResult:
 
     test: dict[str, Any]  # Metrics as JSON
     validation: dict[str, Any]  # the same on validation, after the whole training
-    warm_up_auc: list[float]  # validation AUC after each warm-up epoch; empty without a warm-up
+    warm_up_auc: list[float]  # validation AUC after each epoch or pass over a reduced set
+    training_loss: list[float]  # progressive, of real blocks or a co-training (`curve.py`)
     dense_parameters: int
     seconds: float
 
@@ -102,46 +128,69 @@ def read_logits(cell: Cell) -> np.ndarray:
 
 def run_cell(cell: Cell, shared: Shared, rows: SyntheticRows | None) -> CellResult:
     """Train, judge, keep. rows: the reduced set of a method in REDUCED."""
-    config, blocks = cell.run.config, cell.run.blocks
-    torch.set_num_threads(config.threads)
+    torch.set_num_threads(cell.run.config.threads)
     started = time.monotonic()
-    fields, tasks = len(blocks.fields), len(blocks.tasks)
-    path = ("candidate", cell.seed)
-    dense = fresh_network(cell.candidate, config.models, fields, tasks, config.seed, *path)
-    table = _fresh_table(config, blocks, cell.seed)
-    if cell.method not in REFERENCE_FREE:
-        table = shared.reference.trainable()
-    warmed: list[float] = []
-    if rows is not None:
-        seed = derive(config.seed, "candidate warm-up", cell.seed)
-        epochs = warm_up(
-            dense,
-            table,
-            warm_up_rows(rows),
-            shared.validation,
-            blocks.tasks,
-            cell.protocol,
-            seed,
-        )
-        warmed = [metrics.auc for metrics in epochs]
-    model = Recommender(table, dense)
-    history = blocks.historical if cell.method == "full" else []
-    train_through(model, blocks, [*history, blocks.block("subsequent")], cell.protocol)
-    validation, test = shared.validation, shared.test
-    logits = predict(model, test.ids)
+    blocks = cell.run.blocks
+    if rows is not None and isinstance(cell.protocol, CotrainConfig):
+        trained = _co_trained(cell, cell.protocol, shared, rows)
+    else:
+        trained = _trained_on_blocks(cell, shared, rows)
+    logits, on_validation = (predict(trained.model, ids) for ids in trained.judged_ids)
     result = CellResult(
-        test=asdict(measure(logits, test.labels, blocks.tasks)),
-        validation=asdict(measure(predict(model, validation.ids), validation.labels, blocks.tasks)),
-        warm_up_auc=warmed,
-        dense_parameters=dense.parameter_count,
+        test=asdict(measure(logits, shared.test.labels, blocks.tasks)),
+        validation=asdict(measure(on_validation, shared.validation.labels, blocks.tasks)),
+        warm_up_auc=trained.epochs,
+        training_loss=trained.losses,
+        dense_parameters=trained.model.dense.parameter_count,
         seconds=round(time.monotonic() - started, 2),
     )
-    storage.write_tensors(cell.uri("safetensors"), {"logits": logits})
+    tensors = {"logits": logits, "validation": on_validation}
+    storage.write_tensors(cell.uri("safetensors"), tensors)
     storage.write_json(cell.uri(), asdict(result))
     return result
 
 
-def _fresh_table(config: RunConfig, blocks: Blocks, seed: int) -> EmbeddingTable:
-    sizes, models = dict.fromkeys(blocks.fields, 0), config.models
-    table_seed = derive(config.seed, "candidate table", seed)
-    return EmbeddingTable(sizes, models.embedding_dim, models.embedding_std, table_seed)
+@dataclass(frozen=True)
+class _Trained:
+    model: Recommender
+    epochs: list[float]  # validation AUC
+    losses: list[float]
+    judged_ids: tuple[np.ndarray, np.ndarray]  # of test and validation, as the model takes them
+
+
+def _co_trained(
+    cell: Cell, protocol: CotrainConfig, shared: Shared, rows: SyntheticRows
+) -> _Trained:
+    config, blocks = cell.run.config, cell.run.blocks
+    ranked = RankingSet.of(rows, shared.test, shared.validation)
+    sizes = dict(zip(blocks.fields, ranked.sizes, strict=True))
+    tasks, seed = blocks.tasks, config.seed
+    model = fresh_candidate(cell.candidate, config.models, sizes, len(tasks), seed, cell.seed)
+    test, validation = ranked.judged
+    order = derive(seed, "candidate co-training", cell.seed)
+    found = co_train(model, ranked.soft_rows(), validation, tasks, protocol, order)
+    epochs = [metrics.auc for metrics in found.passes]
+    return _Trained(model, epochs, found.training_loss, (test.ids, validation.ids))
+
+
+def _trained_on_blocks(cell: Cell, shared: Shared, rows: SyntheticRows | None) -> _Trained:
+    """By the paper's protocol; rows: of a warm-up."""
+    config, blocks, protocol = cell.run.config, cell.run.blocks, cell.protocol
+    if isinstance(protocol, CotrainConfig):
+        raise ValueError(f"method {cell.method!r} trains on real blocks; give it a ProtocolConfig")
+    sizes = dict.fromkeys(blocks.fields, 0)
+    model = fresh_candidate(
+        cell.candidate, config.models, sizes, len(blocks.tasks), config.seed, cell.seed
+    )
+    if cell.method not in REFERENCE_FREE:
+        model.table = shared.reference.trainable()
+    warmed: list[float] = []
+    if rows is not None:
+        seed = derive(config.seed, "candidate warm-up", cell.seed)
+        soft_rows, judged = warm_up_rows(rows), shared.validation
+        epochs = warm_up(model.dense, model.table, soft_rows, judged, blocks.tasks, protocol, seed)
+        warmed = [metrics.auc for metrics in epochs]
+    history = blocks.historical if cell.method in WITH_HISTORY else []
+    through = [*history, blocks.block("subsequent")]
+    losses = train_through(model, blocks, through, protocol, cell.share)
+    return _Trained(model, warmed, losses, (shared.test.ids, shared.validation.ids))

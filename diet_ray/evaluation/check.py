@@ -1,7 +1,8 @@
 """The check with which a run ends: candidates under full, warm, random and distilled training.
 
-All methods under one protocol, `evaluation.protocol`. `jobs/benchmark.py` compares more, with a
-protocol tuned for each method.
+All methods under one protocol, `evaluation.protocol`, but for full data, which may have another
+(`evaluation.full_protocol` says why). `jobs/benchmark.py` compares more, with a protocol tuned for
+each method.
 """
 
 from __future__ import annotations
@@ -12,15 +13,17 @@ from typing import Any
 import pandas as pd
 
 from diet_ray import storage
+from diet_ray.distill.parts import recipe_name
 from diet_ray.evaluation import results as tidy
 from diet_ray.evaluation.cells import Cell
+from diet_ray.evaluation.gap import why_none
 from diet_ray.evaluation.grid import run_grid
 from diet_ray.evaluation.run import Run
 from diet_ray.evaluation.studies import StudyCell, soft
-from diet_ray.evaluation.tables import comparison
+from diet_ray.evaluation.tables import GAP, LEVEL, comparison
 
 METHODS = ("full", "warm", "random", "distilled")
-COLUMNS = ["candidate", "method", "auc", "auc_half_width", "logloss", "recovered_gap", "seeds"]
+COLUMNS = ["candidate", "method", *LEVEL, *GAP, "seeds"]
 
 
 def check(run: Run) -> pd.DataFrame:
@@ -30,7 +33,7 @@ def check(run: Run) -> pd.DataFrame:
     """
     evaluation = run.config.evaluation
     cells = [
-        StudyCell("main", Cell(run, *soft(method), candidate, evaluation.protocol, seed))
+        StudyCell("main", Cell(run, *soft(method), candidate, evaluation.protocol_of(method), seed))
         for seed in range(evaluation.seeds)
         for candidate in evaluation.candidates
         for method in METHODS
@@ -43,7 +46,9 @@ def check(run: Run) -> pd.DataFrame:
     by_candidate = pd.Categorical(table["candidate"], [*titles, "mean"])
     table = table.iloc[by_candidate.argsort(kind="stable")].reset_index(drop=True)
     uri = run.config.place("evaluation", "check.json")
-    storage.write_json(uri, {"split": "test", "lines": as_json(table)})
+    storage.write_json(
+        uri, {"split": "test", "distilled": recipe_name(run.config), "lines": as_json(table)}
+    )
     return table
 
 
@@ -52,8 +57,9 @@ def as_json(table: pd.DataFrame) -> list[dict[str, Any]]:
     return json.loads(table.to_json(orient="records", double_precision=15))
 
 
-def render(table: pd.DataFrame) -> str:
-    """The table as text."""
+def render(table: pd.DataFrame, recipe: str) -> str:
+    """The table as text; below it what "distilled" stands for (`distill.parts.recipe_name`), and
+    why a candidate has no gap."""
     head = f"{'candidate':<12} {'method':<10} {'AUC':>18} {'LogLoss':>8} {'gap':>6} {'seeds':>6}"
     rows = [head, "-" * len(head)]
     for line in table.to_dict(orient="records"):
@@ -64,4 +70,4 @@ def render(table: pd.DataFrame) -> str:
             f"{line['candidate']:<12} {line['method']:<10} {auc:>18} "
             f"{line['logloss']:>8.4f} {gap:>6} {line['seeds']:>6}"
         )
-    return "\n".join(rows)
+    return "\n".join(filter(None, [*rows, f"distilled: {recipe}", why_none(table)]))

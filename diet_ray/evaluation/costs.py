@@ -1,10 +1,12 @@
 """Time and peak memory of full training, distillation and distilled training (paper, Table 5).
 
 Each phase runs alone in a fresh process on the CPU, which reports its wall-clock time and how far
-its resident set rose above the most that it held before. An epoch of full training is one pass
-over all blocks, one of distilled training a pass over S_T. An epoch of distillation is as many
-meta-gradients as it takes to see the rows of the newest block once as targets, one after the
-other in one process. The candidate is the first of `evaluation.candidates`.
+its resident set rose above the most that it held before. What is timed is what the benchmark
+trains: candidates under their methods' tuned protocols, the distillation with all of its proxies.
+An epoch of full training is one pass over all blocks, one of distilled training a pass over S_T.
+An epoch of distillation is as many meta-gradients as it takes to see the rows of the newest block
+once as targets, one after the other in one process, the proxies taking turns. The candidate is
+the first of `evaluation.candidates`.
 """
 
 from __future__ import annotations
@@ -13,16 +15,17 @@ import math
 import resource
 import time
 from collections.abc import Callable
+from functools import partial
 
 import pandas as pd
 import ray
 import torch
 
 from diet_ray import progress, runtime
-from diet_ray.config import NetworkConfig
+from diet_ray.config import NetworkConfig, ProtocolConfig
 from diet_ray.distill.inner_loop import inner_batches
 from diet_ray.distill.meta_gradient import meta_gradient
-from diet_ray.distill.proxy import proxy_networks
+from diet_ray.distill.proxy import proxy_networks, turn
 from diet_ray.evaluation.methods import reduced_rows
 from diet_ray.evaluation.run import Run
 from diet_ray.evaluation.shared import warm_up_rows
@@ -31,18 +34,22 @@ from diet_ray.models.embedding import EmbeddingTable
 from diet_ray.models.functional import FlatNetwork, flatten_parameters
 from diet_ray.models.registry import DenseNetwork, fresh_network
 from diet_ray.seeds import torch_generator
-from diet_ray.training.candidate import train_through, warm_up_epoch
+from diet_ray.training.candidate import train_through
 from diet_ray.training.model import Recommender, adam
+from diet_ray.training.soft_rows import soft_epoch
 
 KIBIBYTE = 1_024
 
 
-def measure_costs(run: Run) -> pd.DataFrame:
-    """A row per phase: phase, seconds_per_epoch, peak_bytes, device."""
-    phases: dict[str, Callable[[Run], Callable[[], None]]] = {
-        "full training": _full_training,
+def measure_costs(run: Run, full: ProtocolConfig, distilled: ProtocolConfig) -> pd.DataFrame:
+    """A row per phase: phase, seconds_per_epoch, peak_bytes, device.
+
+    full, distilled: the protocols of full data and of the distilled set.
+    """
+    phases: dict[str, Callable[[Run], Callable[[], object]]] = {
+        "full training": partial(_full_training, protocol=full),
         "distillation": _distillation,
-        "distilled training": _distilled_training,
+        "distilled training": partial(_distilled_training, protocol=distilled),
     }
     threads = run.config.threads
     lines = []
@@ -59,7 +66,7 @@ def measure_costs(run: Run) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def _measured(run: Run, prepare: Callable[[Run], Callable[[], None]]) -> dict[str, object]:
+def _measured(run: Run, prepare: Callable[[Run], Callable[[], object]]) -> dict[str, object]:
     before = _peak_bytes()
     device = runtime.use_device(0, run.config.threads)
     epoch = prepare(run)
@@ -82,29 +89,28 @@ def _network(run: Run, network: NetworkConfig) -> DenseNetwork:
     return fresh_network(network, run.config.models, fields, tasks, run.config.seed, "costs")
 
 
-def _full_training(run: Run) -> Callable[[], None]:
+def _full_training(run: Run, protocol: ProtocolConfig) -> Callable[[], object]:
     config, blocks = run.config, run.blocks
     sizes, models = dict.fromkeys(blocks.fields, 0), config.models
     table = EmbeddingTable(sizes, models.embedding_dim, models.embedding_std, config.seed)
     model = Recommender(table, _network(run, config.evaluation.candidates[0]))
     through = [*blocks.historical, blocks.block("subsequent")]
-    return lambda: train_through(model, blocks, through, config.evaluation.protocol)
+    return lambda: train_through(model, blocks, through, protocol)
 
 
-def _distilled_training(run: Run) -> Callable[[], None]:
-    protocol = run.config.evaluation.protocol
+def _distilled_training(run: Run, protocol: ProtocolConfig) -> Callable[[], None]:
     dense = _network(run, run.config.evaluation.candidates[0])
     rows = warm_up_rows(reduced_rows(run, "distilled", "soft", 0))
     optimizer = adam(dense, protocol.warm_up_learning_rate)
     generator = torch_generator(run.config.seed, "costs")
-    return lambda: warm_up_epoch(dense, optimizer, rows, protocol, generator)
+    batch_size = protocol.warm_up_batch_size
+    return lambda: soft_epoch(dense, optimizer, rows, batch_size, generator)
 
 
 def _distillation(run: Run) -> Callable[[], None]:
     distill, block = run.config.distill, run.blocks.historical[-1]
     inner, reference = distill.inner, run.reference()
-    dense = _network(run, proxy_networks(run.config)[0])
-    theta, network = flatten_parameters(dense), FlatNetwork(dense)
+    proxies = [_network(run, network) for network in proxy_networks(run.config)]
     rows = warm_up_rows(reduced_rows(run, "distilled", "soft", 0))
     real = read_block(run.blocks, block)
     times = math.ceil(len(real) / distill.target_batch)
@@ -112,14 +118,15 @@ def _distillation(run: Run) -> Callable[[], None]:
 
     def epoch() -> None:
         for number in range(times):
+            proxy = proxies[turn(run.config, *divmod(number, distill.logical_shards))]
             part = real.take(slice(number, None, times))
             length = (inner.window + inner.steps) // 2  # the mean of the lengths that are drawn
             with torch.no_grad():
                 targets = reference.table(torch.from_numpy(part.ids))
             meta_gradient(
-                network,
-                theta,
-                rows.embeddings,
+                FlatNetwork(proxy),
+                flatten_parameters(proxy),
+                rows.inputs,
                 rows.labels,
                 rows.weights,
                 inner_batches(len(rows.labels), inner.batch_size, length, generator),

@@ -1,12 +1,16 @@
 """What a candidate is trained on, by method: all under one protocol (paper, section 5.1.3).
 
 full       all historical blocks and the subsequent one, from scratch, one epoch
+prefix     the first rows of that stream alone (`Cell.share` of them)
 cold       the subsequent block alone, from scratch
 warm       phi_T's embedding tables, then the subsequent block
 random     warm, after a warm-up on rows drawn at random from every historical block
 kmeans     the same on the rows nearest to the centroids of a k-means of the rows' embeddings
 el2n       the same on rows around a percentile of the EL2N scores
 distilled  the same on the distilled set
+
+A reduced set has two uses: `inherit`, the above, and `cotrain` (`training/cotrain.py`), in which a
+candidate trains a table of its own on the set alone.
 
 The rows of a selection are labelled by phi_T (soft), by the truth (hard) or by both (blended, as
 `memory.truth_blend` says, which is how the distilled set starts).
@@ -31,11 +35,13 @@ from diet_ray.memory import artifact
 from diet_ray.memory.artifact import ArtifactError
 from diet_ray.memory.rows import SyntheticRows
 
-METHODS = ("full", "cold", "warm", "random", "kmeans", "el2n", "distilled")
-REFERENCE_FREE = ("full", "cold")
+METHODS = ("full", "prefix", "cold", "warm", "random", "kmeans", "el2n", "distilled")
+REFERENCE_FREE = ("full", "prefix", "cold")
+WITH_HISTORY = ("full", "prefix")
 REDUCED = ("random", "kmeans", "el2n", "distilled")
 
 Labels = Literal["", "soft", "blended", "hard"]
+Use = Literal["", "inherit", "cotrain"]
 
 
 def check_methods(methods: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from diet_ray import runtime
 from diet_ray.config import RunConfig
 from diet_ray.logs.blocks import Blocks
 from diet_ray.memory import artifact
@@ -53,6 +54,7 @@ class Run:
             "models": self.config.models.model_dump(),
             "seed": self.config.seed,
             "threads": self.config.threads,
+            **runtime.numerics(),
         }
 
     @cached_property

@@ -14,13 +14,13 @@ from torch import nn
 from diet_ray.logs.blocks import Blocks, Rows, read_block
 from diet_ray.memory.rows import SyntheticRows
 from diet_ray.models.embedding import EmbeddingTable
-from diet_ray.training.candidate import WarmUpRows
 from diet_ray.training.reference import Reference
+from diet_ray.training.soft_rows import SoftRows
 
 
-def warm_up_rows(rows: SyntheticRows) -> WarmUpRows:
+def warm_up_rows(rows: SyntheticRows) -> SoftRows:
     """Synthetic rows as a warm-up takes them, over the same memory."""
-    return WarmUpRows(
+    return SoftRows(
         torch.from_numpy(rows.embeddings),
         torch.from_numpy(rows.labels),
         torch.from_numpy(rows.weights),

@@ -3,8 +3,9 @@
 Protocol: a training gives an AUC, seeds repeat it. Three intervals, all of 95%, answer three
 questions. The t-interval over seeds: what would other seeds give on these test rows? The
 bootstrap over rows: what would these networks give on other test rows? The two-level bootstrap:
-what would other seeds give on other rows? None of them holds the variance of the reference
-network, which all seeds of a run share, and the bootstraps take test rows for independent.
+what would other seeds give on other rows? Rows of one user are alike, so where users are known a
+resample draws users, each with all its rows; without them rows count as independent. None of the
+three holds the variance of the reference network, which all seeds of a run share.
 """
 
 from __future__ import annotations
@@ -87,11 +88,6 @@ def paired_difference(first: Mapping[int, float], second: Mapping[int, float]) -
     return over_seeds([first[seed] - second[seed] for seed in shared])
 
 
-def recovered_gap(auc: float, warm: float, full: float) -> float | None:
-    """(auc - warm) / (full - warm); None if full data is not better than a warm start."""
-    return (auc - warm) / (full - warm) if full > warm else None
-
-
 def fidelity(reduced: np.ndarray, full: np.ndarray) -> Fidelity:
     """reduced, full: float (n settings,), in one order. If several are best, their mean regret."""
     best = full[reduced == reduced.max()]
@@ -143,15 +139,29 @@ def noise_ceiling(full: np.ndarray) -> Fidelity | None:
     return split_fidelity(full, full)
 
 
-def row_counts(rows: int, resamples: int, seed: int, first: int = 0) -> np.ndarray:
-    """How often each test row is in each resample: int32 (R, rows), each line summing to rows.
+def row_counts(
+    rows: int, resamples: int, seed: int, first: int = 0, groups: np.ndarray | None = None
+) -> np.ndarray:
+    """How often each test row is in each resample: int32 (R, rows).
 
-    A resample is a function of its number, counted from `first`, and the seed.
+    groups: integers (rows,), a number for each row's user. As many users are drawn as there are,
+    with replacement, each with all its rows: rows of a user have one count, and a line sums to
+    `rows` only on average. Without groups every row is its own, and a line sums to `rows` exactly.
+    A resample is a function of its number, counted from `first`, and the seed. Raises ValueError
+    if there is not one group for each row.
     """
+    if groups is None:
+        groups = np.arange(rows)
+    if groups.shape != (rows,):
+        raise ValueError(
+            f"groups: shape {groups.shape} for {rows} test rows; give the user of every row"
+        )
+    users, user = np.unique(groups, return_inverse=True)
     counts = np.empty((resamples, rows), dtype=np.int32)
     for line, number in enumerate(range(first, first + resamples)):
-        drawn = numpy_generator(seed, "bootstrap rows", number).integers(rows, size=rows)
-        counts[line] = np.bincount(drawn, minlength=rows)
+        random = numpy_generator(seed, "bootstrap rows", number)
+        drawn = random.integers(len(users), size=len(users))
+        counts[line] = np.bincount(drawn, minlength=len(users))[user]
     return counts
 
 
@@ -197,16 +207,17 @@ def resampled_aucs(
     labels: np.ndarray,
     resamples: int,
     seed: int,
+    groups: np.ndarray | None = None,
 ) -> dict[Hashable, np.ndarray]:
     """Each cell's AUC, mean over tasks, on the same resamples of the test rows: float64 (R,).
 
     logits: cell to float (n, K), read one at a time, once for every COUNTED resamples of a row.
-    labels: (n, K) of 0 and 1.
+    labels: (n, K) of 0 and 1. groups: integers (n,), every row's user, or None: see `row_counts`.
     """
     rows, at_once = len(labels), max(COUNTED // len(labels), 1)
     found: dict[Hashable, list[np.ndarray]] = {cell: [] for cell in cells}
     for first in range(0, resamples, at_once):
-        counts = row_counts(rows, min(at_once, resamples - first), seed, first)
+        counts = row_counts(rows, min(at_once, resamples - first), seed, first, groups)
         for cell, parts in found.items():
             parts.append(_mean_over_tasks(logits[cell], labels, counts))
     return {cell: np.concatenate(parts) for cell, parts in found.items()}

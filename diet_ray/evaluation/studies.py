@@ -20,11 +20,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from diet_ray.config import ConfigError, NetworkConfig, RunConfig, describe_errors
+from diet_ray.distill.parts import Parts, parts
 from diet_ray.distill.stream import distill_stream
 from diet_ray.evaluation.cells import Cell
 from diet_ray.evaluation.methods import REDUCED
 from diet_ray.evaluation.run import Run
 from diet_ray.evaluation.tuning import Arm, Tuned
+from diet_ray.models.space import draw
 from diet_ray.training.reference import train_reference
 
 # What the small studies judge: in runs of their own, and in the base run.
@@ -33,7 +35,12 @@ OF_RUNS = {
     "ablation": ("distilled",),
     "transfer": ("warm", "distilled"),
 }
-OF_BASE = {"ratio": ("full",), "ablation": ("distilled",), "transfer": ("full",)}
+OF_BASE = {
+    "ratio": ("full",),
+    "ablation": ("distilled",),
+    "transfer": ("full",),
+    "cost": ("full", "distilled"),  # judged by no cell, but timed with their protocols
+}
 
 # What an ablation may change: all else is the reference's or the candidates'.
 RECIPE = ("scoring", "memory", "distill")
@@ -96,6 +103,22 @@ def _fidelity_methods(config: RunConfig) -> list[str]:
     return list(dict.fromkeys(["full", *methods]))
 
 
+def fidelity_settings(config: RunConfig) -> list[NetworkConfig]:
+    """The architectures whose order is asked for: drawn, and called <network>-1, <network>-2.., or
+    the candidates. Raises ConfigError."""
+    benchmark = config.benchmark
+    if not benchmark.space:
+        return config.evaluation.candidates
+    drawn = draw(benchmark.space, benchmark.settings, config.seed, "benchmark.space")
+    count = dict.fromkeys(benchmark.space, 0)
+    labelled = []
+    for network in drawn:
+        count[network.name] += 1
+        label = f"{network.name}-{count[network.name]}"
+        labelled.append(network.model_copy(update={"label": label}))
+    return labelled
+
+
 def variations(config: RunConfig) -> list[Variation]:
     """All that the configured studies distil, study by study; some may equal the run's own."""
     benchmark, own = config.benchmark, config.reference.network
@@ -152,6 +175,13 @@ def derived(base: RunConfig, variation: Variation) -> RunConfig:
     return _validated(tree, where)
 
 
+def parts_of_variants(config: RunConfig) -> dict[str, Parts]:
+    """What every ablation leaves on, by its name; "" is the run's own recipe."""
+    ablations = [v for v in variations(config) if v.study == "ablation"]
+    found = {v.variant: parts(derived(config, v)) for v in ablations}
+    return {**found, "": parts(config)}
+
+
 def _as_folder(name: str) -> str:
     return re.sub(r"[^\w.+=-]", "_", name)
 
@@ -198,7 +228,7 @@ class Studies:
 
     def _fidelity(self) -> Iterator[StudyCell]:
         config = self._base.config
-        settings = [*config.evaluation.candidates, *config.benchmark.settings]
+        settings = fidelity_settings(config)
         for method in _fidelity_methods(config):
             seeds = config.benchmark.fidelity_seeds
             yield from self._grid("fidelity", self._base, soft(method), settings, seeds)

@@ -15,6 +15,8 @@ from collections.abc import Hashable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from diet_ray.distill.parts import Parts
+from diet_ray.evaluation.gap import is_clear, lead, recovered_gap
 from diet_ray.evaluation.methods import METHODS, REFERENCE_FREE
 from diet_ray.evaluation.statistics import (
     Fidelity,
@@ -24,20 +26,10 @@ from diet_ray.evaluation.statistics import (
     over_seeds,
     over_seeds_and_rows,
     paired_difference,
-    recovered_gap,
     split_fidelity,
 )
 
 MEAN = "mean"
-
-# What an ablation leaves on: fusion, target selection, memory selection (paper, Table 4).
-PARTS: dict[str, tuple[bool, bool, bool]] = {
-    "no-fusion": (False, True, True),
-    "no-target-selection": (True, False, True),
-    "no-memory-selection": (True, True, False),
-    "none": (False, False, False),
-    "": (True, True, True),
-}
 
 GROUP = ["reference", "method", "labels", "variant", "ratio"]
 LEVEL = ["auc", "auc_half_width", "logloss"]
@@ -50,8 +42,9 @@ DIFFERENCE = [
     "both_low",
     "both_high",
 ]
-MARKS = ["fusion", "target_selection", "memory_selection"]
-SUMMARY = [*GROUP, "candidate", "network", *LEVEL, "recovered_gap", "seeds"]
+MARKS = list(Parts._fields)
+GAP = ["recovered_gap", "lead", "lead_half_width"]
+SUMMARY = [*GROUP, "candidate", "network", *LEVEL, *GAP, "seeds"]
 FIDELITY = ["settings", "pearson", "spearman", "kendall", "regret"]
 
 Resampled = Mapping[Hashable, np.ndarray]
@@ -104,14 +97,15 @@ def _of_methods(table: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
     """Means, half-widths and recovered gaps: the columns of SUMMARY.
 
-    Methods without a reference stand under every reference; the gap is measured against the warm
-    start of the same reference and is NaN where there is none, or where full is not above it.
+    Methods without a reference stand under every reference. The gap is measured against the warm
+    start of the same reference; `lead` is full data's over it, paired by seed, and where that is
+    not clear of zero (`gap.is_clear`), or one of the two is missing, the gap is NaN.
     """
     lines: list[dict[str, object]] = []
     for reference in _references(rows):
         groups = _groups(rows, reference)
         grids = {key: _with_mean(_grid(group, "auc"), rows) for key, group in groups.items()}
-        bounds = {key[1]: grid.mean() for key, grid in grids.items() if key[1] in ("full", "warm")}
+        bounds = {key[1]: grid for key, grid in grids.items() if key[1] in ("full", "warm")}
         for key, group in groups.items():
             lines += _summary_lines(key, group, grids[key], rows, bounds)
     return pd.DataFrame(lines, columns=SUMMARY)
@@ -122,27 +116,42 @@ def _summary_lines(
     group: pd.DataFrame,
     aucs: pd.DataFrame,
     rows: pd.DataFrame,
-    bounds: Mapping[str, pd.Series],
+    bounds: Mapping[str, pd.DataFrame],
 ) -> list[dict[str, object]]:
     losses = _with_mean(_grid(group, "logloss"), rows)
     networks = group.drop_duplicates("candidate").set_index("candidate")["network"]
     lines = []
     for candidate in aucs:
         auc = over_seeds(aucs[candidate].dropna().tolist())
-        warm, full = (
-            bounds[m].get(candidate, np.nan) if m in bounds else np.nan for m in ("warm", "full")
-        )
         line = dict(zip(GROUP, key, strict=True)) | {
             "candidate": candidate,
             "network": networks.get(candidate, ""),
             "auc": auc.mean,
             "auc_half_width": _number(auc.half_width),
             "logloss": losses[candidate].mean(),
-            "recovered_gap": _number(recovered_gap(auc.mean, warm, full)),
+            **_gap(auc.mean, str(candidate), bounds),
             "seeds": auc.seeds,
         }
         lines.append(line)
     return lines
+
+
+def _gap(auc: float, candidate: str, bounds: Mapping[str, pd.DataFrame]) -> dict[str, float]:
+    """The columns of GAP."""
+    warm, full = (_by_seed(bounds, method, candidate) for method in ("warm", "full"))
+    ahead = lead(full, warm)
+    if ahead is None:
+        return dict.fromkeys(GAP, np.nan)
+    levels = [float(np.mean(list(values.values()))) for values in (warm, full)]
+    recovered = recovered_gap(auc, *levels) if is_clear(ahead) else np.nan
+    return dict(zip(GAP, (recovered, ahead.mean, _number(ahead.half_width)), strict=True))
+
+
+def _by_seed(grids: Mapping[str, pd.DataFrame], method: str, candidate: str) -> dict[int, float]:
+    if candidate not in grids.get(method, ()):
+        return {}
+    values = grids[method][candidate].dropna()
+    return dict(zip(values.index.tolist(), values.tolist(), strict=True))
 
 
 def _references(rows: pd.DataFrame) -> list[str]:
@@ -283,29 +292,33 @@ def _bootstrapped(values: np.ndarray, seed: int) -> dict[str, float]:
 
 def ablation(
     results: pd.DataFrame,
-    parts: Mapping[str, tuple[bool, bool, bool]] = PARTS,
+    parts: Mapping[str, Parts],
     resampled: Resampled | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Table 4: reference, candidate, variant, and the columns of MARKS, LEVEL and DIFFERENCE.
 
-    The difference is variant minus complete method, paired. `parts` names variants in the order
-    in which they are shown; "" is the complete method. Variants that it lacks come first, with
-    None for the marks.
+    The difference is variant minus the run's own recipe, "", paired. parts: what is on in each
+    variant (`studies.parts_of_variants`), in the order in which they are shown. Raises ValueError
+    for a variant that is not among them.
     """
     rows = borrowing(results, "ablation", ("distilled",))
     rows = rows[(rows["method"] == "distilled") & (rows["labels"] == "soft")]
     columns = ["reference", "candidate", "variant", *MARKS, *LEVEL, *DIFFERENCE]
+    for variant in rows["variant"]:
+        if variant and variant not in parts:
+            raise ValueError(
+                f"results: variant {variant!r} is no ablation of this configuration "
+                f"({', '.join(filter(None, parts))}); give the one that the results are of"
+            )
     tables = []
     for reference in rows[rows["variant"] != ""]["reference"].unique():
         mine = rows[rows["reference"] == reference]
-        others = [name for name in mine["variant"].unique() if name not in parts]
-        for variant in [*others, *parts]:
-            marks = parts.get(variant, (None, None, None))
+        for variant, marks in parts.items():
             group = mine[mine["variant"] == variant]
             found = _differences(group, mine[mine["variant"] == ""], resampled, seed)
             table = summary(group).drop(columns="seeds")
-            table = table.assign(**dict(zip(MARKS, marks, strict=True)))
+            table = table.assign(**marks._asdict())
             differing = pd.DataFrame(found, columns=["candidate", *DIFFERENCE])
             tables.append(table.merge(differing, on="candidate")[columns])
     filled = [table for table in tables if len(table)]

@@ -1,22 +1,25 @@
-"""Every method's protocol, chosen on validation, separately and from one list.
+"""Every method's protocol, chosen on validation, separately.
 
 Half of what a method seems to win can be another method's undertraining. So before anything is
 compared, every (method, labels) trains all candidates under each tried protocol, with seeds of
 its own, and keeps the one with the highest mean validation AUC after the subsequent block.
+Methods with a reduced set try one list, those without a warm-up another. A choice at an edge of
+what was tried is marked: a better one may lie beyond it, and the list should go on there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from diet_ray.config import ProtocolConfig
+from diet_ray.config import ProtocolConfig, RunConfig
 from diet_ray.evaluation.cells import Cell
 from diet_ray.evaluation.grid import run_grid
-from diet_ray.evaluation.methods import Labels
+from diet_ray.evaluation.methods import REDUCED, Labels
 from diet_ray.evaluation.run import Run
 
 FIRST_SEED = 1_000_000  # judged seeds count from 0
@@ -30,7 +33,12 @@ class Tuned:
     """The protocol of every arm, and all that was tried."""
 
     protocols: dict[Arm, ProtocolConfig]
-    tried: pd.DataFrame  # method, labels, the protocol's keys, validation_auc (or NaN), chosen
+    tried: pd.DataFrame  # COLUMNS
+
+
+COLUMNS = ["method", "labels", *ProtocolConfig.model_fields, "validation_auc", "chosen", "edge"]
+"""Of the table of what was tried: a protocol's keys are NaN where they mean nothing to the method,
+validation_auc where nothing was trained; edge: keys that `edges` names, on the chosen line."""
 
 
 def tune(run: Run, arms: Sequence[Arm]) -> Tuned:
@@ -38,40 +46,74 @@ def tune(run: Run, arms: Sequence[Arm]) -> Tuned:
 
     Where there is one only, there is nothing to choose and nothing is trained.
     """
-    protocol, tuning = run.config.evaluation.protocol, run.config.benchmark.tuning
-    tried = [protocol.model_copy(update=ProtocolConfig.changes(keys)) for keys in tuning.tried]
-    means = np.full((len(arms), len(tried)), np.nan)
-    if len(tried) > 1:
-        means = _mean_validation_aucs(run, arms, tried)
-    best = means.argmax(axis=1)
+    tried = {arm: protocols_tried(run.config, arm[0]) for arm in arms}
+    means = _mean_validation_aucs(run, tried)
+    best = {arm: int(np.argmax(means[arm])) for arm in arms}
     lines = [
         {
             "method": method,
             "labels": labels,
-            **choice.model_dump(),
-            "validation_auc": means[a, c],
-            "chosen": bool(c == best[a]),
+            **choice.model_dump(include=keys_of(method)),
+            "validation_auc": means[method, labels][c],
+            "chosen": c == best[method, labels],
+            "edge": ",".join(edges(choices, choice)) if c == best[method, labels] else "",
         }
-        for a, (method, labels) in enumerate(arms)
-        for c, choice in enumerate(tried)
+        for (method, labels), choices in tried.items()
+        for c, choice in enumerate(choices)
     ]
-    columns = ["method", "labels", *ProtocolConfig.model_fields, "validation_auc", "chosen"]
-    return Tuned(
-        {arm: tried[best[a]] for a, arm in enumerate(arms)}, pd.DataFrame(lines, columns=columns)
-    )
+    protocols = {arm: tried[arm][best[arm]] for arm in arms}
+    return Tuned(protocols, pd.DataFrame(lines, columns=COLUMNS))
+
+
+def keys_of(method: str) -> set[str]:
+    """The keys of a protocol that mean something to a method."""
+    return set(ProtocolConfig.model_fields if method in REDUCED else ProtocolConfig.ON_REAL_BLOCKS)
+
+
+def protocols_tried(config: RunConfig, method: str) -> list[ProtocolConfig]:
+    """In their order, each once."""
+    own, tuning = config.evaluation.protocol_of(method), config.benchmark.tuning
+    found: list[ProtocolConfig] = []
+    for keys in tuning.of(warms_up=method in REDUCED):
+        protocol = own.changed(keys)
+        if protocol not in found:
+            found.append(protocol)
+    return found
+
+
+def edges(tried: Sequence[ProtocolConfig], chosen: ProtocolConfig) -> list[str]:
+    """Keys that vary over what was tried and whose smallest or largest value was chosen.
+
+    With two values either one is an edge. All of `tried` has to mean something to the method.
+    """
+    found = []
+    for key in ProtocolConfig.model_fields:
+        values = {getattr(protocol, key) for protocol in tried}
+        if len(values) > 1 and getattr(chosen, key) in (min(values), max(values)):
+            found.append(key)
+    return found
 
 
 def _mean_validation_aucs(
-    run: Run, arms: Sequence[Arm], tried: Sequence[ProtocolConfig]
-) -> np.ndarray:
-    """Over candidates and seeds, (arms, tried)."""
+    run: Run, tried: Mapping[Arm, Sequence[ProtocolConfig]]
+) -> dict[Arm, list[float]]:
+    """Of every arm and protocol, over candidates and seeds; NaN for an arm without a choice."""
     candidates, seeds = run.config.evaluation.candidates, run.config.benchmark.tuning.seeds
-    cells = [
-        Cell(run, *arm, candidate, choice, FIRST_SEED + seed)
-        for arm in arms
-        for choice in tried
-        for candidate in candidates
-        for seed in range(seeds)
-    ]
-    aucs = np.array([r.validation["auc"] for r in run_grid(cells, "Tuning of the protocols")])
-    return aucs.reshape(len(arms), len(tried), len(candidates) * seeds).mean(axis=2)
+    cells = {
+        (arm, number): [
+            Cell(run, *arm, candidate, choice, FIRST_SEED + seed)
+            for candidate in candidates
+            for seed in range(seeds)
+        ]
+        for arm, choices in tried.items()
+        for number, choice in enumerate(choices)
+        if len(choices) > 1
+    }
+    flat = [cell for group in cells.values() for cell in group]
+    found = run_grid(flat, "Tuning of the protocols") if flat else []
+    aucs = iter([result.validation["auc"] for result in found])
+    means = {name: float(np.mean([next(aucs) for _ in group])) for name, group in cells.items()}
+    return {
+        arm: [means.get((arm, number), math.nan) for number in range(len(choices))]
+        for arm, choices in tried.items()
+    }

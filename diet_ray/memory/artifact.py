@@ -7,6 +7,10 @@ the real row it started from, and that row's ids, a fixed-shape tensor F), ``wei
 manifest states shapes, the reference that the rows belong to, the configuration and versions,
 and a checksum per file.
 
+``_validation/rows-00000.parquet`` holds a sample of the validation block: ``ids`` (fixed-shape
+tensor F; 0 for an id that no anchor of the set has) and ``label`` (fixed-shape tensor K, 0 or 1).
+With it the folder is all that ranking a candidate needs (`ranking.py`).
+
 Two names are chosen for foreign readers: the underscore hides the manifest from those that open
 the whole folder, and no column is called like the folder's key ``stage``, which some of them put
 in a column's place.
@@ -28,12 +32,14 @@ from torch.utils.data import Dataset
 
 from diet_ray import storage
 from diet_ray.errors import UserError
+from diet_ray.logs.blocks import Rows
 from diet_ray.memory.rows import SyntheticRows
 from diet_ray.version import __version__
 
-FORMAT = 1
+FORMAT = 2
 ROWS_PER_FILE = 65_536
 _MANIFEST = "_manifest.json"
+_VALIDATION = "_validation/rows-00000.parquet"
 _LIBRARIES = ("torch", "ray", "pyarrow", "numpy")
 
 
@@ -54,13 +60,29 @@ class Description:
     made_from: dict[str, Any]  # the keys of the configuration that determine the rows
 
 
+@dataclass(frozen=True)
+class ValidationSample:
+    """Labelled rows of the validation block, to judge on."""
+
+    rows: Rows
+    of: int  # rows of the block
+
+
 def published(uri: str) -> bool:
     """Whether the stage in this folder is whole."""
     return storage.exists(storage.join(uri, _MANIFEST))
 
 
-def publish(uri: str, rows: SyntheticRows, description: Description) -> None:
-    """Write a stage: data first, manifest last; what an earlier attempt left there is removed."""
+def publish(
+    uri: str,
+    rows: SyntheticRows,
+    description: Description,
+    validation: ValidationSample | None = None,
+) -> None:
+    """Write a stage: data first, manifest last; what an earlier attempt left there is removed.
+
+    Without a validation sample the set can be trained on, but not ranked on by itself.
+    """
     storage.remove(storage.join(uri, _MANIFEST))
     storage.remove(uri)
     files = {}
@@ -80,8 +102,22 @@ def publish(uri: str, rows: SyntheticRows, description: Description) -> None:
         "schema": {name: str(kind) for name, kind in zip(*_schema(rows), strict=True)},
         "versions": {"diet_ray": __version__, **{name: version(name) for name in _LIBRARIES}},
         "sha256": files,
+        "validation": None if validation is None else _publish_sample(uri, rows, validation),
     }
     storage.write_json(storage.join(uri, _MANIFEST), manifest)
+
+
+def _publish_sample(uri: str, rows: SyntheticRows, sample: ValidationSample) -> dict[str, Any]:
+    ids = sample.rows.ids.astype(np.int32)
+    for field in range(ids.shape[1]):
+        ids[~np.isin(ids[:, field], rows.anchors[:, field]), field] = 0
+    labels = sample.rows.labels.astype(np.uint8)
+    columns = {
+        "ids": pa.FixedShapeTensorArray.from_numpy_ndarray(ids),
+        "label": pa.FixedShapeTensorArray.from_numpy_ndarray(labels),
+    }
+    checksum = storage.write_parquet(storage.join(uri, _VALIDATION), pa.table(columns))
+    return {"rows": len(ids), "of": sample.of, "sha256": checksum}
 
 
 def _schema(rows: SyntheticRows) -> tuple[list[str], list[pa.DataType]]:
@@ -145,22 +181,17 @@ def checksums(uri: str) -> dict[str, str]:
     return dict(_manifest(uri)["sha256"])
 
 
+def validation_checksum(uri: str) -> str | None:
+    """SHA-256 of a published stage's validation sample, if it has one."""
+    stated = _manifest(uri)["validation"]
+    return None if stated is None else str(stated["sha256"])
+
+
 def read(uri: str) -> SyntheticRows:
     """All rows of a published stage, checked against its checksums. Raises ArtifactError."""
     parts = []
     for name, checksum in sorted(checksums(uri).items()):
-        path = storage.join(uri, name)
-        try:
-            found = hashlib.sha256(storage.read_bytes(path)).hexdigest()
-        except FileNotFoundError:
-            found = "missing"
-        if found != checksum:
-            raise ArtifactError(
-                f"{path}: its content is not what {_MANIFEST} says (SHA-256 {found}); remove the "
-                "stage's folder and distil it again"
-            )
-        with storage.open_parquet(path) as file:
-            table = file.read()
+        table = _read_checked(uri, name, checksum)
         parts.append(
             SyntheticRows(
                 embeddings=table["embedding"].combine_chunks().to_numpy_ndarray(),
@@ -172,6 +203,38 @@ def read(uri: str) -> SyntheticRows:
             )
         )
     return SyntheticRows.concatenate(parts)
+
+
+def read_validation(uri: str) -> ValidationSample:
+    """The sample of the validation block that a published stage holds; its row ids only count.
+
+    Raises ArtifactError, also for a stage that was published without one.
+    """
+    stated = _manifest(uri)["validation"]
+    if stated is None:
+        raise ArtifactError(
+            f"{storage.join(uri, _MANIFEST)}: the set holds no validation sample to judge on; "
+            "name a stage that jobs/distill.py published"
+        )
+    table = _read_checked(uri, _VALIDATION, stated["sha256"])
+    ids = table["ids"].combine_chunks().to_numpy_ndarray().astype(np.int64)
+    labels = table["label"].combine_chunks().to_numpy_ndarray().astype(np.float32)
+    return ValidationSample(Rows(np.arange(len(ids)), ids, labels), stated["of"])
+
+
+def _read_checked(uri: str, name: str, checksum: str) -> pa.Table:
+    path = storage.join(uri, name)
+    try:
+        found = hashlib.sha256(storage.read_bytes(path)).hexdigest()
+    except FileNotFoundError:
+        found = "missing"
+    if found != checksum:
+        raise ArtifactError(
+            f"{path}: its content is not what {_MANIFEST} says (SHA-256 {found}); remove the "
+            "stage's folder and distil it again"
+        )
+    with storage.open_parquet(path) as file:
+        return file.read()
 
 
 class DistilledDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):

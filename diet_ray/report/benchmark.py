@@ -11,12 +11,14 @@ import numpy as np
 import pandas as pd
 
 from diet_ray import storage
+from diet_ray.distill.parts import Parts
 from diet_ray.evaluation import tables
 from diet_ray.evaluation.statistics import resampled_aucs
 from diet_ray.report import figures, markdown
 
 PAGE = "benchmark.md"
 RESAMPLES = 500
+NO_PARTS: Mapping[str, Parts] = {}
 
 
 def publish(
@@ -26,33 +28,39 @@ def publish(
     labels: np.ndarray | None = None,
     phases: pd.DataFrame | None = None,
     tried: pd.DataFrame | None = None,
-    parts: Mapping[str, tuple[bool, bool, bool]] = tables.PARTS,
+    parts: Mapping[str, Parts] = NO_PARTS,
+    recipe: str = "",
     resamples: int = RESAMPLES,
     seed: int = 0,
+    groups: np.ndarray | None = None,
 ) -> str:
     """Write the page and its pictures below a folder (any URI); returns the page's URI.
 
     results: a row per cell, indexed by the cell's key (columns: `evaluation.tables`).
     logits, labels: test logits (n, K) by cell, of studies main and ablation at least, and the
     test labels (n, K); without them the differences have no interval over rows.
-    phases: for Table 5, see `tables.costs`. tried: see `markdown.protocols`. parts: the ablation's
-    variants, see `tables.ablation`.
+    phases: for Table 5, see `tables.costs`. tried: see `markdown.protocols`. parts: of all the
+    ablation's variants, see `tables.ablation`. recipe: what the distilled set is called. groups:
+    the user of every test row, integers (n,); then the intervals over rows resample users, each
+    with all its rows.
     """
     resampled = None
     if logits is not None and labels is not None:
         cells = results.index[results["study"].isin(["main", "ablation"])]
-        resampled = resampled_aucs(logits, cells, labels, resamples, seed)
+        resampled = resampled_aucs(logits, cells, labels, resamples, seed, groups)
+    drawn = markdown.ROWS if groups is None else markdown.USERS
     ratios, faithfulness = tables.ratios(results), tables.faithfulness(results)
     by_study = {
         "fidelity": markdown.faithfulness(
-            faithfulness, _fidelity_pictures(folder, tables.settings(results), faithfulness)
+            faithfulness,
+            _fidelity_pictures(folder, tables.settings(results), faithfulness, recipe),
         ),
         "main": [
             *markdown.comparison(tables.comparison(results)),
-            *markdown.differences(tables.differences(results, resampled, seed)),
+            *markdown.differences(tables.differences(results, resampled, seed), drawn),
         ],
-        "ablation": markdown.ablation(tables.ablation(results, parts, resampled, seed)),
-        "ratio": markdown.ratios(ratios, _ratio_pictures(folder, ratios)),
+        "ablation": markdown.ablation(tables.ablation(results, parts, resampled, seed), drawn),
+        "ratio": markdown.ratios(ratios, _ratio_pictures(folder, ratios, recipe)),
         "transfer": markdown.transfer(tables.transfer(results)),
         "cost": [] if phases is None else markdown.costs(tables.costs(phases)),
     }
@@ -61,12 +69,13 @@ def publish(
     if tried is not None:
         sections += markdown.protocols(tried)
     page = storage.join(folder, PAGE)
-    storage.write_bytes(page, markdown.page("Benchmark", sections, left_out).encode())
+    text = markdown.page("Benchmark", sections, left_out, recipe)
+    storage.write_bytes(page, text.encode())
     return page
 
 
 def _fidelity_pictures(
-    folder: str, settings: pd.DataFrame, faithfulness: pd.DataFrame
+    folder: str, settings: pd.DataFrame, faithfulness: pd.DataFrame, recipe: str
 ) -> list[str]:
     """One for each reference that has more than full data to show."""
     names: list[str] = []
@@ -75,13 +84,13 @@ def _fidelity_pictures(
             continue
         name = f"figure-1-{len(names) + 1}" if names else "figure-1"
         found = faithfulness[faithfulness["reference"] == reference]
-        figures.publish(figures.fidelity_figure(points, found), folder, name)
+        figures.publish(figures.fidelity_figure(points, found, recipe), folder, name)
         names.append(name)
     return names
 
 
-def _ratio_pictures(folder: str, ratios: pd.DataFrame) -> list[str]:
+def _ratio_pictures(folder: str, ratios: pd.DataFrame, recipe: str) -> list[str]:
     if not (ratios["method"] == "distilled").any():
         return []
-    figures.publish(figures.ratio_figure(ratios), folder, "figure-3")
+    figures.publish(figures.ratio_figure(ratios, recipe), folder, "figure-3")
     return ["figure-3"]

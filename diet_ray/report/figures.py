@@ -8,18 +8,20 @@ which colour-blind readers tell apart; a marker or line style says the same once
 from __future__ import annotations
 
 import io
-import itertools
 import math
+import textwrap
 from typing import Any
 
 import matplotlib
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from diet_ray import storage
+from diet_ray.evaluation.agreement import FEWEST_SETTINGS
 from diet_ray.evaluation.tables import MEAN
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -33,7 +35,7 @@ METHOD_NAMES = {
     "random": "Random selection",
     "kmeans": "K-means clustering",
     "el2n": "EL2N selection",
-    "distilled": "Distilled (DIET)",
+    "distilled": "Distilled",
 }
 
 _STYLE: dict[Any, Any] = {
@@ -51,6 +53,8 @@ _STYLE: dict[Any, Any] = {
     "svg.hashsalt": "diet_ray",
 }
 _PANELS_ABREAST = 3
+_TITLE_LETTERS = 44
+_LEGEND_LETTERS = 26
 
 
 def method_name(method: str, labels: str) -> str:
@@ -59,10 +63,11 @@ def method_name(method: str, labels: str) -> str:
     return f"{name}, {labels} labels" if labels else name
 
 
-def fidelity_figure(settings: pd.DataFrame, faithfulness: pd.DataFrame) -> Figure:
+def fidelity_figure(settings: pd.DataFrame, faithfulness: pd.DataFrame, recipe: str = "") -> Figure:
     """Figure 1: reduced against full data's test AUC, one point per setting, a panel per method.
 
-    settings, faithfulness: of `evaluation.tables`, for one reference.
+    settings, faithfulness: of `evaluation.tables`, for one reference. recipe: what the distilled
+    set is called.
     """
     full = settings[settings["method"] == "full"].set_index("candidate")
     reduced = settings[settings["method"] != "full"]
@@ -76,13 +81,21 @@ def fidelity_figure(settings: pd.DataFrame, faithfulness: pd.DataFrame) -> Figur
                 & (faithfulness["labels"] == labels)
                 & (faithfulness["means"] == "all")
             ]
-            axis.set_title(method_name(str(method), str(labels)) + _correlations(found))
+            name = method_name(str(method), str(labels))
+            if method == "distilled":
+                name = _with_recipe(name, recipe)
+            axis.set_title(name + _correlations(found))
             _scatter(axis, points, full, looks)
         figure.suptitle("Does a reduced set order candidates as full data does?")
         figure.supxlabel("Test AUC after training on full data")
         figure.supylabel("Test AUC after training on the reduced set")
         _network_legend(figure, looks)
     return figure
+
+
+def _with_recipe(name: str, recipe: str) -> str:
+    """In lines that fit a panel."""
+    return "\n".join([name, *textwrap.wrap(recipe, _TITLE_LETTERS)])
 
 
 def _panels(count: int, width: float, share: bool) -> tuple[Figure, list[Axes]]:
@@ -97,12 +110,13 @@ def _panels(count: int, width: float, share: bool) -> tuple[Figure, list[Axes]]:
 
 
 def _looks(names: list[str]) -> dict[str, dict[str, Any]]:
-    """A colour and a marker for each name, by its place."""
-    pairs = zip(itertools.cycle(COLOURS), itertools.cycle(MARKERS), strict=True)
-    return {
-        name: {"color": colour, "marker": marker}
-        for name, (colour, marker) in zip(names, pairs, strict=False)
-    }
+    """A colour and a marker for each name, by its place; 49 pairs before one comes again."""
+    looks = {}
+    for place, name in enumerate(names):
+        turn, colour = divmod(place, len(COLOURS))
+        marker = MARKERS[(colour + turn) % len(MARKERS)]
+        looks[name] = {"color": COLOURS[colour], "marker": marker}
+    return looks
 
 
 def _scatter(
@@ -127,7 +141,7 @@ def _scatter(
 
 
 def _correlations(found: pd.DataFrame) -> str:
-    if found.empty:
+    if found.empty or found.iloc[0]["settings"] < FEWEST_SETTINGS:
         return ""
     pearson, spearman, kendall = found.iloc[0][["pearson", "spearman", "kendall"]]
     return f"\nPearson {pearson:.2f}, Spearman {spearman:.2f}, Kendall {kendall:.2f}"
@@ -139,10 +153,11 @@ def _network_legend(figure: Figure, looks: dict[str, dict[str, Any]]) -> None:
     figure.legend(handles=[*handles, same], loc="outside right center")
 
 
-def ratio_figure(ratios: pd.DataFrame) -> Figure:
+def ratio_figure(ratios: pd.DataFrame, recipe: str = "") -> Figure:
     """Figure 3: test AUC against the share of rows kept, a panel per candidate.
 
     ratios: of `evaluation.tables`. A line per reference, bands of half_width, full data dashed.
+    recipe: what the distilled sets are called.
     """
     distilled = ratios[ratios["method"] == "distilled"]
     candidates = distilled["candidate"].unique().tolist()
@@ -159,7 +174,8 @@ def ratio_figure(ratios: pd.DataFrame) -> Figure:
             _percent_axis(axis, sorted(distilled["ratio"].unique()))
         named = [zip(*axis.get_legend_handles_labels(), strict=True) for axis in axes]
         handles = {name: handle for pairs in named for handle, name in pairs}
-        figure.legend(handles.values(), handles.keys(), loc="outside right center")
+        title = "\n".join(textwrap.wrap(recipe, _LEGEND_LETTERS))
+        figure.legend(handles.values(), handles.keys(), loc="outside right center", title=title)
         figure.suptitle("How small may the distilled set be?")
         figure.supxlabel("Rows of the distilled set, share of the history")
         figure.supylabel("Test AUC")
@@ -187,6 +203,83 @@ def _percent_axis(axis: Axes, ratios: list[float]) -> None:
     axis.xaxis.set_minor_locator(NullLocator())
     axis.xaxis.set_major_formatter(FuncFormatter(lambda ratio, _: f"{100 * ratio:.4g}%"))
     axis.tick_params(axis="x", labelsize=8)
+
+
+def agreement_figure(points: pd.DataFrame) -> Figure:
+    """Agreement of every method's order with full data's, against what the method costs.
+
+    points: a row per method: method, cost (rows trained over those of one full training),
+    spearman, spearman_low, spearman_high, corrected; NaN where a value is undefined. Filled marks
+    are Spearman's correlation as measured with its interval, hollow ones are corrected for noise.
+    Methods of nearly one cost stand side by side; the legend names them by rising cost.
+    """
+    points = points.sort_values("cost", kind="stable")
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(9.6, 5.2), layout="constrained")
+        axis = figure.subplots()
+        names = [method_name(str(method), "") for method in points["method"]]
+        looks = _looks(names)
+        places = _side_by_side(points["cost"].to_numpy(dtype=float))
+        for name, place, line in zip(names, places, points.to_dict("records"), strict=True):
+            _agreement_point(axis, place, line, name, looks[name])
+        axis.set_xscale("log")
+        axis.set_xlim(places.min() / _MARGIN, places.max() * _MARGIN)
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda cost, _: f"{100 * cost:.4g}%"))
+        axis.axhline(1, color=GREY, linestyle="--", linewidth=1)
+        axis.set_ylabel("Spearman correlation with full data's order")
+        axis.set_xlabel("Cost: rows trained, share of one full training")
+        figure.suptitle("How much of full data's order does a given cost buy?")
+        _agreement_legend(figure, axis)
+    return figure
+
+
+_APART = 0.02  # least distance between two marks, as a share of the axis
+_MARGIN = 1.6  # on either side, a factor: with the other's more than from one tick to the next
+
+
+def _side_by_side(costs: np.ndarray) -> np.ndarray:
+    """Costs, of which those too close for their marks are spread evenly about their own mean."""
+    logs = np.log10(costs)
+    gap = _APART * (np.ptp(logs) + 2 * np.log10(_MARGIN))
+    clusters: list[list[int]] = []
+    for point in np.argsort(logs, kind="stable").tolist():
+        clusters.append([point])
+        while len(clusters) > 1 and _crowded(logs, clusters[-2], clusters[-1], gap):
+            clusters[-2:] = [clusters[-2] + clusters[-1]]
+    for cluster in clusters:
+        middle = np.arange(len(cluster)) - (len(cluster) - 1) / 2
+        logs[cluster] = logs[cluster].mean() + gap * middle
+    return 10**logs
+
+
+def _crowded(logs: np.ndarray, left: list[int], right: list[int], gap: float) -> bool:
+    """Would the two clusters, each spread, come closer than the gap?"""
+    between = logs[right].mean() - logs[left].mean()
+    return bool(between < gap * (len(left) + len(right)) / 2)
+
+
+def _agreement_point(
+    axis: Axes, place: float, line: dict[Any, Any], name: str, look: dict[str, Any]
+) -> None:
+    colour = look["color"]
+    measured, corrected = line["spearman"], line["corrected"]
+    axis.plot(place, measured, linestyle="none", markersize=7, label=name, zorder=3, **look)
+    axis.vlines(place, line["spearman_low"], line["spearman_high"], color=colour, linewidth=1.2)
+    # The larger and the lower, so that it shows as a rim where both are at one place.
+    hollow = look | {"linestyle": "none", "markersize": 9, "markerfacecolor": "white"}
+    axis.plot(place, corrected, zorder=2.5, **hollow)
+
+
+def _agreement_legend(figure: Figure, axis: Axes) -> None:
+    handles, _ = axis.get_legend_handles_labels()
+    kinds = {"as measured, 95% interval": GREY, "corrected for noise": "white"}
+    keys = [
+        Line2D([], [], linestyle="none", marker="o", color=GREY, markerfacecolor=fill, label=kind)
+        for kind, fill in kinds.items()
+    ]
+    figure.legend(handles=[*handles, *keys], loc="outside right center")
 
 
 def publish(figure: Figure, folder: str, name: str) -> list[str]:

@@ -1,26 +1,35 @@
 """Tables laid out for reading: tidy frames of `evaluation.tables` become a page of Markdown.
 
 Protocol: a *section* is a heading, a sentence that says how to read it, the number of seeds,
-tables of text and the names of pictures that lie beside the page. Each function named after a
-table makes its section, or sections, one per reference network; an empty table makes none.
+tables of text, notes below them, and the names of pictures that lie beside the page. Each
+function named after a table makes its section, or sections, one per reference network; an empty
+table makes none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from diet_ray.config import ProtocolConfig
+from diet_ray.evaluation.agreement import FEWEST_SETTINGS
+from diet_ray.evaluation.gap import why_none
 from diet_ray.evaluation.tables import MARKS, MEAN
 from diet_ray.report.figures import method_name
 
 NONE = "-"
+EDGE = "†"
+
+# What an interval over rows resamples.
+ROWS = "test rows"
+USERS = "test users, each with all rows"
 
 _INTERVALS = (
-    "intervals are of 95%: ± over seeds (t), and, where given, over test rows (bootstrap, the "
-    "networks kept) and over both (seeds and rows resampled)"
+    "intervals are of 95%: ± over seeds (t), and, where given, over rows (bootstrap of {drawn}, "
+    "the networks kept) and over both (seeds and rows resampled)"
 )
 
 
@@ -33,11 +42,14 @@ class Section:
     tables: dict[str, pd.DataFrame]  # caption, possibly empty, to cells of text
     seeds: str = ""
     pictures: tuple[str, ...] = ()  # without their endings
+    notes: tuple[str, ...] = ()  # below the tables
 
 
-def page(title: str, sections: Sequence[Section], left_out: Sequence[str]) -> str:
-    """The whole page; `left_out`: studies without rows."""
+def page(title: str, sections: Sequence[Section], left_out: Sequence[str], recipe: str = "") -> str:
+    """The whole page; `left_out`: studies without rows; `recipe`: how the set was distilled."""
     parts = [f"# {title}"]
+    if recipe:
+        parts.append(f"*Distilled* stands for: {recipe}.")
     if left_out:
         parts.append(f"Left out, since the results have no rows of it: {', '.join(left_out)}.")
     for section in sections:
@@ -50,32 +62,39 @@ def page(title: str, sections: Sequence[Section], left_out: Sequence[str]) -> st
         for caption, table in section.tables.items():
             text = table.to_markdown(index=False, disable_numparse=True)
             parts.append(f"**{caption}**\n\n{text}" if caption else text)
+        parts += section.notes
     return "\n\n".join(parts) + "\n"
 
 
 def protocols(tried: pd.DataFrame) -> list[Section]:
     """What was tried for every method and what was chosen (`evaluation.tuning`)."""
-    rows = []
-    for line in tried.to_dict(orient="records"):
-        settings = {
-            key: f"{value:g}"
-            for key, value in line.items()
-            if key not in ("method", "labels", "validation_auc", "chosen")
-        }
-        rows.append(
-            {
-                "Method": method_name(line["method"], line["labels"]),
-                **settings,
-                "Validation AUC": _fixed(line["validation_auc"]),
-                "Chosen": "yes" if line["chosen"] else "",
-            }
-        )
+    if tried.empty:
+        return []
+    lines = tried.to_dict(orient="records")
+    keys = [key for key in ProtocolConfig.model_fields if key in tried]
+    columns = {
+        "Method": [method_name(line["method"], line["labels"]) for line in lines],
+        **{key: [_tried(line, key) for line in lines] for key in keys},
+        "Validation AUC": tried["validation_auc"].map(_fixed),
+        "Chosen": tried["chosen"].map({True: "yes", False: ""}),
+    }
     reading = (
         "Every method's protocol is the one with the highest validation AUC, mean over candidates, "
-        "with seeds that are not among those judged; keys of the warm-up do not matter to methods "
-        "without a reduced set."
+        "with seeds that are not among those judged; a dash is a key of the warm-up that the "
+        "method has none of."
     )
-    return [Section("Protocols", reading, {"": pd.DataFrame(rows)})] if rows else []
+    note = (
+        f"{EDGE} The smallest or the largest value tried for this method: a better one may lie "
+        "beyond it, and what is said of the method is a lower bound until the list goes on there."
+    )
+    notes = (note,) if tried["edge"].any() else ()
+    return [Section("Protocols", reading, {"": pd.DataFrame(columns)}, notes=notes)]
+
+
+def _tried(line: dict[Hashable, Any], key: str) -> str:
+    """A key's value, marked where the choice lies at an edge of what was tried."""
+    mark = EDGE if key in line["edge"].split(",") else ""
+    return NONE if pd.isna(line[key]) else f"{line[key]:g}{mark}"
 
 
 def comparison(table: pd.DataFrame) -> list[Section]:
@@ -91,7 +110,7 @@ def comparison(table: pd.DataFrame) -> list[Section]:
                 reading=(
                     "Test AUC and LogLoss are means over seeds and tasks, ± is half of the 95% "
                     "t-interval over seeds; the recovered gap is 0 at the warm start of the same "
-                    "reference and 1 at full data."
+                    "reference and 1 at full data, where full data is clearly above it."
                 ),
                 seeds=_seeds(lines),
                 tables={
@@ -99,19 +118,20 @@ def comparison(table: pd.DataFrame) -> list[Section]:
                     "LogLoss": _wide("Method", rows, lines, lambda x: _fixed(x["logloss"])),
                     "Recovered gap": _wide("Method", rows, lines, _gap),
                 },
+                notes=_notes(why_none(lines)),
             )
         )
     return sections
 
 
-def differences(table: pd.DataFrame) -> list[Section]:
-    """Distilled minus every other method, for each reference."""
+def differences(table: pd.DataFrame, drawn: str = ROWS) -> list[Section]:
+    """Distilled minus every other method, for each reference; drawn: ROWS or USERS."""
     return [
         Section(
             title=f"Distilled set against every other method (reference {reference})",
             reading=(
                 "AUC of the distilled set (soft labels) minus the other method's, paired by seed, "
-                f"above zero where the distilled set is better; {_INTERVALS}."
+                f"above zero where the distilled set is better; {_INTERVALS.format(drawn=drawn)}."
             ),
             seeds=_seeds(lines),
             tables={
@@ -128,30 +148,34 @@ def differences(table: pd.DataFrame) -> list[Section]:
     ]
 
 
-def ablation(table: pd.DataFrame) -> list[Section]:
-    """Table 4: the method without its parts, for each reference."""
+def ablation(table: pd.DataFrame, drawn: str = ROWS) -> list[Section]:
+    """Table 4: the recipe with parts of it changed, for each reference; drawn: ROWS or USERS."""
     names = ("Fusion", "Target selection", "Memory selection")
     sections = []
     for reference, lines in table.groupby("reference", sort=False):
-        marks = {name: lines[mark].map(_mark) for name, mark in zip(names, MARKS, strict=True)}
+        marks = {
+            name: lines[mark].map({True: "✓", False: "✗"})
+            for name, mark in zip(names, MARKS, strict=True)
+        }
         columns = {
-            "Variant": lines["variant"].replace("", "complete"),
+            "Variant": lines["variant"].replace("", "as configured"),
             **marks,
             "Candidate": lines["candidate"],
             "AUC": lines.apply(_auc, axis=1),
             "LogLoss": lines["logloss"].map(_fixed),
             **_difference_columns(lines),
         }
-        complete = lines["variant"] == ""
+        own = lines["variant"] == ""
         shown = pd.DataFrame(columns)
-        shown.loc[complete, list(_difference_columns(lines))] = NONE
+        shown.loc[own, list(_difference_columns(lines))] = NONE
         sections.append(
             Section(
                 title=f"Table 4: ablation (reference {reference})",
                 reading=(
-                    "✓ is a part left on, ✗ one turned off; the difference is the variant's AUC "
-                    "minus the complete method's, paired by seed, below zero where the part helps; "
-                    f"{_INTERVALS}."
+                    "✓ is a part of the paper's method that the variant has on, ✗ one that it has "
+                    "off (a selection that takes all or nothing is off); the difference is the "
+                    "variant's AUC minus that of the recipe as configured, paired by seed, above "
+                    f"zero where the variant is better; {_INTERVALS.format(drawn=drawn)}."
                 ),
                 seeds=_seeds(lines),
                 tables={"": shown},
@@ -171,8 +195,8 @@ def costs(table: pd.DataFrame) -> list[Section]:
         "Peak memory (GB)": table["peak_gb"].map("{:.2f}".format),
     }
     reading = (
-        "Time of one pass over a phase's own rows, and how far memory rose above a process that "
-        "has read nothing; a GB is 10^9."
+        "Time of one pass over a phase's own rows, under the protocols that were chosen, and how "
+        "far memory rose above a process that has read nothing; a GB is 10^9."
     )
     return [Section("Table 5: cost", reading, {"": pd.DataFrame(columns)})]
 
@@ -213,37 +237,102 @@ def _distilled(
         "AUC": _wide("Set", rows, lines, _auc),
         "Recovered gap": _wide("Set", names, distilled, _gap),
     }
-    return [Section(title, reading, tables, _seeds(lines), tuple(pictures))]
+    notes = _notes(
+        *(
+            why_none(group, f" (reference {reference})")
+            for reference, group in distilled.groupby("reference", sort=False)
+        )
+    )
+    return [Section(title, reading, tables, _seeds(lines), tuple(pictures), notes)]
 
 
 def faithfulness(table: pd.DataFrame, pictures: Sequence[str]) -> list[Section]:
-    """Figure 1 and its numbers."""
+    """Figure 1 and its numbers; none for lines with fewer than FEWEST_SETTINGS settings."""
     if table.empty:
         return []
-    names = _methods(table)
-    full = (table["method"] == "full").tolist()
-    columns = {
-        "Reference": table["reference"],
-        "Method": [
-            f"{name} against itself" if ceiling else name
-            for name, ceiling in zip(names, full, strict=True)
-        ],
-        "Means over": table["means"].map({"all": "all seeds", "halves": "halves of the seeds"}),
-        "Seeds": table["seeds"].map(str),
-        "Settings": table["settings"].map(str),
-        "Pearson": table["pearson"].map("{:.3f}".format),
-        "Spearman": table["spearman"].map("{:.3f}".format),
-        "Kendall": table["kendall"].map("{:.3f}".format),
-        "Top-1 regret": table["regret"].map(_fixed),
-    }
     reading = (
         "Correlation of settings' mean test AUC with full data's, and the AUC lost by taking the "
         "setting that the method calls best; full data against itself is the noise ceiling, to be "
         "compared with the other lines over halves of the seeds (mean over all splits)."
     )
-    shown = pd.DataFrame(columns).replace("nan", NONE)
+    lines = table[table["settings"] >= FEWEST_SETTINGS]
+    columns = {
+        "Reference": lines["reference"],
+        "Method": [
+            f"{name} against itself" if method == "full" else name
+            for name, method in zip(_methods(lines), lines["method"], strict=True)
+        ],
+        "Means over": lines["means"].map({"all": "all seeds", "halves": "halves of the seeds"}),
+        "Seeds": lines["seeds"].map(str),
+        "Settings": lines["settings"].map(str),
+        "Pearson": lines["pearson"].map(_correlation),
+        "Spearman": lines["spearman"].map(_correlation),
+        "Kendall": lines["kendall"].map(_correlation),
+        "Top-1 regret": lines["regret"].map(_fixed),
+    }
     title = "Figure 1: does a reduced set order candidates as full data does?"
-    return [Section(title, reading, {"": shown}, pictures=tuple(pictures))]
+    return [_with_enough(title, reading, table, pd.DataFrame(columns), pictures)]
+
+
+def agreement(table: pd.DataFrame, pictures: Sequence[str]) -> list[Section]:
+    """Does a cheap method order settings as full training does? A line per method and score.
+
+    table: method, score (what the method's settings are ordered by), seeds, settings, cost (rows
+    trained over those of one full training), seconds (over those of one full training),
+    spearman_low, spearman_high, pairs (significant ones), pairs_right, and by their names in
+    `evaluation.agreement.Agreement` spearman, corrected, kendall, tau_ap, top1, top1_deviations,
+    top3 and top3_deviations. NaN where undefined. Lines with fewer than FEWEST_SETTINGS settings
+    are named and have no numbers.
+    """
+    if table.empty:
+        return []
+    reading = (
+        "How full data's test AUC orders settings (mean over seeds) against how a method does, "
+        "with other seeds. Cost is the rows trained for one setting, all seeds together, and time "
+        "is seconds, both over one full training's. Spearman has a 95% interval over settings, "
+        "drawn within families; corrected is what it would be without the noise of the seeds on "
+        "either side; tau-AP weighs the top most. Regret is the AUC lost by taking the method's "
+        "best setting, or the truly best of its three best, in brackets the same in seed "
+        "deviations of full data. The last column is the share of pairs ordered right among those "
+        "whose difference under full data is significant (5% false discoveries)."
+    )
+    lines = table[table["settings"] >= FEWEST_SETTINGS].to_dict("records")
+    shown = pd.DataFrame([_agreement_line(line) for line in lines])
+    title = "Agreement: does a cheap method order settings as full training does?"
+    return [_with_enough(title, reading, table, shown, pictures)]
+
+
+def _agreement_line(line: Mapping[Any, Any]) -> dict[str, str]:
+    low, high = line["spearman_low"], line["spearman_high"]
+    bounds = "" if pd.isna(low) else f" [{low:.2f}, {high:.2f}]"
+    pairs = int(line["pairs"])
+    return {
+        "Method": method_name(line["method"], ""),
+        "Score": line["score"],
+        "Seeds": str(line["seeds"]),
+        "Settings": str(line["settings"]),
+        "Cost": _percent(line["cost"]),
+        "Time": _percent(line["seconds"]),
+        "Spearman": _correlation(line["spearman"]) + bounds,
+        "Corrected": _correlation(line["corrected"]),
+        "Kendall": _correlation(line["kendall"]),
+        "tau-AP": _correlation(line["tau_ap"]),
+        "Top-1 regret": _regret(line["top1"], line["top1_deviations"]),
+        "Top-3 regret": _regret(line["top3"], line["top3_deviations"]),
+        "Significant pairs right": f"{_percent(line['pairs_right'])} of {pairs}" if pairs else NONE,
+    }
+
+
+def _with_enough(
+    title: str, reading: str, table: pd.DataFrame, shown: pd.DataFrame, pictures: Sequence[str]
+) -> Section:
+    """`shown` has the lines of `table` with enough settings; a sentence names the others."""
+    few = table[table["settings"] < FEWEST_SETTINGS]
+    counts = dict.fromkeys(zip(_methods(few), few["settings"], strict=True))
+    if counts:
+        named = ", ".join(f"{name} ({settings})" for name, settings in counts)
+        reading += f" Too few settings to tell an order (under {FEWEST_SETTINGS}): {named}."
+    return Section(title, reading, {} if shown.empty else {"": shown}, pictures=tuple(pictures))
 
 
 def _wide(
@@ -261,8 +350,8 @@ def _wide(
 
 def _methods(lines: pd.DataFrame) -> list[str]:
     """Each line's method, with its ratio where one method is there with several."""
-    pairs = zip(lines["method"], lines["labels"], strict=True)
-    names = [method_name(method, labels) for method, labels in pairs]
+    labels = lines["labels"] if "labels" in lines else [""] * len(lines)
+    names = [method_name(*pair) for pair in zip(lines["method"], labels, strict=True)]
     if "ratio" not in lines or lines["ratio"].dropna().nunique() < 2:
         return names
     return [
@@ -279,6 +368,10 @@ def _difference_columns(lines: pd.DataFrame) -> dict[str, pd.Series]:
     return columns
 
 
+def _notes(*sentences: str) -> tuple[str, ...]:
+    return tuple(filter(None, sentences))
+
+
 def _seeds(lines: pd.DataFrame) -> str:
     low, high = int(lines["seeds"].min()), int(lines["seeds"].max())
     return f"Seeds: {low}." if low == high else f"Seeds: {low} to {high}."
@@ -286,6 +379,18 @@ def _seeds(lines: pd.DataFrame) -> str:
 
 def _fixed(value: float) -> str:
     return NONE if pd.isna(value) else f"{value:.4f}"
+
+
+def _correlation(value: float) -> str:
+    return NONE if pd.isna(value) else f"{value:.3f}"
+
+
+def _percent(ratio: float) -> str:
+    return NONE if pd.isna(ratio) else f"{100 * ratio:.3g}%"
+
+
+def _regret(auc: float, deviations: float) -> str:
+    return _fixed(auc) + ("" if pd.isna(deviations) else f" ({deviations:.1f})")
 
 
 def _auc(line: pd.Series) -> str:
@@ -305,7 +410,3 @@ def _difference(line: pd.Series) -> str:
 def _interval(line: pd.Series, name: str) -> str:
     low, high = line[f"{name}_low"], line[f"{name}_high"]
     return NONE if pd.isna(low) else f"[{low:+.4f}, {high:+.4f}]"
-
-
-def _mark(on: Any) -> str:
-    return NONE if on is None or pd.isna(on) else ("✓" if on else "✗")

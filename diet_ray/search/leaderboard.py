@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from statistics import mean, stdev
 from typing import Any
 
 from diet_ray import storage
@@ -16,14 +17,15 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Line:
-    """One candidate. Metrics are those of its best epoch, None for a failed trial."""
+    """One candidate. Metrics are means over its seeds, None for a failed trial."""
 
     network: str
     parameters: dict[str, Any]
     dense_parameters: int | None
     validation_auc: float | None
+    validation_auc_deviation: float | None  # standard deviation over seeds; None with one seed
     validation_logloss: float | None
-    best_epoch: int | None
+    epochs: float | None  # that it was trained for, or of a warm-up kept; the mean over seeds
     seconds: float
     error: str | None = None
 
@@ -34,14 +36,16 @@ def leaderboard(results: Sequence[tuple[NetworkConfig, Outcome]]) -> list[Line]:
 
 
 def _line(network: NetworkConfig, outcome: Outcome) -> Line:
-    judged = outcome.error is None
+    failed = outcome.error is not None
+    aucs = [metrics.auc for metrics in outcome.judged]
     return Line(
         network=network.name,
         parameters=network.parameters,
         dense_parameters=outcome.dense_parameters,
-        validation_auc=outcome.best.auc if judged else None,
-        validation_logloss=outcome.best.logloss if judged else None,
-        best_epoch=outcome.best_epoch if judged else None,
+        validation_auc=None if failed else mean(aucs),
+        validation_auc_deviation=stdev(aucs) if len(aucs) > 1 else None,
+        validation_logloss=None if failed else mean(m.logloss for m in outcome.judged),
+        epochs=None if failed else mean(outcome.kept),
         seconds=outcome.seconds,
         error=outcome.error,
     )
@@ -61,7 +65,7 @@ def publish(config: RunConfig, distilled: str, lines: Sequence[Line]) -> str:
         "judged_on": "validation",
         "seed": config.seed,
         "search": config.search.model_dump(mode="json"),
-        "warm_up": config.evaluation.protocol.model_dump(exclude={"batch_size", "learning_rate"}),
+        "protocol": protocol_of(config),
         "distilled": {
             "stage": found.stage,
             "rows": found.rows,
@@ -75,6 +79,13 @@ def publish(config: RunConfig, distilled: str, lines: Sequence[Line]) -> str:
     return uri
 
 
+def protocol_of(config: RunConfig) -> dict[str, Any]:
+    """How a trial trains."""
+    if config.search.use == "cotrain":
+        return config.evaluation.cotrain.model_dump()
+    return config.evaluation.protocol.model_dump(exclude={"batch_size", "learning_rate"})
+
+
 def render(lines: Sequence[Line]) -> str:
     """As text; where a network has several lines, only what differs between them is shown."""
     told = [_in_words(line, lines) for line in lines]
@@ -82,7 +93,7 @@ def render(lines: Sequence[Line]) -> str:
     width = max(len(word) for word in ["hyper-parameters", *told])
     head = (
         f"{'':>3} {'network':<{name_width}} {'hyper-parameters':<{width}} "
-        f"{'size':>10} {'AUC':>7} {'LogLoss':>8} {'epoch':>6} {'seconds':>8}"
+        f"{'size':>10} {'AUC':>7} {'seeds':>7} {'LogLoss':>8} {'epoch':>6} {'seconds':>8}"
     )
     rows = [head, "-" * len(head)]
     for place, (line, parameters) in enumerate(zip(lines, told, strict=True), start=1):
@@ -90,9 +101,11 @@ def render(lines: Sequence[Line]) -> str:
         if line.error is not None:
             rows.append(f"{start}failed: {line.error}")
             continue
+        deviation = line.validation_auc_deviation
+        spread = "" if deviation is None else f"±{deviation:.4f}"
         rows.append(
-            f"{start}{line.dense_parameters:>10,} {line.validation_auc:>7.4f} "
-            f"{line.validation_logloss:>8.4f} {line.best_epoch:>6} {line.seconds:>8.1f}"
+            f"{start}{line.dense_parameters:>10,} {line.validation_auc:>7.4f} {spread:>7} "
+            f"{line.validation_logloss:>8.4f} {line.epochs:>6g} {line.seconds:>8.1f}"
         )
     return "\n".join(rows)
 

@@ -4,38 +4,69 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from diet_ray.config import ModelsConfig, ProtocolConfig, RunConfig
+from diet_ray.config import CotrainConfig, ModelsConfig, ProtocolConfig, RunConfig
 from diet_ray.evaluation.run import Run
 from diet_ray.evaluation.shared import SharedTable
 from diet_ray.logs.blocks import Blocks, Rows, read_block
 from diet_ray.memory import artifact
+from diet_ray.memory.ranking import RankingSet, read_ranking_set
 from diet_ray.memory.rows import SyntheticRows
 
 
 @dataclass(frozen=True)
-class SharedData:
-    """The distilled set, phi_T's embedding vectors, the validation rows, and the protocol."""
+class Inherited:
+    """For warm-ups: the distilled rows, phi_T's vectors, the rows that judge, the protocol."""
 
     rows: SyntheticRows
     reference: SharedTable
     validation: Rows
+    protocol: ProtocolConfig
+
+
+@dataclass(frozen=True)
+class CoTrained:
+    """For co-training: a set that contains what it is judged on, and the protocol."""
+
+    rows: RankingSet
+    protocol: CotrainConfig
+
+
+@dataclass(frozen=True)
+class SharedData:
+    """What trials train on, and what they have in common."""
+
+    data: Inherited | CoTrained
+    fields: tuple[str, ...]
     tasks: tuple[str, ...]
     models: ModelsConfig
-    protocol: ProtocolConfig
     seed: int
+    seeds: int
     threads: int
 
 
-def load_shared(config: RunConfig, blocks: Blocks, distilled: str) -> SharedData:
-    """Read what the trials share; `distilled` is the URI of S_T. Raises ArtifactError."""
-    artifact.check_fits(distilled, blocks.fields, config.models.embedding_dim)
+def load_shared(config: RunConfig, blocks: Blocks | None, distilled: str) -> SharedData:
+    """Read what the trials share. Raises ArtifactError.
+
+    distilled: URI of the set. blocks: of the run, for `search.use: inherit`.
+    """
+    described = artifact.describe(distilled)
+    data: Inherited | CoTrained
+    if blocks is None:
+        data = CoTrained(read_ranking_set(distilled), config.evaluation.cotrain)
+    else:
+        artifact.check_fits(distilled, blocks.fields, config.models.embedding_dim)
+        data = Inherited(
+            rows=artifact.read(distilled),
+            reference=SharedTable.of(Run(config, blocks, distilled).reference(), config.seed),
+            validation=read_block(blocks, blocks.block("validation")),
+            protocol=config.evaluation.protocol,
+        )
     return SharedData(
-        rows=artifact.read(distilled),
-        reference=SharedTable.of(Run(config, blocks, distilled).reference(), config.seed),
-        validation=read_block(blocks, blocks.block("validation")),
-        tasks=blocks.tasks,
+        data=data,
+        fields=described.fields,
+        tasks=described.tasks,
         models=config.models,
-        protocol=config.evaluation.protocol,
         seed=config.seed,
+        seeds=config.search.seeds,
         threads=config.threads,
     )

@@ -18,7 +18,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from diet_ray import progress, storage
+from diet_ray import progress, runtime, storage
 from diet_ray.config import ConfigError, NetworkConfig, RunConfig
 from diet_ray.distill.context import stage_uri
 from diet_ray.distill.stream import check_artifact
@@ -27,11 +27,14 @@ from diet_ray.logs import blocks as logs
 from diet_ray.logs.blocks import Blocks
 from diet_ray.memory import artifact
 from diet_ray.memory.artifact import ArtifactError
-from diet_ray.search import leaderboard, space
+from diet_ray.models import space
+from diet_ray.search import leaderboard
 from diet_ray.search.leaderboard import Line
 from diet_ray.search.shared import SharedData, load_shared
 from diet_ray.search.trial import Outcome, one_line, run_trial
 from diet_ray.training.reference import published_stages
+
+SPACE = "search.space"
 
 LOST_WORKERS = 3
 """How often a trial is started again after its worker was lost."""
@@ -51,8 +54,9 @@ class SearchError(UserError, RuntimeError):
 
 def sweep(config: RunConfig) -> list[Line]:
     """Draw candidates, run the trials that are missing, publish and print the leaderboard."""
-    candidates = space.draw(config)
-    blocks, distilled = open_distilled(config)
+    search = config.search
+    candidates = space.draw(search.space, search.trials, config.seed, SPACE)
+    blocks, distilled = open_set(config)
     check_cpus(config)
     keys = trial_keys(config, blocks, distilled, candidates)
     outcomes = read_trials(config, keys)
@@ -68,21 +72,29 @@ def sweep(config: RunConfig) -> list[Line]:
     return lines
 
 
-def open_distilled(config: RunConfig) -> tuple[Blocks, str]:
-    """The run's blocks and the URI of its S_T, which fit each other and the configuration.
+def open_set(config: RunConfig) -> tuple[Blocks | None, str]:
+    """The URI of the set; to inherit, the run's blocks too, which must fit it. Co-training needs
+    none, and the set may come from anywhere.
 
     Raises ArtifactError, CheckpointError.
     """
+    last = len(config.logs.intervals.historical)
+    distilled = config.search.distilled or stage_uri(config, last)
+    if not artifact.published(distilled):
+        raise ArtifactError(
+            f"{distilled}: no published set; run jobs/distill.py with this configuration first, or "
+            "name one as search.distilled"
+        )
+    if config.search.use == "cotrain":
+        return None, distilled
     uri = config.place("blocks")
     if not logs.published(uri):
         raise ArtifactError(f"{uri}: no blocks; run jobs/distill.py with this configuration first")
     blocks = logs.open_blocks(uri)
-    last = len(blocks.historical)
-    distilled = stage_uri(config, last)
-    if not artifact.published(distilled) or published_stages(config, blocks) < last:
+    if published_stages(config, blocks) < last:
         raise ArtifactError(
-            f"{distilled}: no distilled set with its reference model; run jobs/distill.py with "
-            "this configuration first"
+            f"{distilled}: its reference model is missing; run jobs/distill.py with this "
+            "configuration first, or set search.use to cotrain"
         )
     check_artifact(config, blocks, distilled)
     return blocks, distilled
@@ -100,19 +112,24 @@ def check_cpus(config: RunConfig) -> None:
 
 
 def trial_keys(
-    config: RunConfig, blocks: Blocks, distilled: str, candidates: list[NetworkConfig]
+    config: RunConfig, blocks: Blocks | None, distilled: str, candidates: list[NetworkConfig]
 ) -> dict[str, NetworkConfig]:
     """Candidates by key; equal keys mean equal outcomes."""
     made_from = {
         "models": config.models.model_dump(),
-        "protocol": config.evaluation.protocol.model_dump(exclude={"batch_size", "learning_rate"}),
-        "blocks": blocks.fingerprint,
+        "use": config.search.use,
+        "protocol": leaderboard.protocol_of(config),
+        "blocks": None if blocks is None else blocks.fingerprint,
         "seed": config.seed,
+        "seeds": config.search.seeds,
         "threads": config.threads,
-        "reference": artifact.describe(distilled).reference,
         "distilled": artifact.checksums(distilled),
+        "validation": artifact.validation_checksum(distilled),
+        **runtime.numerics(),
     }
-    return {_key({**made_from, "candidate": space.identity(c)}): c for c in candidates}
+    if blocks is not None:
+        made_from["reference"] = artifact.describe(distilled).reference
+    return {_key({**made_from, "candidate": space.identity(c, SPACE)}): c for c in candidates}
 
 
 def _key(made_from: dict[str, Any]) -> str:
@@ -195,8 +212,8 @@ class Keeper(tune.Callback):
 
 def _say(uri: str, lines: list[Line]) -> None:
     progress.logger.info(
-        "Candidates trained on the distilled set, best epoch on the validation block, mean over "
-        "tasks; the test block was not used:\n%s",
+        "Candidates trained on the distilled set, judged on the validation block, mean over tasks "
+        "and seeds; the test block was not used:\n%s",
         leaderboard.render(lines),
     )
     progress.logger.info("Leaderboard: %s", uri)

@@ -8,10 +8,10 @@ with phi_T's tables underneath, is trained for one epoch on the subsequent block
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import itertools
+import math
+from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from diet_ray.config import ProtocolConfig
@@ -19,23 +19,16 @@ from diet_ray.logs.blocks import Block, Blocks, Rows, iterate_batches
 from diet_ray.models.embedding import EmbeddingTable
 from diet_ray.models.registry import DenseNetwork
 from diet_ray.seeds import torch_generator
+from diet_ray.training.curve import LossCurve
 from diet_ray.training.metrics import Metrics, measure
 from diet_ray.training.model import Recommender, adam, predict, train_epoch
-
-
-@dataclass(frozen=True)
-class WarmUpRows:
-    """A reduced training set, as a dense network sees it."""
-
-    embeddings: Tensor  # (n, F, d) float32
-    labels: Tensor  # (n, K) float32 soft labels, as logits
-    weights: Tensor  # (n,) float32, mean 1
+from diet_ray.training.soft_rows import SoftRows, soft_epoch
 
 
 def warm_up(
     dense: DenseNetwork,
     table: EmbeddingTable,
-    rows: WarmUpRows,
+    rows: SoftRows,
     validation: Rows,
     tasks: Sequence[str],
     protocol: ProtocolConfig,
@@ -49,9 +42,8 @@ def warm_up(
     history: list[Metrics] = []
     best: dict[str, Tensor] = {}
     for epoch in range(protocol.epochs):
-        warm_up_epoch(
-            dense, optimizer, rows, protocol, torch_generator(seed, "warm-up order", epoch)
-        )
+        generator = torch_generator(seed, "warm-up order", epoch)
+        soft_epoch(dense, optimizer, rows, protocol.warm_up_batch_size, generator)
         logits = predict(Recommender(table, dense), validation.ids)
         history.append(measure(logits, validation.labels, tasks))
         if history[-1].auc == max(metrics.auc for metrics in history):
@@ -65,33 +57,26 @@ def best_epoch(aucs: Sequence[float]) -> int:
     return max(enumerate(aucs, start=1), key=lambda epoch: epoch[::-1], default=(0, 0.0))[0]
 
 
-def warm_up_epoch(
-    dense: DenseNetwork,
-    optimizer: torch.optim.Optimizer,
-    rows: WarmUpRows,
-    protocol: ProtocolConfig,
-    generator: torch.Generator,
-) -> None:
-    """One pass over a reduced set in the generator's order."""
-    order = torch.randperm(len(rows.labels), generator=generator)
-    for batch in order.split(protocol.warm_up_batch_size):
-        losses = dense(rows.embeddings[batch], torch.sigmoid(rows.labels[batch]))
-        optimizer.zero_grad(set_to_none=True)
-        (losses * rows.weights[batch]).mean().backward()
-        optimizer.step()
-
-
 def train_through(
     model: Recommender,
     blocks: Blocks,
     through: Sequence[Block],
     protocol: ProtocolConfig,
-    after_batch: Callable[[int], None] = lambda _: None,
-) -> None:
-    """One epoch of the whole model over blocks in time order, its table grown to hold them."""
+    share: float = 1.0,
+) -> list[float]:
+    """One epoch of the whole model over blocks in time order, its table grown to hold them.
+
+    share: of the blocks' rows, the first ones; whole batches. Returns the progressive loss
+    (`curve.py`).
+    """
+    rows = max(round(share * sum(block.rows for block in through)), 1)
+    curve = LossCurve(rows)
     model.table.grow(through[-1].vocabulary_sizes)
     model.requires_grad_(True)
     batches = (
         batch for block in through for batch in iterate_batches(blocks, block, protocol.batch_size)
     )
-    train_epoch(model, batches, protocol.learning_rate, after_batch=after_batch)
+    count = math.ceil(rows / protocol.batch_size) if share < 1 else None
+    taken = itertools.islice(batches, count)
+    train_epoch(model, taken, protocol.learning_rate, after_batch=curve.add)
+    return curve.means()

@@ -39,13 +39,14 @@ def train_epoch(
     *,
     rank: int = 0,
     world_size: int = 1,
-    after_batch: Callable[[int], None] = lambda _: None,
+    after_batch: Callable[[int, float], None] = lambda _rows, _loss: None,
 ) -> float:
     """One epoch of Adam over `batches`; returns the mean loss, each row scored before its step.
 
     With several data-parallel workers each takes a stripe of every batch, weighted so that the
     average of the workers' gradients is the gradient of the whole batch: N workers take the same
-    steps as one, up to the order of summation.
+    steps as one, up to the order of summation. after_batch gets the batch's rows and the mean loss
+    of this worker's stripe of it.
     """
     device = next(model.parameters()).device
     optimizer = adam(model, learning_rate)
@@ -57,9 +58,10 @@ def train_epoch(
         optimizer.zero_grad(set_to_none=True)
         (losses.sum() * (world_size / len(batch))).backward()
         optimizer.step()
-        loss_sum += float(losses.detach().sum())
+        loss = float(losses.detach().sum())
+        loss_sum += loss
         row_count += len(stripe)
-        after_batch(len(batch))
+        after_batch(len(batch), loss / max(len(stripe), 1))
     return loss_sum / max(row_count, 1)
 
 

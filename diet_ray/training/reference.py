@@ -18,7 +18,7 @@ import ray.train
 import torch
 from ray.train.torch import TorchTrainer, prepare_model
 
-from diet_ray import progress, storage
+from diet_ray import progress, runtime, storage
 from diet_ray.config import ModelsConfig, NetworkConfig, RunConfig
 from diet_ray.errors import UserError
 from diet_ray.logs.blocks import Block, Blocks, iterate_batches
@@ -91,9 +91,12 @@ def _embedding_widths(found: dict[str, Any], expected: dict[str, Any]) -> str:
 
 
 def _made_from(config: RunConfig, blocks: Blocks) -> dict[str, Any]:
+    resources = config.resources
     return {
         **config.determining("models", "reference", "seed", "threads"),
         "blocks": blocks.fingerprint,
+        "workers": max(resources.reference_workers, 1),  # they add a batch's gradients in parts
+        **runtime.numerics(resources.reference_gpu),
     }
 
 
@@ -163,7 +166,7 @@ def _train_block(config: RunConfig, blocks: Blocks, block: Block, model: Recomme
             config.reference.learning_rate,
             rank=rank,
             world_size=world_size,
-            after_batch=phase.advance,
+            after_batch=lambda rows, _loss: phase.advance(rows),
         )
 
 

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from diet_ray.config import InnerConfig, MMoEConfig, ModelsConfig, NetworkConfig, ProtocolConfig
+from diet_ray.config import InnerConfig, MMoEConfig, ModelsConfig, NetworkConfig
 from diet_ray.distill.inner_loop import State, initial_state, inner_batches, inner_loss, update
 from diet_ray.models.functional import FlatNetwork, flatten_parameters
 from diet_ray.models.registry import DenseNetwork, fresh_network
-from diet_ray.training.candidate import WarmUpRows, warm_up_epoch
 from diet_ray.training.model import adam
+from diet_ray.training.soft_rows import SoftRows, soft_epoch
 from tests.networks import SMALL_NETWORKS, assert_starved, small_network, starve
 
 SGD = InnerConfig(optimizer="sgd", learning_rate=0.1)
@@ -33,21 +33,21 @@ def starved_network(name: str) -> DenseNetwork:
     return dense
 
 
-def synthetic_rows() -> WarmUpRows:
+def synthetic_rows() -> SoftRows:
     draw = torch.Generator().manual_seed(0)
     embeddings, labels = (
         torch.randn(ROWS, *shape, generator=draw, dtype=torch.float64) for shape in ((3, 4), (2,))
     )
-    return WarmUpRows(embeddings, labels, torch.linspace(0.5, 1.5, ROWS, dtype=torch.float64))
+    return SoftRows(embeddings, labels, torch.linspace(0.5, 1.5, ROWS, dtype=torch.float64))
 
 
-def inner_loop(dense: DenseNetwork, rows: WarmUpRows, inner: InnerConfig) -> list[State]:
+def inner_loop(dense: DenseNetwork, rows: SoftRows, inner: InnerConfig) -> list[State]:
     """The states after each step."""
     network, state, states = FlatNetwork(dense), initial_state(flatten_parameters(dense), inner), []
     steps = EPOCHS * ROWS // BATCH
     for step, batch in enumerate(inner_batches(ROWS, BATCH, steps, order())):
         theta = state[0].detach().requires_grad_(True)
-        part = (rows.embeddings[batch], rows.labels[batch], rows.weights[batch])
+        part = (rows.inputs[batch], rows.labels[batch], rows.weights[batch])
         gradient = torch.autograd.grad(inner_loss(network, theta, *part), theta)[0]
         state = tuple(x.detach() for x in update(state, gradient, step, inner))
         states.append(state)
@@ -72,9 +72,8 @@ def test_the_inner_loop_is_a_candidates_warm_up(name: str, optimizer: str) -> No
     else:
         torchs = torch.optim.SGD(candidate.parameters(), lr=inner.learning_rate)
     start, draw = flatten_parameters(candidate), order()
-    protocol = ProtocolConfig(warm_up_batch_size=BATCH)
     for state in states[ROWS // BATCH - 1 :: ROWS // BATCH]:
-        warm_up_epoch(candidate, torchs, rows, protocol, draw)
+        soft_epoch(candidate, torchs, rows, BATCH, draw)
         theta = flatten_parameters(candidate)
         assert (state[0] - theta).norm() <= 1e-14 * (theta - start).norm()
 

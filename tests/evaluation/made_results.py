@@ -5,11 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from diet_ray.distill.parts import Parts
+
 LEVELS = {"full": 0.75, "cold": 0.65, "warm": 0.70, "random": 0.72, "distilled": 0.74}
 CANDIDATES = {"dcn": 0.0, "wukong": 0.01}
 SEEDS = (0, 1, 2)
 TASKS = 2
 TEST_ROWS = 120
+PARTS = {
+    "no-fusion": Parts(False, True, True),
+    "no-target-selection": Parts(True, False, True),
+    "none": Parts(False, False, False),
+    "": Parts(True, True, True),
+}
 
 
 def made_row(study: str, method: str, candidate: str, seed: int, **values: object) -> dict:

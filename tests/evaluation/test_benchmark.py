@@ -34,7 +34,7 @@ EVERYTHING: dict[str, Any] = {
     "methods": ["full", "cold", "warm", "random", "distilled"],
     "seeds": 2,
     "tuning": {"tried": [{}, {"learning_rate": 0.02}]},
-    "settings": [{"name": "dcn", "label": "dcn-3", "parameters": {"dnn_hidden_units": [3]}}],
+    "space": {"dcn": {"dnn_hidden_units": [[3], [4]]}},
     "fidelity_seeds": 1,
     "ratios": [0.03],
     "references": [WUKONG],
@@ -70,7 +70,7 @@ def test_every_study_from_a_distilled_run_to_a_page(
 
     assert found.results.groupby("study").size().to_dict() == {
         "main": 7 * 2 * 2,  # arms, candidates, seeds
-        "fidelity": 4 * 3,
+        "fidelity": 4 * 2,
         "ratio": 2 + 2 * 2 * 2,
         "ablation": 2 + 2,
         "transfer": 2 + 2 * 2 * 2,
@@ -99,6 +99,7 @@ def test_every_study_from_a_distilled_run_to_a_page(
         found.labels,
         found.costs,
         found.tried,
+        studies.parts_of_variants(run.config),
         resamples=20,
     )
     assert_whole_page(Path(page))
@@ -185,7 +186,8 @@ def test_costs_alone_train_no_candidate_to_judge(prepared: Prepared) -> None:
     run = prepared.run(benchmark={"studies": ["cost"]}, distill={"target_batch": 300})
     found = run_benchmark(run)
     assert found.results.empty
-    assert found.tried.empty
+    assert found.tried["method"].tolist() == ["full", "distilled"]
+    assert found.tried["validation_auc"].isna().all()
     assert found.costs is not None
     folder = run.config.place("benchmark", "report")
     page = publish(folder, found.results.set_index("key"), phases=found.costs, tried=found.tried)
@@ -201,9 +203,8 @@ def test_costs_alone_train_no_candidate_to_judge(prepared: Prepared) -> None:
         ({"methods": ["full", "full"]}, "benchmark.methods: 'full' stands there twice"),
         ({"ratios": [0.01, 0.01]}, "benchmark.ratios: 0.01 stands there twice"),
         ({"studies": ["main", "main"]}, "benchmark.studies: 'main' stands there twice"),
-        ({"settings": [{"name": "wukon"}]}, "no network 'wukon'; did you mean 'wukong'"),
+        ({"space": {"wukon": {}}}, "benchmark.space: no network 'wukon'; did you mean 'wukong'"),
         ({"references": [{"name": "wukon"}]}, "no network 'wukon'; did you mean 'wukong'"),
-        ({"settings": [{"name": "dcn"}]}, "benchmark.settings: 'dcn' stands there twice; .*rename"),
         ({"references": [{"name": "dcn"}]}, "'dcn' is also what reference.network is called; give"),
         (
             {"ablations": {"x": {"distill": {"round": 3}}}},
@@ -212,6 +213,10 @@ def test_costs_alone_train_no_candidate_to_judge(prepared: Prepared) -> None:
         (
             {"ablations": {"x": {"distill": {"inner": PROXY}}}},
             "no network 'dcm'; did you mean 'dcn'",
+        ),
+        (
+            {"ablations": {"same": {"memory": {"keep": 0.8}}}},
+            "benchmark.ablations.same: every key already has that value in this recipe, .*remove",
         ),
         (
             {"ablations": {n: {"memory": {"keep": 0.1}} for n in ("a b", "a_b")}},

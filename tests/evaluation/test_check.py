@@ -35,7 +35,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Cell]:
 def test_the_check_asks_for_every_cell_and_publishes_its_lines(
     prepared: Prepared, asked: list[Cell]
 ) -> None:
-    run = prepared.run(evaluation={"seeds": 2})
+    run = prepared.run(evaluation={"seeds": 2, "full_protocol": {"batch_size": 8}})
     table = check(run)
     assert {(c.method, c.labels, c.candidate.title, c.seed) for c in asked} == {
         (method, "" if method in ("full", "warm") else "soft", candidate, seed)
@@ -44,9 +44,12 @@ def test_the_check_asks_for_every_cell_and_publishes_its_lines(
         for seed in (0, 1)
     }
     assert len(asked) == 16
-    assert all(cell.protocol == run.config.evaluation.protocol for cell in asked)
+    own = run.config.evaluation.protocol
+    protocols = {"full": own.model_copy(update={"batch_size": 8})}
+    assert all(cell.protocol == protocols.get(cell.method, own) for cell in asked)
     published = storage.read_json(run.config.place("evaluation", "check.json"))
-    assert published == {"split": "test", "lines": as_json(table)}
+    expected = {"split": "test", "distilled": "DIET (paper)", "lines": as_json(table)}
+    assert published == expected
     assert list(table.columns) == COLUMNS
     assert list(zip(table["candidate"], table["method"], strict=True)) == [
         (candidate, method) for candidate in ("dcn", "wukong", "mean") for method in METHODS
@@ -76,12 +79,19 @@ def test_one_candidate_needs_no_mean_and_one_seed_has_no_interval(
     lines = as_json(check(run))
     assert {line["candidate"] for line in lines} == {"dcn"}
     assert {line["auc_half_width"] for line in lines} == {None}
+    assert {line["recovered_gap"] for line in lines} == {None}
+    assert [line["lead"] for line in lines] == pytest.approx([0.05] * len(METHODS))
 
 
-def test_the_text_shows_every_number_and_a_dash_for_none() -> None:
-    line = dict(zip(COLUMNS, ("dcn", "distilled", 0.74, 0.0123, 0.51234, 0.8, 3), strict=True))
+def test_the_text_shows_every_number_and_says_why_there_is_no_gap() -> None:
+    values = ("dcn", "distilled", 0.74, 0.0123, 0.51234, 0.8, 0.05, 0.01, 3)
+    line = dict(zip(COLUMNS, values, strict=True))
     without = {**line, "candidate": "wukong", "auc_half_width": None, "recovered_gap": None}
-    text = render(pd.DataFrame([line, without])).splitlines()
-    assert len(text) == 4
+    text = render(pd.DataFrame([line, without]), "random rows").splitlines()
+    assert len(text) == 6
     assert text[2].split() == ["dcn", "distilled", "0.7400", "±0.0123", "0.5123", "0.80", "3"]
     assert text[3].split() == ["wukong", "distilled", "0.7400", "0.5123", "-", "3"]
+    assert text[4] == "distilled: random rows"
+    assert text[5].startswith("No recovered gap for wukong: ")
+    assert "wukong +0.0500 ± 0.0100" in text[5]
+    assert "No recovered gap" not in render(pd.DataFrame([line]), "random rows")

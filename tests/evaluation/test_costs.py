@@ -10,12 +10,15 @@ import pytest
 import ray
 from torch import Tensor
 
+from diet_ray.config import ProtocolConfig
 from diet_ray.evaluation import costs
 from diet_ray.evaluation.run import Run
 from diet_ray.logs.blocks import read_block
 from diet_ray.memory import artifact
 from diet_ray.training import candidate
 from tests.evaluation.prepared import DISTILLED_ROWS, Prepared
+
+OWN = ProtocolConfig()
 
 
 def test_an_epoch_of_distillation_sees_every_new_row_once(
@@ -35,6 +38,20 @@ def test_an_epoch_of_distillation_sees_every_new_row_once(
         assert len(call[5]) == 4, "inner steps: the mean of 3 to 6"
 
 
+def test_the_proxies_of_a_distillation_take_turns(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(costs, "meta_gradient", lambda *arguments: calls.append(arguments))
+    proxies = prepared.config().evaluation.candidates
+    inner = {"networks": [network.model_dump() for network in proxies], "start": "fresh"}
+    run = prepared.run(distill={"target_batch": 70, "inner": inner})
+    costs._distillation(run)()
+    sizes = [costs._network(run, network).parameter_count for network in proxies]
+    assert sizes[0] != sizes[1]
+    assert [len(call[1]) for call in calls] == [sizes[number % 2] for number in range(5)]
+
+
 def test_the_meta_gradient_of_a_cost_is_the_real_one(prepared: Prepared) -> None:
     costs._distillation(prepared.run(distill={"target_batch": 300}))()
 
@@ -43,7 +60,7 @@ def test_an_epoch_of_distilled_training_is_a_pass_over_the_set(
     prepared: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Tensor] = []
-    run = prepared.run()
+    run, protocol = prepared.run(), ProtocolConfig(warm_up_batch_size=7)
     network = costs._network
 
     def spied(run: Run, config: Any) -> Any:
@@ -52,7 +69,8 @@ def test_an_epoch_of_distilled_training_is_a_pass_over_the_set(
         return dense
 
     monkeypatch.setattr(costs, "_network", spied)
-    costs._distilled_training(run)()
+    costs._distilled_training(run, protocol)()
+    assert {len(batch) for batch in seen} == {7, DISTILLED_ROWS % 7}
     found = np.concatenate([batch.numpy() for batch in seen]).reshape(DISTILLED_ROWS, -1)
     kept = artifact.read(run.distilled).embeddings.reshape(DISTILLED_ROWS, -1)
     assert sorted(found.tolist()) == sorted(kept.tolist())
@@ -62,20 +80,23 @@ def test_an_epoch_of_full_training_is_a_pass_over_all_blocks(
     prepared: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blocks: list[str] = []
+    sizes: set[int] = set()
     read = candidate.iterate_batches
 
     def spied(of: Any, block: Any, size: int) -> Any:
         blocks.append(block.name)
+        sizes.add(size)
         return read(of, block, size)
 
     monkeypatch.setattr(candidate, "iterate_batches", spied)
-    costs._full_training(prepared.run())()
+    costs._full_training(prepared.run(), ProtocolConfig(batch_size=29))()
+    assert sizes == {29}
     assert blocks == ["historical-1", "historical-2", "subsequent"]
 
 
 @pytest.mark.usefixtures("ray_session")
 def test_every_phase_is_measured(prepared: Prepared) -> None:
-    table = costs.measure_costs(prepared.run(distill={"target_batch": 300}))
+    table = costs.measure_costs(prepared.run(distill={"target_batch": 300}), OWN, OWN)
     assert table["phase"].tolist() == ["full training", "distillation", "distilled training"]
     assert (table["seconds_per_epoch"] > 0).all()
     assert (table["peak_bytes"] >= 0).all()
@@ -91,7 +112,7 @@ def test_every_phase_has_a_process_that_did_nothing_before(
 
     before = {ray.get(ray.remote(process).remote())["process"] for _ in range(3)}
     monkeypatch.setattr(costs, "_measured", process)
-    found = [*costs.measure_costs(prepared.run())["process"]]
-    found += costs.measure_costs(prepared.run())["process"].tolist()
+    found = [*costs.measure_costs(prepared.run(), OWN, OWN)["process"]]
+    found += costs.measure_costs(prepared.run(), OWN, OWN)["process"].tolist()
     assert len(set(found)) == 6
     assert not before & set(found)

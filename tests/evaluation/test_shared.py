@@ -73,7 +73,7 @@ def test_warm_up_rows_are_the_synthetic_ones(trained: Prepared) -> None:
     rows = artifact.read(trained.distilled)
     found = warm_up_rows(rows)
     for tensor, array in (
-        (found.embeddings, rows.embeddings),
+        (found.inputs, rows.embeddings),
         (found.labels, rows.labels),
         (found.weights, rows.weights),
     ):

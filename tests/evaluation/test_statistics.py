@@ -22,12 +22,12 @@ from diet_ray.evaluation.statistics import (
     over_seeds,
     over_seeds_and_rows,
     paired_difference,
-    recovered_gap,
     resampled_aucs,
     row_counts,
     split_fidelity,
     weighted_aucs,
 )
+from diet_ray.seeds import numpy_generator
 
 
 def test_the_mean_over_seeds_has_scipys_interval() -> None:
@@ -54,11 +54,6 @@ def test_a_difference_is_paired_by_seed() -> None:
     assert found.seeds == 3
     with pytest.raises(ValueError, match=r"\[3\] against \[4\].*same seeds"):
         paired_difference({3: 0.7}, {4: 0.7})
-
-
-def test_the_gap_is_a_share_of_the_way_from_warm_to_full() -> None:
-    assert recovered_gap(0.74, warm=0.70, full=0.75) == pytest.approx(0.8)
-    assert recovered_gap(0.74, warm=0.75, full=0.75) is None
 
 
 def test_fidelity_of_a_small_case() -> None:
@@ -130,6 +125,44 @@ def test_a_resample_is_a_function_of_its_number() -> None:
     assert not np.array_equal(row_counts(50, 4, seed=4), counts)
     assert len(np.unique(counts, axis=0)) == 4
     assert np.array_equal(row_counts(50, 2, seed=3, first=2), counts[2:])
+
+
+def test_a_user_is_drawn_with_all_rows() -> None:
+    """The twin draws users by their names and walks over the rows of each."""
+    groups = np.array([70, 7, 70, 11, 7, 70, 13])
+    found = row_counts(len(groups), 5, seed=3, first=2, groups=groups)
+    users = sorted(set(groups.tolist()))
+    for number, line in enumerate(found, start=2):
+        expected = [0] * len(groups)
+        for place in numpy_generator(3, "bootstrap rows", number).integers(len(users), size=4):
+            for row in np.flatnonzero(groups == users[place]):
+                expected[row] += 1
+        assert line.tolist() == expected
+    assert len(set(found.sum(axis=1))) > 1
+
+
+def test_rows_without_users_are_each_their_own() -> None:
+    alone = np.random.default_rng(0).permutation(50)
+    counts = row_counts(50, 4, seed=3)
+    assert np.array_equal(row_counts(50, 4, seed=3, groups=np.arange(50)), counts)
+    assert np.array_equal(row_counts(50, 4, seed=3, groups=alone), counts[:, alone])
+    with pytest.raises(ValueError, match=r"groups: shape \(3,\) for 50 test rows; give the user"):
+        row_counts(50, 4, seed=3, groups=alone[:3])
+
+
+def test_users_of_equal_rows_leave_as_much_chance_as_there_are_users() -> None:
+    """Every row four times over: by row the interval is half as wide as it should be."""
+    logits, labels = made_cells(seeds=1, rows=150)
+    users = np.tile(np.arange(150), 4)
+    fourfold = {cell: np.tile(z, (4, 1)) for cell, z in logits.items()}
+    labels4 = np.tile(labels, (4, 1))
+
+    cell = ("a", 0)
+    alone = resampled_aucs(logits, [cell], labels, 300, 0)[cell]
+    by_user = resampled_aucs(fourfold, [cell], labels4, 300, 0, users)[cell]
+    by_row = resampled_aucs(fourfold, [cell], labels4, 300, 0)[cell]
+    assert by_user == pytest.approx(alone)
+    assert by_row.std() == pytest.approx(alone.std() / 2, rel=0.15)
 
 
 def slow_auc(scores: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> float:
@@ -206,6 +239,11 @@ def test_few_resamples_at_a_time_are_the_same_resamples(monkeypatch: pytest.Monk
     whole = resampled_aucs(logits, logits, labels, 7, seed=2)
     monkeypatch.setattr(module, "COUNTED", 90)
     parts = resampled_aucs(logits, logits, labels, 7, seed=2)
+    assert all(np.array_equal(parts[cell], whole[cell]) for cell in logits)
+    users = np.arange(40) // 3
+    parts = resampled_aucs(logits, logits, labels, 7, seed=2, groups=users)
+    monkeypatch.undo()
+    whole = resampled_aucs(logits, logits, labels, 7, seed=2, groups=users)
     assert all(np.array_equal(parts[cell], whole[cell]) for cell in logits)
 
 

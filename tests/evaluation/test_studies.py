@@ -18,6 +18,7 @@ from diet_ray.evaluation.studies import (
     all_arms,
     arms_of,
     derived,
+    parts_of_variants,
     soft,
     variations,
 )
@@ -31,15 +32,12 @@ WUKONG = {"name": "wukong", "parameters": SMALL_NETWORKS["wukong"]}
 BENCHMARK: dict[str, Any] = {
     "methods": ["full", "cold", "warm", "kmeans", "distilled"],
     "seeds": 2,
-    "settings": [{"name": "dcn", "label": "dcn-wide", "parameters": {"dnn_hidden_units": [16]}}],
+    "space": {"dcn": {"dnn_hidden_units": [[8], [16]]}, "wukong": {"num_layers": [1]}},
     "fidelity_seeds": 2,
     "ratios": [0.02, RATIO],
     "references": [WUKONG],
     "study_seeds": 1,
-    "ablations": {
-        "no-fusion": {"memory": {"keep": 0.0}},
-        "as it is": {"memory": {"keep": 0.8}},
-    },
+    "ablations": {"no-fusion": {"memory": {"keep": 0.0}}},
 }
 
 
@@ -99,7 +97,7 @@ def test_fidelity_is_every_setting_with_soft_labels(
     prepared: Prepared, distilled: list[RunConfig]
 ) -> None:
     cells = cells_of(prepared, "fidelity", labels=["hard"])
-    assert {c.cell.candidate.title for c in cells} == {"dcn", "wukong", "dcn-wide"}
+    assert {c.cell.candidate.title for c in cells} == {"dcn-1", "dcn-2", "wukong-1"}
     methods = ("full", "warm", "kmeans", "distilled")
     assert counted(cells) == Counter({("dcn", *soft(method)): 6 for method in methods})
     assert distilled == []
@@ -125,17 +123,32 @@ def test_ratios_are_distilled_by_every_reference(
     assert [c.reference.network.name for c in distilled] == ["dcn", "wukong", "wukong"]
 
 
-def test_an_ablation_is_its_variant_and_one_without_effect_is_the_run_itself(
+def test_an_ablation_is_its_variant_beside_the_run_itself(
     prepared: Prepared, distilled: list[RunConfig]
 ) -> None:
     cells = cells_of(prepared, "ablation")
     assert Counter((c.cell.run.variant, c.cell.method, c.cell.labels) for c in cells) == {
-        ("", "distilled", "soft"): 4,
+        ("", "distilled", "soft"): 2,
         ("no-fusion", "distilled", "soft"): 2,
     }
     assert [config.memory.keep for config in distilled] == [0.0]
     varied = next(c.cell.run for c in cells if c.cell.run.variant)
     assert varied.distilled == stage_uri(distilled[0], STAGES)
+
+
+def test_the_parts_of_a_variant_come_from_its_configuration(prepared: Prepared) -> None:
+    ablations = {
+        "all are kept": {"memory": {"keep": 1.0}},
+        "all are targets": {"distill": {"hard_fraction": 1.0}},
+        "others are kept": {"memory": {"keep": 0.3}},
+    }
+    config = prepared.config(benchmark={"ablations": ablations}, distill={"active_fraction": 1.0})
+    assert parts_of_variants(config) == {
+        "all are kept": (False, True, False),
+        "all are targets": (True, False, False),
+        "others are kept": (True, True, False),
+        "": (True, True, False),
+    }
 
 
 def test_transfer_is_every_reference(prepared: Prepared, distilled: list[RunConfig]) -> None:
@@ -166,6 +179,11 @@ def test_every_arm_that_a_study_judges_is_tuned(
     assert len(arms) == len(set(arms))
     cells = cells_of(prepared, *every, labels=labels)
     assert {(c.cell.method, c.cell.labels) for c in cells} == set(arms)
+
+
+def test_what_is_timed_is_tuned_too(prepared: Prepared) -> None:
+    config = prepared.config(benchmark={"studies": ["cost"]})
+    assert all_arms(config) == [("full", ""), ("distilled", "soft")]
 
 
 def test_a_distilled_sets_blended_labels_are_its_soft_ones(prepared: Prepared) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
+from diet_ray.distill.parts import Parts
 from diet_ray.evaluation.statistics import over_rows, over_seeds_and_rows, resampled_aucs
 from diet_ray.evaluation.tables import (
+    MARKS,
     MEAN,
     SUMMARY,
     ablation,
@@ -23,6 +27,7 @@ from diet_ray.evaluation.tables import (
 )
 from tests.evaluation.made_results import (
     CANDIDATES,
+    PARTS,
     PHASES,
     SEEDS,
     ablation_rows,
@@ -103,6 +108,30 @@ def test_the_gap_is_against_the_warm_start_of_the_same_reference() -> None:
     assert gaps == {"dcn": pytest.approx(0.02 / 0.05), "wukong": pytest.approx(0.07 / 0.10)}
 
 
+def test_a_lead_that_is_not_clear_of_zero_has_no_gap() -> None:
+    """WuKong's warm start moves against full data from seed to seed; DCN's keeps its distance."""
+    rows = [
+        row | {"auc": 0.74 - 0.03 * row["seed"]}
+        if (row["method"], row["candidate"]) == ("warm", "wukong")
+        else row
+        for row in main_rows()
+    ]
+    table = comparison(frame(rows))
+    wukong = line(table, method="random", labels="soft", candidate="wukong")
+    differences = [0.759 - 0.74, 0.760 - 0.71, 0.761 - 0.68]
+    expected = np.mean(differences), stats.t.ppf(0.975, 2) * stats.sem(differences)
+    assert (wukong["lead"], wukong["lead_half_width"]) == pytest.approx(expected)
+    assert np.isnan(wukong["recovered_gap"])
+    dcn = line(table, method="random", labels="soft", candidate="dcn")
+    assert (dcn["recovered_gap"], dcn["lead"]) == pytest.approx((0.4, 0.05))
+
+
+def test_one_seed_has_no_gap() -> None:
+    table = comparison(frame([row for row in main_rows() if row["seed"] == 0]))
+    assert table["recovered_gap"].isna().all()
+    assert table["lead"].tolist() == pytest.approx([0.05] * len(table))
+
+
 def test_without_warm_start_there_is_no_gap() -> None:
     rows = [row for row in main_rows() if row["method"] != "warm"]
     assert comparison(frame(rows))["recovered_gap"].isna().all()
@@ -112,7 +141,7 @@ def test_a_seed_that_is_there_twice_is_an_error() -> None:
     rows = [*main_rows(), made_row("main", "distilled", "dcn", 0, ratio=0.05)]
     assert len(comparison(frame(rows)))  # two ratios are two lines
     with pytest.raises(ValueError, match=r"'dcn' under method 'distilled'.*seed 0"):
-        ablation(frame([*rows, *ablation_rows()]))
+        ablation(frame([*rows, *ablation_rows()]), PARTS)
 
 
 def test_differences_are_paired_and_name_the_other_method() -> None:
@@ -164,7 +193,7 @@ def _given(results: pd.DataFrame) -> tuple:
 
 
 def test_the_ablation_borrows_the_complete_method_from_main() -> None:
-    table = ablation(frame([*main_rows(), *ablation_rows()]))
+    table = ablation(frame([*main_rows(), *ablation_rows()]), PARTS)
     assert table["variant"].tolist() == ["no-fusion", "no-target-selection", "none", ""]
     assert set(table["candidate"]) == {"dcn"}
     fusion = line(table, variant="no-fusion")
@@ -178,10 +207,14 @@ def test_the_ablation_borrows_the_complete_method_from_main() -> None:
     assert complete["auc"] == pytest.approx(0.74)
 
 
-def test_an_ablation_of_another_part_is_shown_without_marks() -> None:
-    rows = [*main_rows(), made_row("ablation", "distilled", "dcn", 0, variant="not-anchored")]
-    found = line(ablation(frame(rows)), variant="not-anchored")
-    assert (found["fusion"], found["seeds"]) == (None, 1)
+def test_the_marks_of_an_ablation_are_what_is_said_of_it() -> None:
+    odd = Parts(fusion=True, target_selection=False, memory_selection=False)
+    rows = frame([*main_rows(), made_row("ablation", "distilled", "dcn", 0, variant="odd")])
+    table = ablation(rows, {"odd": odd, "": Parts(False, False, False)})
+    assert table["variant"].tolist() == ["odd", ""]
+    assert table[MARKS].to_numpy().tolist() == [[True, False, False], [False] * 3]
+    with pytest.raises(ValueError, match=r"variant 'odd' is no ablation of .* \(no-fusion, no-"):
+        ablation(rows, PARTS)
 
 
 def test_the_transfer_holds_every_reference() -> None:
@@ -245,7 +278,16 @@ def test_costs_take_the_mean_time_and_the_highest_peak() -> None:
 
 
 @pytest.mark.parametrize(
-    "table", [comparison, differences, ablation, transfer, ratios, settings, faithfulness]
+    "table",
+    [
+        comparison,
+        differences,
+        partial(ablation, parts=PARTS),
+        transfer,
+        ratios,
+        settings,
+        faithfulness,
+    ],
 )
 def test_without_rows_a_table_is_empty_but_has_its_columns(table: object) -> None:
     whole = frame(all_rows())

@@ -8,12 +8,19 @@ from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
 from diet_ray.evaluation.tables import faithfulness, ratios, settings
-from diet_ray.report.figures import fidelity_figure, method_name, publish, ratio_figure
+from diet_ray.report.figures import (
+    agreement_figure,
+    fidelity_figure,
+    method_name,
+    publish,
+    ratio_figure,
+)
 from tests.evaluation.made_results import fidelity_rows, frame, made_row, main_rows, ratio_rows
 
 RESULTS = frame([*main_rows(), *fidelity_rows(), *ratio_rows()])
@@ -27,12 +34,28 @@ def figure_3(results: pd.DataFrame = RESULTS) -> Figure:
     return ratio_figure(ratios(results))
 
 
+POINTS = pd.DataFrame(
+    {
+        "method": ["cold", "random", "prefix", "el2n"],
+        "cost": [0.17, 0.015, 0.015, 0.0151],
+        "spearman": [0.6, 0.7, 0.8, 0.9],
+        "spearman_low": [0.4, 0.5, 0.6, 0.7],
+        "spearman_high": [0.7, 0.8, 0.9, 0.95],
+        "corrected": [0.65, np.nan, 0.85, 0.95],
+    }
+)
+
+
+def agreement_points() -> Figure:
+    return agreement_figure(POINTS)
+
+
 def texts(svg: Path) -> str:
     """All text of an SVG, spaces evened."""
     return " ".join(" ".join(ElementTree.parse(svg).getroot().itertext()).split())
 
 
-@pytest.mark.parametrize("draw", [figure_1, figure_3])
+@pytest.mark.parametrize("draw", [figure_1, figure_3, agreement_points])
 def test_pictures_are_whole_and_equal_byte_by_byte(
     draw: Callable[[], Figure], tmp_path: Path
 ) -> None:
@@ -60,6 +83,14 @@ def test_figure_1_has_a_panel_per_method_with_its_correlations(tmp_path: Path) -
     assert {"dcn", "wukong"} <= set(text.split())
     assert "full data" in text
     assert "Full data" not in text  # it is the axis, not a panel
+
+
+def test_what_was_distilled_has_the_name_of_its_recipe(tmp_path: Path) -> None:
+    recipe = "random rows, no step at all"
+    one = fidelity_figure(settings(RESULTS), faithfulness(RESULTS), recipe)
+    for figure in (one, ratio_figure(ratios(RESULTS), recipe)):
+        publish(figure, str(tmp_path), "x")
+        assert texts(tmp_path / "x.svg").count(recipe) == 1
 
 
 def test_figure_1_shows_every_setting_at_its_place() -> None:
@@ -109,6 +140,63 @@ def test_figure_3_has_a_panel_per_candidate_and_their_mean() -> None:
     ]
     titles = [axis.get_title() for axis in figure_3(frame(more)).axes if axis.axison]
     assert titles == ["dcn", "wukong", "Mean of the candidates"]
+
+
+def test_few_settings_have_points_but_no_correlation(tmp_path: Path) -> None:
+    publish(figure_1(frame(fidelity_rows(3))), str(tmp_path), "x")
+    text = texts(tmp_path / "x.svg")
+    assert method_name("random", "soft") in text
+    assert "Spearman" not in text
+
+
+def test_every_method_has_its_agreement_at_its_cost() -> None:
+    """Those of nearly one cost stand side by side, in order, about the cost that they share."""
+    (axis,) = agreement_points().axes
+    filled = {str(line.get_label()): line for line in axis.lines}
+    drawn = {name: line.get_xydata()[0] for name, line in filled.items() if "_" not in name}
+    names = [method_name(method, "") for method in POINTS["method"]]
+    assert set(drawn) == set(names)
+    assert [drawn[name][1] for name in names] == POINTS["spearman"].tolist()
+    cold, *crowd = [drawn[name][0] for name in names]
+    assert cold == pytest.approx(0.17)
+    assert np.exp(np.mean(np.log(crowd))) == pytest.approx(0.015, rel=0.01)
+    steps = np.diff(np.log(crowd))
+    assert (steps > 0).all()
+    assert steps == pytest.approx(steps.mean())
+
+
+def test_the_agreement_has_bars_and_hollow_marks(tmp_path: Path) -> None:
+    figure = agreement_points()
+    (axis,) = figure.axes
+    bars = sorted(tuple(bar.get_segments()[0][:, 1]) for bar in axis.collections)
+    assert bars == sorted(zip(POINTS["spearman_low"], POINTS["spearman_high"], strict=True))
+    hollow = [line for line in axis.lines if line.get_markerfacecolor() == "white"]
+    heights = {float(line.get_ydata()[0]) for line in hollow}
+    assert set(POINTS["corrected"].dropna()) == {height for height in heights if height > 0}
+    publish(figure, str(tmp_path), "x")
+    text = texts(tmp_path / "x.svg")
+    assert text.index("EL2N") < text.index("Cold start")  # the legend goes by cost
+    for label in ("as measured, 95% interval", "corrected for noise", "2%", "10%"):
+        assert label in text
+
+
+def test_fifteen_methods_look_different() -> None:
+    many = pd.concat([POINTS] * 4, ignore_index=True)
+    many["method"] = [f"method {i}" for i in range(len(many))]
+    (axis,) = agreement_figure(many).axes
+    filled = [line for line in axis.lines if str(line.get_label()).startswith("method")]
+    assert len({(line.get_color(), line.get_marker()) for line in filled}) == len(many)
+    marks = sorted(float(np.log10(line.get_xdata()[0])) for line in filled)
+    low, high = np.log10(axis.get_xlim())
+    assert min(np.diff(marks)) > 0.015 * (high - low)
+
+
+@pytest.mark.parametrize("cost", [0.0007, 0.023, 0.031, 0.2])
+def test_a_single_cost_still_has_a_tick_to_be_read_by(cost: float) -> None:
+    figure = agreement_figure(POINTS[:1].assign(cost=cost))
+    (axis,) = figure.axes
+    low, high = axis.get_xlim()
+    assert any(low <= tick <= high for tick in axis.get_xticks())
 
 
 def test_one_seed_and_no_full_data_still_make_a_picture(tmp_path: Path) -> None:

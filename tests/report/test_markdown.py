@@ -9,6 +9,7 @@ from diet_ray.evaluation import tables
 from diet_ray.report import markdown
 from diet_ray.report.markdown import Section
 from tests.evaluation.made_results import (
+    PARTS,
     PHASES,
     ablation_rows,
     all_rows,
@@ -32,7 +33,7 @@ def test_table_3_lays_methods_against_candidates() -> None:
     assert section.seeds == "Seeds: 3."
     assert list(section.tables["AUC"]) == ["Method", "dcn", "wukong", "mean"]
     assert list(cells(section, "AUC"))[:3] == ["Full data", "Cold start", "Warm start"]
-    distilled = "Distilled (DIET), soft labels"
+    distilled = "Distilled, soft labels"
     assert cells(section, "AUC")[distilled]["wukong"] == "0.7500 ± 0.0025"
     assert cells(section, "LogLoss")[distilled]["mean"] == "0.4550"
     assert cells(section, "Recovered gap")[distilled]["dcn"] == "0.80"
@@ -45,10 +46,26 @@ def test_what_is_missing_is_a_dash() -> None:
     assert cells(section, "Recovered gap")["Full data"]["dcn"] == "-"
 
 
+def test_a_note_says_why_there_is_no_gap() -> None:
+    rows = [row for row in main_rows() if row["seed"] == 0]
+    (section,) = markdown.comparison(tables.comparison(frame(rows)))
+    assert cells(section, "Recovered gap")["Full data"]["dcn"] == "-"
+    (note,) = section.notes
+    assert note.startswith("No recovered gap for dcn, wukong, mean: ")
+    (section,) = markdown.comparison(tables.comparison(frame(main_rows())))
+    assert section.notes == ()
+    every = [*main_rows(), *transfer_rows()]
+    table = tables.transfer(frame([row for row in every if row["seed"] == 0]))
+    (section,) = markdown.transfer(table)
+    assert [note.partition(":")[0] for note in section.notes] == [
+        f"No recovered gap for dcn, wukong, mean (reference {name})" for name in ("wukong", "dcn")
+    ]
+
+
 def test_two_ratios_of_one_method_keep_two_lines() -> None:
     more = [r | {"ratio": 0.05} for r in main_rows() if r["method"] == "distilled"]
     (section,) = markdown.comparison(tables.comparison(frame([*main_rows(), *more])))
-    assert "Distilled (DIET), soft labels, 5%" in cells(section, "AUC")
+    assert "Distilled, soft labels, 5%" in cells(section, "AUC")
     assert "1.5%, 5% of the rows" in section.title
 
 
@@ -77,20 +94,18 @@ def test_differences_with_and_without_the_bootstrap() -> None:
 
 
 def test_the_ablation_has_marks_like_the_papers() -> None:
-    more = [row | {"variant": "odd"} for row in ablation_rows() if row["variant"] == "none"]
-    table = tables.ablation(frame([*main_rows(), *ablation_rows(), *more]))
+    table = tables.ablation(frame([*main_rows(), *ablation_rows()]), PARTS)
     (section,) = markdown.ablation(table)
     found = cells(section)
     names = ("Fusion", "Target selection", "Memory selection")
     marks = {variant: "".join(line[name] for name in names) for variant, line in found.items()}
     assert marks == {
-        "odd": "---",
         "no-fusion": "✗✓✓",
         "no-target-selection": "✓✗✓",
         "none": "✗✗✗",
-        "complete": "✓✓✓",
+        "as configured": "✓✓✓",
     }
-    assert found["complete"]["Difference ± seeds"] == "-"
+    assert found["as configured"]["Difference ± seeds"] == "-"
     assert found["no-fusion"]["Difference ± seeds"] == "-0.0020 ± 0.0000"
 
 
@@ -125,6 +140,77 @@ def test_the_fidelity_is_beside_its_ceiling() -> None:
     assert set(section.tables[""]["Kendall"]) == {"-"}
 
 
+def test_fewer_than_eight_settings_have_a_sentence_instead_of_numbers() -> None:
+    table = tables.faithfulness(frame(fidelity_rows(3)))
+    (section,) = markdown.faithfulness(table, ["figure-1"])
+    assert section.tables == {}
+    assert section.pictures == ("figure-1",)
+    few = "Full data (6), Random selection, soft labels (6), Distilled (DIET), soft labels (6)."
+    assert section.reading.endswith(f"Too few settings to tell an order (under 8): {few}")
+    enough = tables.faithfulness(frame(fidelity_rows()))
+    (section,) = markdown.faithfulness(pd.concat([enough, table[:1]], ignore_index=True), [])
+    assert section.tables[""].shape[0] == len(enough)
+    assert "(under 8): Full data (6)." in section.reading
+    (section,) = markdown.faithfulness(enough, [])
+    assert "Too few" not in section.reading
+
+
+AGREEMENT = {
+    "method": "random",
+    "score": "AUC",
+    "seeds": 3,
+    "settings": 23,
+    "cost": 0.0234,
+    "seconds": 0.0412,
+    "spearman": 0.8612,
+    "spearman_low": 0.712,
+    "spearman_high": 0.94,
+    "corrected": 0.93,
+    "kendall": 0.7,
+    "tau_ap": 0.66,
+    "top1": 0.0012,
+    "top1_deviations": 0.84,
+    "top3": 0.0,
+    "top3_deviations": 0.0,
+    "pairs": 132,
+    "pairs_right": 0.9545,
+}
+
+
+def test_the_agreement_is_beside_its_cost() -> None:
+    (section,) = markdown.agreement(pd.DataFrame([AGREEMENT]), ["agreement"])
+    assert section.pictures == ("agreement",)
+    assert cells(section)["Random selection"] == {
+        "Score": "AUC",
+        "Seeds": "3",
+        "Settings": "23",
+        "Cost": "2.34%",
+        "Time": "4.12%",
+        "Spearman": "0.861 [0.71, 0.94]",
+        "Corrected": "0.930",
+        "Kendall": "0.700",
+        "tau-AP": "0.660",
+        "Top-1 regret": "0.0012 (0.8)",
+        "Top-3 regret": "0.0000 (0.0)",
+        "Significant pairs right": "95.5% of 132",
+    }
+
+
+def test_what_an_agreement_lacks_is_left_out() -> None:
+    lacking = dict.fromkeys(("spearman_low", "spearman_high", "corrected", "pairs_right"), np.nan)
+    none = AGREEMENT | lacking | {"top1_deviations": np.nan, "seconds": np.nan, "pairs": 0}
+    few = AGREEMENT | {"method": "cold", "settings": 7}
+    (section,) = markdown.agreement(pd.DataFrame([none, few]), [])
+    line = cells(section)["Random selection"]
+    assert (line["Spearman"], line["Top-1 regret"]) == ("0.861", "0.0012")
+    assert {line[name] for name in ("Time", "Corrected", "Significant pairs right")} == {"-"}
+    assert "Cold start" not in cells(section)
+    assert "(under 8): Cold start (7)." in section.reading
+    (section,) = markdown.agreement(pd.DataFrame([few]), [])
+    assert section.tables == {}
+    assert markdown.agreement(pd.DataFrame([AGREEMENT])[:0], []) == []
+
+
 def test_costs_are_seconds_and_gigabytes() -> None:
     (section,) = markdown.costs(tables.costs(PHASES))
     line = section.tables[""].iloc[1].tolist()
@@ -138,7 +224,7 @@ def test_an_empty_table_has_no_section() -> None:
     none = rows[:0]
     assert markdown.comparison(tables.comparison(none)) == []
     assert markdown.differences(tables.differences(none)) == []
-    assert markdown.ablation(tables.ablation(none)) == []
+    assert markdown.ablation(tables.ablation(none, PARTS)) == []
     assert markdown.ratios(tables.ratios(none), []) == []
     assert markdown.transfer(tables.transfer(none)) == []
     assert markdown.faithfulness(tables.faithfulness(none), []) == []
@@ -147,7 +233,9 @@ def test_an_empty_table_has_no_section() -> None:
 
 def test_a_page_has_headings_readings_pictures_and_tables() -> None:
     table = pd.DataFrame({"Method": ["full"], "AUC": ["0.70"]})
-    section = Section("A table", "Read it so.", {"AUC": table}, "Seeds: 3.", ("figure-9",))
+    section = Section(
+        "A table", "Read it so.", {"AUC": table}, "Seeds: 3.", ("figure-9",), ("A note.",)
+    )
     lines = markdown.page("Benchmark", [section], ["ratio", "transfer"]).splitlines()
     assert [line for line in lines if line] == [
         "# Benchmark",
@@ -160,26 +248,41 @@ def test_a_page_has_headings_readings_pictures_and_tables() -> None:
         "| Method   | AUC   |",
         "|:---------|:------|",
         "| full     | 0.70  |",
+        "A note.",
     ]
     assert "Left out" not in markdown.page("Benchmark", [section], [])
+    lines = markdown.page("Benchmark", [], [], "random rows").splitlines()
+    assert lines == ["# Benchmark", "", "*Distilled* stands for: random rows."]
 
 
 def test_protocols_tell_what_was_tried_and_chosen() -> None:
-    keys = {"batch_size": 512, "learning_rate": 0.001, "epochs": 8}
+    keys = {"batch_size": 512, "learning_rate": 0.001}
+    tried = [("full", "", np.nan, 0.7), ("full", "", np.nan, 0.75), ("random", "hard", 8, np.nan)]
     lines = [
-        {"method": "full", "labels": "", **keys, "validation_auc": 0.7, "chosen": False},
-        {"method": "full", "labels": "", **keys, "validation_auc": 0.75, "chosen": True},
-        {"method": "random", "labels": "hard", **keys, "validation_auc": np.nan, "chosen": True},
+        {"method": method, "labels": labels, **keys, "epochs": epochs, "validation_auc": auc}
+        for method, labels, epochs, auc in tried
     ]
-    (section,) = markdown.protocols(pd.DataFrame(lines))
+    edge = ["", "batch_size,learning_rate", ""]
+    table = pd.DataFrame(lines).assign(chosen=[False, True, True], edge=edge)
+    (section,) = markdown.protocols(table)
     assert section.title == "Protocols"
-    table = section.tables[""]
-    assert list(table) == ["Method", *keys, "Validation AUC", "Chosen"]
-    assert table["Method"].tolist() == ["Full data"] * 2 + ["Random selection, hard labels"]
-    assert table["Validation AUC"].tolist() == ["0.7000", "0.7500", "-"]
-    assert table["Chosen"].tolist() == ["", "yes", "yes"]
-    assert (table["learning_rate"] == "0.001").all()
-    assert (table["batch_size"] == "512").all()
+    shown = section.tables[""]
+    assert list(shown) == ["Method", *keys, "epochs", "Validation AUC", "Chosen"]
+    assert shown["Method"].tolist() == ["Full data"] * 2 + ["Random selection, hard labels"]
+    assert shown["Validation AUC"].tolist() == ["0.7000", "0.7500", "-"]
+    assert shown["Chosen"].tolist() == ["", "yes", "yes"]
+    assert shown["batch_size"].tolist() == ["512", "512†", "512"]
+    assert shown["learning_rate"].tolist() == ["0.001", "0.001†", "0.001"]
+    assert shown["epochs"].tolist() == ["-", "-", "8"]
+    assert len(section.notes) == 1
+    assert section.notes[0].startswith("† The smallest or the largest value tried")
+
+
+def test_without_an_edge_there_is_no_footnote() -> None:
+    line = {"method": "full", "labels": "", "batch_size": 8, "validation_auc": 0.7}
+    (section,) = markdown.protocols(pd.DataFrame([{**line, "chosen": True, "edge": ""}]))
+    assert section.notes == ()
+    assert "†" not in markdown.page("Benchmark", [section], [])
 
 
 def test_no_protocols_no_section() -> None:

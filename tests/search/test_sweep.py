@@ -19,15 +19,14 @@ from diet_ray.logs.blocks import Blocks, open_blocks, read_block
 from diet_ray.memory import artifact
 from diet_ray.memory.artifact import ArtifactError
 from diet_ray.memory.rows import SyntheticRows
-from diet_ray.models import registry
+from diet_ray.models import registry, space
 from diet_ray.models.registry import fresh_network
-from diet_ray.search import space
 from diet_ray.search import sweep as sweeping
 from diet_ray.search.shared import SharedData, load_shared
 from diet_ray.search.sweep import SearchError, sweep
 from diet_ray.search.trial import Outcome
 from diet_ray.seeds import derive, numpy_generator
-from diet_ray.training.candidate import WarmUpRows, warm_up
+from diet_ray.training.candidate import warm_up
 from diet_ray.training.metrics import Metrics
 from diet_ray.training.reference import (
     CheckpointError,
@@ -35,6 +34,7 @@ from diet_ray.training.reference import (
     reference_uri,
     train_reference,
 )
+from diet_ray.training.soft_rows import SoftRows
 from tests.made import made_blocks, small_config
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -112,11 +112,13 @@ def directly(config: RunConfig) -> list[tuple[float, str, dict[str, Any]]]:
     blocks = open_blocks(config.place("blocks"))
     reference = load_reference(reference_uri(config, 3))
     dataset = artifact.load_distilled(stage_uri(config, 3))
-    rows = WarmUpRows(dataset.embeddings, dataset.labels, dataset.weights)
+    rows = SoftRows(dataset.embeddings, dataset.labels, dataset.weights)
     validation = read_block(blocks, blocks.block("validation"))
     sizes = len(blocks.fields), len(blocks.tasks)
     found = []
-    for network in space.draw(config):
+    for network in space.draw(
+        config.search.space, config.search.trials, config.seed, "search.space"
+    ):
         dense = fresh_network(network, config.models, *sizes, config.seed, "candidate", 0)
         seed = derive(config.seed, "candidate warm-up", 0)
         arguments = (
@@ -142,7 +144,7 @@ def spy_on_trials(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
             "labels": shared.rows.labels,
             "vectors": shared.reference.vectors,
             "validation": shared.validation.ids,
-            "through tensors": warm_up_rows(shared.rows).embeddings.numpy(),
+            "through tensors": warm_up_rows(shared.rows).inputs.numpy(),
             "table": shared.reference.frozen().weight.detach().numpy(),
         }
         told = {

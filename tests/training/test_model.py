@@ -76,9 +76,12 @@ def test_an_epoch_equals_a_plain_loop() -> None:
         loss.backward()
         optimizer.step()
         loss_sum += float(loss.detach()) * len(batch)
-    found = train_epoch(model, batches(75, 20), 0.02, after_batch=counted.append)
+    found = train_epoch(
+        model, batches(75, 20), 0.02, after_batch=lambda rows, loss: counted.append((rows, loss))
+    )
     assert found == pytest.approx(loss_sum / 75, rel=1e-12)
-    assert counted == [20, 20, 20, 15]
+    assert [rows for rows, _ in counted] == [20, 20, 20, 15]
+    assert sum(rows * loss for rows, loss in counted) == pytest.approx(loss_sum, rel=1e-12)
     for own, other in zip(model.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(own, other, rtol=1e-10, atol=1e-12)
 

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from diet_ray.config import ConfigError, NetworkConfig, RunConfig
+from diet_ray.config import ConfigError, NetworkConfig
 from diet_ray.models.registry import parameters_of
 from diet_ray.seeds import derive
 
@@ -16,46 +16,51 @@ LARGEST_GRID = 100_000
 """Combinations of one network; more is most likely a slip, and takes minutes to validate."""
 
 
-def draw(config: RunConfig) -> list[NetworkConfig]:
-    """`search.trials` different candidates, or all if the space holds fewer.
+Space = Mapping[str, Mapping[str, Sequence[Any]]]
+"""Network name to hyper-parameter to the values that it can take."""
+
+
+def draw(space: Space, count: int, seed: int, key: str) -> list[NetworkConfig]:
+    """`count` different candidates, or all if the space holds fewer.
 
     The networks take turns in the order of the space. Each network's candidates come in an order
-    that depends on the seed and on each candidate alone, so more trials or more values keep those
-    that were drawn before in their order. Raises ConfigError if any combination is not valid.
+    that depends on the seed and on each candidate alone, so a larger count or more values keep
+    those that were drawn before in their order. key: what errors call the space. Raises
+    ConfigError if any combination is not valid.
     """
-    if not config.search.space:
-        raise ConfigError("search.space: names no network; give one, such as {dcn: {}}")
+    if not space:
+        raise ConfigError(f"{key}: names no network; give one, such as {{dcn: {{}}}}")
     grids = [
-        sorted(grid(name, options), key=lambda network: derive(config.seed, identity(network)))
-        for name, options in config.search.space.items()
+        sorted(grid(name, options, key), key=lambda network: derive(seed, identity(network, key)))
+        for name, options in space.items()
     ]
     turns = itertools.zip_longest(*grids)
     in_turn = (network for turn in turns for network in turn if network is not None)
-    return list(itertools.islice(in_turn, config.search.trials))
+    return list(itertools.islice(in_turn, count))
 
 
-def grid(name: str, options: Mapping[str, Sequence[Any]]) -> list[NetworkConfig]:
+def grid(name: str, options: Mapping[str, Sequence[Any]], key: str) -> list[NetworkConfig]:
     """Every combination of a network's options, each once. Raises ConfigError."""
-    for key, values in options.items():
+    for parameter, values in options.items():
         if not values:
-            raise ConfigError(f"search.space.{name}.{key}: no values; give some, or leave it out")
+            raise ConfigError(f"{key}.{name}.{parameter}: no values; give some, or leave it out")
     count = math.prod(len(values) for values in options.values())
     if count > LARGEST_GRID:
         raise ConfigError(
-            f"search.space.{name}: {count:,} combinations, at most {LARGEST_GRID:,} are possible; "
+            f"{key}.{name}: {count:,} combinations, at most {LARGEST_GRID:,} are possible; "
             "give fewer values"
         )
     distinct: dict[str, NetworkConfig] = {}
     for values in itertools.product(*options.values()):
         network = NetworkConfig(name=name, parameters=dict(zip(options, values, strict=True)))
-        distinct.setdefault(identity(network), network)
+        distinct.setdefault(identity(network, key), network)
     return list(distinct.values())
 
 
-def identity(network: NetworkConfig) -> str:
+def identity(network: NetworkConfig, key: str) -> str:
     """Equal for equal networks, however they are written: defaults are filled in."""
     try:
         parameters = parameters_of(network).model_dump(mode="json")
     except ConfigError as error:
-        raise ConfigError(f"search.space: {error}") from None
+        raise ConfigError(f"{key}: {error}") from None
     return json.dumps([network.name, parameters], sort_keys=True)

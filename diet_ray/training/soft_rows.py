@@ -1,0 +1,48 @@
+"""Rows with soft labels and weights, and the epoch that trains on them.
+
+Both uses of a distilled set run it: a dense network learns from embeddings (`candidate.py`), a
+whole recommender from ids (`cotrain.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class SoftRows:
+    """n rows of a reduced training set."""
+
+    inputs: Tensor  # embeddings (n, F, d) float32, or ids (n, F) int64
+    labels: Tensor  # (n, K) float32 soft labels, as logits
+    weights: Tensor  # (n,) float32, mean 1
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def soft_epoch(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    rows: SoftRows,
+    batch_size: int,
+    generator: torch.Generator,
+    after_batch: Callable[[int, float], None] = lambda _rows, _loss: None,
+) -> None:
+    """One pass over the rows in the generator's order.
+
+    model: (inputs, labels in [0, 1]) to every row's training loss (B,). after_batch gets a batch's
+    rows and its mean weighted loss before the step.
+    """
+    order = torch.randperm(len(rows), generator=generator)
+    for batch in order.split(batch_size):
+        losses = model(rows.inputs[batch], torch.sigmoid(rows.labels[batch]))
+        loss = (losses * rows.weights[batch]).mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        after_batch(len(batch), float(loss.detach()))
