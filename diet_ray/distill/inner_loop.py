@@ -28,18 +28,28 @@ def initial_state(theta: Tensor, inner: InnerConfig) -> State:
 def update(state: State, gradient: Tensor, step: int, inner: InnerConfig) -> State:
     """The state after step number `step`, counted from 0.
 
-    Adam's root is sqrt(v + EPSILON^2) instead of sqrt(v) + EPSILON: equal up to EPSILON, and it
-    has a derivative at v = 0, where every parameter behind a dead unit sits.
+    Adam's is that of `torch.optim.Adam`, a candidate's optimiser, to the last bits: on logs of
+    real size a good part of the second moments lies at or below EPSILON^2, where another root
+    leads to another theta_N.
     """
     if inner.optimizer == "sgd":
         return (state[0] - inner.learning_rate * gradient,)
     theta, first, second = state
     first = BETA_1 * first + (1 - BETA_1) * gradient
     second = BETA_2 * second + (1 - BETA_2) * gradient * gradient
-    corrected_first = first / (1 - BETA_1 ** (step + 1))
-    corrected_second = second / (1 - BETA_2 ** (step + 1))
-    root = torch.sqrt(corrected_second + EPSILON**2)
-    return theta - inner.learning_rate * corrected_first / root, first, second
+    step_size = inner.learning_rate / (1 - BETA_1 ** (step + 1))
+    root = _root(second) / (1 - BETA_2 ** (step + 1)) ** 0.5
+    return theta - step_size * first / (root + EPSILON), first, second
+
+
+def _root(second: Tensor) -> Tensor:
+    """sqrt(v), with derivative 0 instead of infinity at v = 0.
+
+    Every parameter behind a dead unit sits there. Its gradient does not depend on anything, so 0
+    is right: infinity times that would be NaN.
+    """
+    positive = second > 0
+    return torch.where(positive, torch.sqrt(torch.where(positive, second, 1)), 0)
 
 
 def inner_loss(

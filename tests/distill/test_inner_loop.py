@@ -1,4 +1,4 @@
-"""The proxy's inner loop against torch's optimisers."""
+"""The proxy's inner loop against a candidate's warm-up, and so against torch's optimisers."""
 
 from __future__ import annotations
 
@@ -10,43 +10,100 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from diet_ray.config import InnerConfig, MMoEConfig, ModelsConfig, NetworkConfig
-from diet_ray.distill.inner_loop import initial_state, inner_batches, inner_loss, update
+from diet_ray.distill.inner_loop import State, initial_state, inner_batches, inner_loss, update
 from diet_ray.models.functional import FlatNetwork, flatten_parameters
-from diet_ray.models.registry import fresh_network
+from diet_ray.models.registry import DenseNetwork, fresh_network
+from diet_ray.training.model import adam
+from diet_ray.training.soft_rows import SoftRows, soft_epoch
+from tests.networks import SMALL_NETWORKS, assert_starved, small_network, starve
 
 SGD = InnerConfig(optimizer="sgd", learning_rate=0.1)
-ADAM = InnerConfig(optimizer="adam", learning_rate=0.01)
-
-
-def quadratic_gradient(theta: Tensor) -> Tensor:
-    return torch.linspace(0.1, 3, len(theta), dtype=theta.dtype) * (theta - 1)
-
-
-@pytest.mark.parametrize(
-    ("inner", "optimizer"),
-    [(SGD, torch.optim.SGD), (ADAM, torch.optim.Adam)],
-    ids=["sgd", "adam"],
+ADAM = InnerConfig(optimizer="adam", learning_rate=1e-3)
+MODELS = ModelsConfig(
+    embedding_dim=4,
+    mmoe=MMoEConfig(experts=2, expert_units=[6], gate_units=[5], tower_units=[6]),
 )
-def test_twenty_steps_are_those_of_torch(
-    inner: InnerConfig, optimizer: type[torch.optim.Optimizer]
-) -> None:
+ROWS, BATCH, EPOCHS = 64, 16, 50
+
+
+def starved_network(name: str) -> DenseNetwork:
+    """In float64."""
+    dense = fresh_network(small_network(name), MODELS, 3, 2, seed=3).double()
+    starve(dense)
+    return dense
+
+
+def synthetic_rows() -> SoftRows:
     draw = torch.Generator().manual_seed(0)
-    start = 2 + torch.rand(50, generator=draw, dtype=torch.float64)  # away from the minimum at 1
-    state = initial_state(start, inner)
-    theirs = start.clone()
-    torch_optimizer = optimizer([theirs], lr=inner.learning_rate)  # type: ignore[call-arg]
-    for step in range(20):
-        state = update(state, quadratic_gradient(state[0]), step, inner)
-        theirs.grad = quadratic_gradient(theirs)
-        torch_optimizer.step()
-        assert (state[0] - theirs).abs().max() < 1e-6
-    assert (state[0] - start).abs().max() > 0.1
+    embeddings, labels = (
+        torch.randn(ROWS, *shape, generator=draw, dtype=torch.float64) for shape in ((3, 4), (2,))
+    )
+    return SoftRows(embeddings, labels, torch.linspace(0.5, 1.5, ROWS, dtype=torch.float64))
 
 
-def test_adam_has_a_derivative_where_the_gradient_is_zero() -> None:
-    theta, gradient = torch.zeros(3), torch.zeros(3, requires_grad=True)
-    updated = update(initial_state(theta, ADAM), gradient, 0, ADAM)[0]
-    assert torch.autograd.grad(updated.sum(), gradient)[0].isfinite().all()
+def inner_loop(dense: DenseNetwork, rows: SoftRows, inner: InnerConfig) -> list[State]:
+    """The states after each step."""
+    network, state, states = FlatNetwork(dense), initial_state(flatten_parameters(dense), inner), []
+    steps = EPOCHS * ROWS // BATCH
+    for step, batch in enumerate(inner_batches(ROWS, BATCH, steps, order())):
+        theta = state[0].detach().requires_grad_(True)
+        part = (rows.inputs[batch], rows.labels[batch], rows.weights[batch])
+        gradient = torch.autograd.grad(inner_loss(network, theta, *part), theta)[0]
+        state = tuple(x.detach() for x in update(state, gradient, step, inner))
+        states.append(state)
+    return states
+
+
+def order() -> torch.Generator:
+    return torch.Generator().manual_seed(1)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("name", SMALL_NETWORKS)
+def test_the_inner_loop_is_a_candidates_warm_up(name: str, optimizer: str) -> None:
+    """Epoch after epoch, in float64, also where a parameter's gradient is tiny or zero."""
+    inner = {"sgd": SGD, "adam": ADAM}[optimizer]
+    rows, candidate = synthetic_rows(), starved_network(name)
+    states = inner_loop(starved_network(name), rows, inner)
+    if optimizer == "adam":
+        assert_starved(states[-1][2])
+        torchs: torch.optim.Optimizer = adam(candidate, inner.learning_rate)
+        assert type(torchs) is torch.optim.Adam
+    else:
+        torchs = torch.optim.SGD(candidate.parameters(), lr=inner.learning_rate)
+    start, draw = flatten_parameters(candidate), order()
+    for state in states[ROWS // BATCH - 1 :: ROWS // BATCH]:
+        soft_epoch(candidate, torchs, rows, BATCH, draw)
+        theta = flatten_parameters(candidate)
+        assert (state[0] - theta).norm() <= 1e-14 * (theta - start).norm()
+
+
+def stepped(arguments: list[Tensor]) -> Tensor:
+    """All that a step of Adam puts out, added up, from theta, both moments and the gradient."""
+    theta, first, second = update(tuple(arguments[:-1]), arguments[-1], 6, ADAM)
+    return (theta / ADAM.learning_rate + first + second).sum()
+
+
+@pytest.mark.parametrize("moment", [1e-22, 1e-18, 1e-16, 1e-14, 1e-4])
+def test_adam_follows_finite_differences_however_small_its_moments(moment: float) -> None:
+    size = moment**0.5
+    values = [0.0, 0.4 * size, moment, 0.7 * size]
+    inputs = [torch.tensor([x], dtype=torch.float64, requires_grad=True) for x in values]
+    found = torch.autograd.grad(stepped(inputs), inputs)
+    for number, value in enumerate(values):
+        width, ends = 1e-5 * (value or 1.0), []
+        for sign in (1, -1):
+            moved = [x.detach().clone() for x in inputs]
+            moved[number] += sign * width
+            ends.append(float(stepped(moved)))
+        slope = (ends[0] - ends[1]) / (2 * width)
+        assert float(found[number]) == pytest.approx(slope, rel=1e-6)
+
+
+def test_adam_has_a_derivative_where_there_was_never_a_gradient() -> None:
+    inputs = [torch.zeros(3, requires_grad=True) for _ in range(4)]
+    for slope in torch.autograd.grad(stepped(inputs), inputs):
+        assert slope.isfinite().all()
 
 
 def test_a_state_starts_without_moments() -> None:

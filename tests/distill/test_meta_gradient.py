@@ -18,7 +18,8 @@ from diet_ray.distill.inner_loop import inner_batches
 from diet_ray.distill.meta_gradient import meta_gradient
 from diet_ray.models.functional import FlatNetwork, flatten_parameters
 from diet_ray.models.registry import DenseNetwork, fresh_network
-from tests.networks import SMALL_NETWORKS, small_network
+from tests.distill.slow import adam_start, adam_step
+from tests.networks import SMALL_NETWORKS, assert_starved, small_network, starve
 
 FIELDS, DIM, TASKS, ROWS = 3, 4, 2, 7
 STEPS, BATCH = 6, 3
@@ -28,6 +29,13 @@ MODELS = ModelsConfig(
 )
 every_network = pytest.mark.parametrize("name", SMALL_NETWORKS)
 every_optimizer = pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+every_case = pytest.mark.parametrize(
+    ("optimizer", "starved"),
+    [("sgd", False), ("adam", False), ("adam", True)],
+    ids=["sgd", "adam", "adam-starved"],
+)
+
+OF_THE_TEST = ("branches", "starved")  # what a problem holds besides meta_gradient's arguments
 
 
 @dataclass
@@ -43,9 +51,10 @@ class Problem:
     batches: list[Tensor]
     target_embeddings: Tensor
     target_labels: Tensor
+    starved: bool  # some parameters have hardly any gradient (`tests/networks.py`)
 
     def solve(self, inner: InnerConfig, **changed: Tensor) -> module.MetaGradient:
-        given = {key: value for key, value in vars(self).items() if key != "branches"}
+        given = {key: value for key, value in vars(self).items() if key not in OF_THE_TEST}
         return meta_gradient(**{**given, **changed}, inner=inner)
 
 
@@ -60,8 +69,10 @@ class Branches(nn.Module):
         return torch.stack(self.dense.branch_logits(embeddings))
 
 
-def problem(name: str, steps: int = STEPS) -> Problem:
+def problem(name: str, steps: int = STEPS, *, starved: bool = False) -> Problem:
     dense = fresh_network(small_network(name), MODELS, FIELDS, TASKS, seed=3).double()
+    if starved:
+        starve(dense)
     draw = torch.Generator().manual_seed(5)
 
     def normal(*shape: int) -> Tensor:
@@ -77,6 +88,7 @@ def problem(name: str, steps: int = STEPS) -> Problem:
         inner_batches(ROWS, BATCH, steps, draw),
         normal(11, FIELDS, DIM),
         (normal(11, TASKS) > 0).double(),
+        starved,
     )
 
 
@@ -107,25 +119,24 @@ def unrolled(
     given: Problem, inner: InnerConfig, embeddings: Tensor, labels: Tensor, window: int
 ) -> Tensor:
     """The outer loss, its graph reaching back to the data through the last `window` steps."""
-    theta = given.theta
-    first, second = torch.zeros_like(theta), torch.zeros_like(theta)
+    theta, moments = given.theta, adam_start(given.theta)
     for step, batch in enumerate(given.batches):
         if step >= len(given.batches) - window:
             rows, soft = embeddings[batch], labels[batch]
         else:
             rows, soft = embeddings[batch].detach(), labels[batch].detach()
         if step == len(given.batches) - window:
-            theta, first, second = theta.detach(), first.detach(), second.detach()
+            theta = theta.detach()
+            moments = {name: moment.detach() for name, moment in moments.items()}
         if not theta.requires_grad:
             theta.requires_grad_(True)
         gradient = step_gradient(given, theta, rows, soft.sigmoid(), given.weights[batch])
         if inner.optimizer == "sgd":
             theta = theta - inner.learning_rate * gradient
-            continue
-        first = 0.9 * first + (1 - 0.9) * gradient
-        second = 0.999 * second + (1 - 0.999) * gradient**2
-        root = (second / (1 - 0.999 ** (step + 1)) + 1e-16) ** 0.5
-        theta = theta - inner.learning_rate * (first / (1 - 0.9 ** (step + 1))) / root
+        else:
+            theta, moments = adam_step(theta, gradient, moments, inner)
+    if given.starved:
+        assert_starved(moments["exp_avg_sq"])
     logits = given.network(theta, given.target_embeddings)
     return binary_cross_entropy_with_logits(logits, given.target_labels)
 
@@ -136,10 +147,13 @@ def assert_relatively_close(found: Tensor, expected: Tensor) -> None:
 
 
 @every_network
-@every_optimizer
+@every_case
 @pytest.mark.parametrize("window", [1, 2, STEPS])
-def test_equals_autograd_through_the_unrolled_graph(name: str, optimizer: str, window: int) -> None:
-    given, inner = problem(name), inner_config(optimizer, window)
+def test_equals_autograd_through_the_unrolled_graph(
+    name: str, optimizer: str, starved: bool, window: int
+) -> None:
+    given = problem(name, starved=starved)
+    inner = inner_config(optimizer, window)
     variables = [x.clone().requires_grad_(True) for x in (given.embeddings, given.labels)]
     loss = unrolled(given, inner, *variables, window=window)
     by_embeddings, by_labels = torch.autograd.grad(loss, variables)
@@ -150,9 +164,9 @@ def test_equals_autograd_through_the_unrolled_graph(name: str, optimizer: str, w
 
 
 @every_network
-@every_optimizer
-def test_equals_finite_differences(name: str, optimizer: str) -> None:
-    given, inner = problem(name), inner_config(optimizer, STEPS)
+@every_case
+def test_equals_finite_differences(name: str, optimizer: str, starved: bool) -> None:
+    given, inner = problem(name, starved=starved), inner_config(optimizer, STEPS)
     found, step = given.solve(inner), 1e-6
     for key in ("embeddings", "labels"):
         gradient = getattr(found, key)

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from sklearn.metrics import roc_auc_score
 
 from diet_ray import storage
 from diet_ray.config import NetworkConfig
-from diet_ray.evaluation.cells import Cell, read_cell, read_logits
+from diet_ray.evaluation.cells import Cell, read_cell, read_logits, run_cell
 from diet_ray.evaluation.methods import METHODS, REDUCED, REFERENCE_FREE
 from diet_ray.evaluation.run import Run
-from diet_ray.logs.blocks import read_block
+from diet_ray.evaluation.shared import Shared
+from diet_ray.logs.blocks import Rows, read_block
+from diet_ray.memory import artifact
+from diet_ray.memory.rows import SyntheticRows
+from diet_ray.models.embedding import EmbeddingTable
+from diet_ray.models.registry import DenseNetwork, fresh_network
+from diet_ray.seeds import derive, torch_generator
 from diet_ray.training.metrics import Metrics, measure
+from diet_ray.training.model import Recommender, predict
 from diet_ray.training.reference import reference_uri
 from tests.evaluation.prepared import Prepared, made_cell, publish_distilled, run_here
 
@@ -156,3 +166,96 @@ def test_results_of_one_method_lie_together(prepared: Prepared) -> None:
     place = prepared.config().place("evaluation", "cells", "warm", "tests.models.own_network.Own")
     assert cell.uri() == f"{place}/{cell.key}.json"
     assert cell.uri("safetensors") == f"{place}/{cell.key}.safetensors"
+
+
+def slow_warm_up(
+    cell: Cell, dense: DenseNetwork, table: EmbeddingTable, rows: SyntheticRows, judge: Rows
+) -> list[float]:
+    """Trains `dense` to the epoch that is best on `judge`; the mean AUC of every epoch there."""
+    optimizer = torch.optim.Adam(dense.parameters(), lr=cell.protocol.warm_up_learning_rate)
+    seed, size = cell.run.config.seed, cell.protocol.warm_up_batch_size
+    own_seed = derive(seed, "candidate warm-up", cell.seed)
+    networks, aucs = [], []
+    for epoch in range(cell.protocol.epochs):
+        draw = torch_generator(own_seed, "warm-up order", epoch)
+        order = torch.randperm(len(rows), generator=draw).numpy()
+        for start in range(0, len(rows), size):
+            batch = rows.take(order[start : start + size])
+            labels = torch.tensor(batch.labels).sigmoid()
+            losses = dense(torch.tensor(batch.embeddings), labels)
+            optimizer.zero_grad()
+            (losses * torch.tensor(batch.weights)).mean().backward()
+            optimizer.step()
+        logits = predict(Recommender(table, dense), judge.ids)
+        by_task = zip(judge.labels.T, logits.T, strict=True)
+        aucs.append(float(np.mean([roc_auc_score(truth, found) for truth, found in by_task])))
+        networks.append(copy.deepcopy(dense.state_dict()))
+    dense.load_state_dict(networks[int(np.argmax(aucs))])
+    return aucs
+
+
+def slow_cell(
+    prepared: Prepared, cell: Cell, rows: SyntheticRows | None, judge: Rows
+) -> tuple[Recommender, list[float]]:
+    """A cell's model by plain loops, and the AUCs of its warm-up, if it has one."""
+    run, protocol, seed = cell.run, cell.protocol, cell.run.config.seed
+    dense = fresh_network(cell.candidate, run.config.models, 3, 2, seed, "candidate", cell.seed)
+    sizes, models = run.blocks.block("subsequent").vocabulary_sizes, run.config.models
+    if cell.method in ("full", "cold"):
+        own_seed = derive(seed, "candidate table", cell.seed)
+        table = EmbeddingTable(sizes, models.embedding_dim, models.embedding_std, own_seed)
+    else:
+        table = prepared.reference.table
+    aucs = [] if rows is None else slow_warm_up(cell, dense, table, rows, judge)
+    table.grow(sizes)
+    names = ["subsequent"]
+    if cell.method == "full":
+        names = ["historical-1", "historical-2", "subsequent"]
+    optimizer = torch.optim.Adam([table.weight, *dense.parameters()], lr=protocol.learning_rate)
+    for name in names:
+        block = read_block(run.blocks, run.blocks.block(name))
+        for start in range(0, len(block), protocol.batch_size):
+            batch = block.take(slice(start, start + protocol.batch_size))
+            losses = dense(table(torch.tensor(batch.ids)), torch.tensor(batch.labels))
+            optimizer.zero_grad()
+            losses.mean().backward()
+            optimizer.step()
+    return Recommender(table, dense), aucs
+
+
+def float32_distance(logits: np.ndarray, expected: np.ndarray) -> float:
+    """The largest difference in units of the logits' own spread."""
+    return float(np.abs(logits - expected).max() / expected.std())
+
+
+@pytest.mark.parametrize("method", ["full", "cold", "warm", "distilled"])
+def test_a_cell_is_what_plain_loops_train(prepared: Prepared, method: str) -> None:
+    run = prepared.run()
+    shared = Shared.load(run.reference(), run.blocks, run.config.seed)
+    rows = artifact.read(run.distilled) if method == "distilled" else None
+    cell = made_cell(run, method, seed=1)
+    result = run_cell(cell, shared, rows)
+    model, aucs = slow_cell(prepared, cell, rows, shared.validation)
+    assert float32_distance(read_logits(cell), predict(model, shared.test.ids)) < 1e-4
+    assert result.warm_up_auc == pytest.approx(aucs, abs=1e-4)
+    for other in {"full", "cold", "warm"} - {method}:
+        wrong, _ = slow_cell(prepared, replace(cell, method=other), None, shared.validation)
+        assert float32_distance(read_logits(cell), predict(wrong, shared.test.ids)) > 1e-2
+
+
+def test_the_warm_up_ends_where_validation_says_so(prepared: Prepared) -> None:
+    """Not where test does: its rows say the opposite here, so its best epoch is the worst."""
+    run, cell = prepared.run(), made_cell(prepared.run(), "distilled")
+    fast = cell.protocol.model_copy(update={"epochs": 5, "warm_up_learning_rate": 0.1})
+    cell, rows = replace(cell, protocol=fast), artifact.read(run.distilled)
+    shared = Shared.load(run.reference(), run.blocks, run.config.seed)
+    validation = shared.validation
+    opposite = replace(validation, labels=1 - validation.labels)
+    result = run_cell(cell, replace(shared, test=opposite), rows)
+
+    model, aucs = slow_cell(prepared, cell, rows, validation)
+    wrong, opposite_aucs = slow_cell(prepared, cell, rows, opposite)
+    assert np.argmax(aucs) != np.argmax(opposite_aucs)
+    assert result.warm_up_auc == pytest.approx(aucs, abs=1e-4)
+    assert float32_distance(read_logits(cell), predict(model, validation.ids)) < 1e-4
+    assert float32_distance(read_logits(cell), predict(wrong, validation.ids)) > 1e-2
