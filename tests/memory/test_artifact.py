@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import ray.data
 import torch
+from safetensors.numpy import load_file
 from torch.utils.data import DataLoader
 
 from diet_ray import load_distilled, storage
@@ -28,7 +29,7 @@ from diet_ray.memory.rows import SyntheticRows
 ROWS, FIELDS, DIM, TASKS = 23, 3, 4, 2
 TENSORS = {"embedding": (FIELDS, DIM), "label": (TASKS,), "anchor": (FIELDS,)}
 COLUMNS = [*TENSORS, "source_stage", "source_row", "weight"]
-SAMPLE = "_validation/rows-00000.parquet"
+SAMPLE = "_validation.safetensors"
 
 DESCRIPTION = Description(
     stage=3,
@@ -101,10 +102,9 @@ def test_a_sample_is_read_with_the_ids_that_the_set_has(stage: str) -> None:
     ]
     assert 0 < np.count_nonzero(expected) < np.count_nonzero(sample.rows.ids)
     # in the file itself: the set tells nothing of ids that it does not hold
-    table = pq.read_table(f"{stage}/{SAMPLE}")
-    assert table["ids"].combine_chunks().to_numpy_ndarray().tolist() == expected
-    labels = table["label"].combine_chunks().to_numpy_ndarray()
-    assert np.array_equal(labels, sample.rows.labels)
+    held = load_file(f"{stage}/{SAMPLE}")
+    assert held["ids"].tolist() == expected
+    assert np.array_equal(held["labels"], sample.rows.labels)
 
     found = artifact.read_validation(stage)
     assert found.of == 1_000
@@ -188,7 +188,7 @@ def test_duckdb_reads_it(stage: str) -> None:
 
 def test_duckdb_reads_all_stages_together(stage: str) -> None:
     publish_stage_4(stage)
-    found = duckdb.sql(f"select stage from read_parquet('{Path(stage).parent}/*/*.parquet')")
+    found = duckdb.sql(f"select stage from read_parquet('{Path(stage).parent}/**/*.parquet')")
     assert sorted(found.fetchall()) == [(3,)] * ROWS + [(4,)] * 5
 
 
@@ -202,7 +202,13 @@ def test_ray_data_reads_it(stage: str) -> None:
     assert (batch["embedding"][order] == expected.embeddings).all()
     assert (batch["label"][order] == expected.labels).all()
     assert (batch["source_stage"][order] == expected.stages).all()
-    assert ray.data.read_parquet(stage).count() == ROWS
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_ray_data_reads_all_stages_together(stage: str) -> None:
+    publish_stage_4(stage)
+    rows = ray.data.read_parquet(str(Path(stage).parent)).take_all()
+    assert sorted(int(row["stage"]) for row in rows) == [3] * ROWS + [4] * 5
 
 
 def test_a_torch_data_loader_takes_it(stage: str) -> None:
@@ -264,7 +270,7 @@ def test_a_damaged_file_is_named(stage: str, damage: Callable[[Path], None]) -> 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_sample_is_named(stage: str, damage: Callable[[Path], None]) -> None:
     damage(Path(stage) / SAMPLE)
-    told = r"stage=3/_validation/rows-00000\.parquet: its content is not .* distil it again"
+    told = r"stage=3/_validation\.safetensors: its content is not .* distil it again"
     with pytest.raises(ArtifactError, match=told):
         artifact.read_validation(stage)
     assert_equal(artifact.read(stage), synthetic_rows())  # which needs no sample
@@ -289,7 +295,7 @@ def test_networks_of_another_shape_are_refused(stage: str, fields: int, width: i
 
 def test_nothing_is_pickled(stage: str) -> None:
     files = [path for path in Path(stage).rglob("*") if path.is_file()]
-    assert {path.suffix for path in files} == {".json", ".parquet"}
+    assert {path.suffix for path in files} == {".json", ".parquet", ".safetensors"}
     for path in Path(stage).rglob("*.parquet"):
         schema = pq.read_schema(path)
         assert not any(pa.types.is_binary(field.type) for field in schema)
