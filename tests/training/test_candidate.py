@@ -12,10 +12,7 @@ from diet_ray.config import ProtocolConfig
 from diet_ray.logs.blocks import Blocks, Rows, read_block
 from diet_ray.models.embedding import EmbeddingTable
 from diet_ray.models.registry import DenseNetwork, EmbeddingShapeError, fresh_network
-from diet_ray.training.candidate import (
-    train_through,
-    warm_up,
-)
+from diet_ray.training.candidate import best_epoch, train_through, warm_up
 from diet_ray.training.metrics import Metrics, measure
 from diet_ray.training.model import Recommender, predict
 from diet_ray.training.soft_rows import SoftRows
@@ -156,3 +153,8 @@ def test_training_grows_the_table_to_hold_the_block(blocks: Blocks) -> None:
     train_through(model, blocks, [subsequent], protocol())
     assert table.sizes == list(subsequent.vocabulary_sizes.values())
     assert all(p.requires_grad for p in model.parameters())
+
+
+def test_of_equally_good_epochs_the_last_is_kept() -> None:
+    assert best_epoch([0.6, 0.7, 0.7, 0.65]) == 3
+    assert best_epoch([]) == 0
