@@ -7,13 +7,13 @@ the real row it started from, and that row's ids, a fixed-shape tensor F), ``wei
 manifest states shapes, the reference that the rows belong to, the configuration and versions,
 and a checksum per file.
 
-``_validation/rows-00000.parquet`` holds a sample of the validation block: ``ids`` (fixed-shape
-tensor F; 0 for an id that no anchor of the set has) and ``label`` (fixed-shape tensor K, 0 or 1).
-With it the folder is all that ranking a candidate needs (`ranking.py`).
+``_validation.safetensors`` holds a sample of m rows of the validation block: ``ids`` (m, F) int32,
+0 for an id that no anchor of the set has, and ``labels`` (m, K) uint8, 0 or 1. With it the folder
+is all that ranking a candidate needs (`ranking.py`).
 
-Two names are chosen for foreign readers: the underscore hides the manifest from those that open
-the whole folder, and no column is called like the folder's key ``stage``, which some of them put
-in a column's place.
+Names are chosen for foreign readers: what is no distilled row begins with an underscore and does
+not end in ``.parquet``, which hides it from those that open the whole folder, and no column is
+called like the folder's key ``stage``, which some of them put in a column's place.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from diet_ray.version import __version__
 FORMAT = 2
 ROWS_PER_FILE = 65_536
 _MANIFEST = "_manifest.json"
-_VALIDATION = "_validation/rows-00000.parquet"
+_VALIDATION = "_validation.safetensors"
 _LIBRARIES = ("torch", "ray", "pyarrow", "numpy")
 
 
@@ -112,11 +112,8 @@ def _publish_sample(uri: str, rows: SyntheticRows, sample: ValidationSample) -> 
     for field in range(ids.shape[1]):
         ids[~np.isin(ids[:, field], rows.anchors[:, field]), field] = 0
     labels = sample.rows.labels.astype(np.uint8)
-    columns = {
-        "ids": pa.FixedShapeTensorArray.from_numpy_ndarray(ids),
-        "label": pa.FixedShapeTensorArray.from_numpy_ndarray(labels),
-    }
-    checksum = storage.write_parquet(storage.join(uri, _VALIDATION), pa.table(columns))
+    place = storage.join(uri, _VALIDATION)
+    checksum = storage.write_tensors(place, {"ids": ids, "labels": labels})
     return {"rows": len(ids), "of": sample.of, "sha256": checksum}
 
 
@@ -191,7 +188,8 @@ def read(uri: str) -> SyntheticRows:
     """All rows of a published stage, checked against its checksums. Raises ArtifactError."""
     parts = []
     for name, checksum in sorted(checksums(uri).items()):
-        table = _read_checked(uri, name, checksum)
+        with storage.open_parquet(_checked(uri, name, checksum)) as file:
+            table = file.read()
         parts.append(
             SyntheticRows(
                 embeddings=table["embedding"].combine_chunks().to_numpy_ndarray(),
@@ -216,13 +214,13 @@ def read_validation(uri: str) -> ValidationSample:
             f"{storage.join(uri, _MANIFEST)}: the set holds no validation sample to judge on; "
             "name a stage that jobs/distill.py published"
         )
-    table = _read_checked(uri, _VALIDATION, stated["sha256"])
-    ids = table["ids"].combine_chunks().to_numpy_ndarray().astype(np.int64)
-    labels = table["label"].combine_chunks().to_numpy_ndarray().astype(np.float32)
+    arrays = storage.read_tensors(_checked(uri, _VALIDATION, stated["sha256"]))
+    ids, labels = arrays["ids"].astype(np.int64), arrays["labels"].astype(np.float32)
     return ValidationSample(Rows(np.arange(len(ids)), ids, labels), stated["of"])
 
 
-def _read_checked(uri: str, name: str, checksum: str) -> pa.Table:
+def _checked(uri: str, name: str, checksum: str) -> str:
+    """URI of a stage's file, if it is what the manifest says. Raises ArtifactError."""
     path = storage.join(uri, name)
     try:
         found = hashlib.sha256(storage.read_bytes(path)).hexdigest()
@@ -233,8 +231,7 @@ def _read_checked(uri: str, name: str, checksum: str) -> pa.Table:
             f"{path}: its content is not what {_MANIFEST} says (SHA-256 {found}); remove the "
             "stage's folder and distil it again"
         )
-    with storage.open_parquet(path) as file:
-        return file.read()
+    return path
 
 
 class DistilledDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):

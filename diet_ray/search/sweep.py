@@ -115,6 +115,7 @@ def trial_keys(
     config: RunConfig, blocks: Blocks | None, distilled: str, candidates: list[NetworkConfig]
 ) -> dict[str, NetworkConfig]:
     """Candidates by key; equal keys mean equal outcomes."""
+    described = artifact.describe(distilled)
     made_from = {
         "models": config.models.model_dump(),
         "use": config.search.use,
@@ -123,12 +124,14 @@ def trial_keys(
         "seed": config.seed,
         "seeds": config.search.seeds,
         "threads": config.threads,
+        "fields": described.fields,  # a fresh vector depends on its field's name
+        "tasks": described.tasks,
         "distilled": artifact.checksums(distilled),
         "validation": artifact.validation_checksum(distilled),
         **runtime.numerics(),
     }
     if blocks is not None:
-        made_from["reference"] = artifact.describe(distilled).reference
+        made_from["reference"] = described.reference
     return {_key({**made_from, "candidate": space.identity(c, SPACE)}): c for c in candidates}
 
 

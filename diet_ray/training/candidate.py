@@ -8,9 +8,7 @@ with phi_T's tables underneath, is trained for one epoch on the subsequent block
 from __future__ import annotations
 
 import copy
-import itertools
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from torch import Tensor
 
@@ -66,8 +64,7 @@ def train_through(
 ) -> list[float]:
     """One epoch of the whole model over blocks in time order, its table grown to hold them.
 
-    share: of the blocks' rows, the first ones; whole batches. Returns the progressive loss
-    (`curve.py`).
+    share: of the blocks' rows, the first ones. Returns the progressive loss (`curve.py`).
     """
     rows = max(round(share * sum(block.rows for block in through)), 1)
     curve = LossCurve(rows)
@@ -76,7 +73,14 @@ def train_through(
     batches = (
         batch for block in through for batch in iterate_batches(blocks, block, protocol.batch_size)
     )
-    count = math.ceil(rows / protocol.batch_size) if share < 1 else None
-    taken = itertools.islice(batches, count)
-    train_epoch(model, taken, protocol.learning_rate, after_batch=curve.add)
+    train_epoch(model, _first(batches, rows), protocol.learning_rate, after_batch=curve.add)
     return curve.means()
+
+
+def _first(batches: Iterable[Rows], rows: int) -> Iterator[Rows]:
+    """The first `rows` rows; the last batch is cut."""
+    for batch in batches:
+        yield batch.take(slice(0, rows))
+        rows -= len(batch)
+        if rows <= 0:
+            return

@@ -42,6 +42,42 @@ def test_what_another_configuration_left_is_not_continued(
     assert durable_steps(left.work("memory")) == []
 
 
+@pytest.mark.parametrize("wanted", [1, 150, 400, 100_000])
+def test_a_sample_is_drawn_from_the_validation_block(prepared: Prepared, wanted: int) -> None:
+    """400 rows in two fragments; drawn without repetition, by the run's seed alone."""
+    blocks, block = prepared.blocks, prepared.blocks.block("validation")
+    real = read_block(blocks, block)
+    config = run_config(prepared.folder, memory={"validation_rows": wanted})
+    found = module._validation_sample(config, blocks)
+    assert found.of == block.rows == 400
+    assert len(found.rows) == min(wanted, block.rows)
+
+    place = {int(row): number for number, row in enumerate(real.row_ids)}
+    chosen = [place[int(row)] for row in found.rows.row_ids]
+    assert chosen == sorted(set(chosen))
+    assert np.array_equal(found.rows.ids, real.ids[chosen])
+    assert np.array_equal(found.rows.labels, real.labels[chosen])
+
+    again = module._validation_sample(config, blocks)
+    assert np.array_equal(again.rows.row_ids, found.rows.row_ids)
+    other = module._validation_sample(config.model_copy(update={"seed": 6}), blocks)
+    assert np.array_equal(other.rows.row_ids, found.rows.row_ids) == (wanted >= block.rows)
+
+
+def test_a_published_stage_holds_the_sample(undisturbed: Prepared) -> None:
+    config, blocks = run_config(undisturbed.folder), undisturbed.blocks
+    validation = read_block(blocks, blocks.block("validation"))
+    for number in (1, 2):
+        uri = stage_uri(config, number)
+        found, anchors = artifact.read_validation(uri), artifact.read(uri).anchors
+        assert found.of == len(found.rows) == len(validation)  # by default more than there are
+        for field in range(anchors.shape[1]):
+            ids = validation.ids[:, field]
+            expected = [i if i in anchors[:, field] else 0 for i in ids]
+            assert found.rows.ids[:, field].tolist() == expected
+        assert np.array_equal(found.rows.labels, validation.labels)
+
+
 class UnluckyMemory:
     """A memory at its last durable step, whose servers are lost the first `losses` times."""
 

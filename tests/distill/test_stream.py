@@ -32,7 +32,7 @@ PATIENCE_SECONDS = 120
 
 
 def bytes_of(output: Path) -> dict[str, bytes]:
-    """Every file of every stage, manifests included."""
+    """Every file of every stage, manifests and validation samples included."""
     distilled = output / "distilled"
     files = [path for path in sorted(distilled.rglob("*")) if path.is_file()]
     return {str(path.relative_to(distilled)): path.read_bytes() for path in files}
@@ -40,7 +40,7 @@ def bytes_of(output: Path) -> dict[str, bytes]:
 
 def assert_undisturbed(output: Path, undisturbed: Prepared) -> None:
     found, expected = bytes_of(output), bytes_of(undisturbed.folder)
-    assert len(expected) == 2 * STAGES
+    assert len(expected) == 3 * STAGES
     assert list(found) == list(expected)
     for name, content in expected.items():
         assert found[name] == content, name
@@ -152,7 +152,7 @@ def test_proxies_by_turns_on_an_ensemble(prepared: Prepared, tmp_path: Path) -> 
         distill_stream(config, prepared.blocks)
         assert not (tmp_path / str(workers) / "reference" / "t=1").exists()
     one, two = (bytes_of(tmp_path / str(workers)) for workers in (1, 2))
-    assert len(one) == 2 * STAGES
+    assert len(one) == 3 * STAGES
     assert one == two
 
 

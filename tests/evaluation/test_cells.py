@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 from diet_ray import storage
 from diet_ray.config import NetworkConfig
 from diet_ray.evaluation.cells import Cell, read_cell, read_logits, run_cell
-from diet_ray.evaluation.methods import METHODS, REDUCED, REFERENCE_FREE
+from diet_ray.evaluation.methods import METHODS, REDUCED, REFERENCE_FREE, Labels, reduced_rows
 from diet_ray.evaluation.run import Run
 from diet_ray.evaluation.shared import Shared
 from diet_ray.logs.blocks import Rows, read_block
@@ -24,10 +24,13 @@ from diet_ray.memory.rows import SyntheticRows
 from diet_ray.models.embedding import EmbeddingTable
 from diet_ray.models.registry import DenseNetwork, fresh_network
 from diet_ray.seeds import derive, torch_generator
+from diet_ray.training.cotrain import CompactIds, co_train, fresh_candidate
 from diet_ray.training.metrics import Metrics, measure
 from diet_ray.training.model import Recommender, predict
 from diet_ray.training.reference import reference_uri
+from diet_ray.training.soft_rows import SoftRows
 from tests.evaluation.prepared import Prepared, made_cell, publish_distilled, run_here
+from tests.training import by_hand
 
 SELECTIONS = ("random", "kmeans", "el2n")
 WITH_REFERENCE = set(METHODS) - set(REFERENCE_FREE)
@@ -259,3 +262,150 @@ def test_the_warm_up_ends_where_validation_says_so(prepared: Prepared) -> None:
     assert result.warm_up_auc == pytest.approx(aucs, abs=1e-4)
     assert float32_distance(read_logits(cell), predict(model, validation.ids)) < 1e-4
     assert float32_distance(read_logits(cell), predict(wrong, validation.ids)) > 1e-2
+
+
+def co_trained_cell(run: Run, method: str, labels: Labels = "soft", seed: int = 0) -> Cell:
+    cell = made_cell(run, method, labels=labels, seed=seed)
+    return replace(cell, protocol=run.config.evaluation.cotrain)
+
+
+def co_trained_keys(run: Run) -> dict[str, str]:
+    return {method: co_trained_cell(run, method).key for method in REDUCED}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ({"evaluation": {"protocol": {"epochs": 3, "batch_size": 8, "learning_rate": 1}}}, set()),
+        ({"evaluation": {"cotrain": {"passes": 1}}}, set(REDUCED)),
+        ({"evaluation": {"cotrain": {"batch_size": 8}}}, set(REDUCED)),
+        ({"evaluation": {"cotrain": {"learning_rate": 0.5}}}, set(REDUCED)),
+        ({"benchmark": {"percentile": 50}}, {"el2n"}),
+        ({"memory": {"ratio": 0.01}}, set(SELECTIONS)),
+        ({"seed": 77}, set(REDUCED)),
+    ],
+)
+def test_a_setting_changes_the_co_trained_cells_that_depend_on_it(
+    prepared: Prepared, overrides: dict[str, Any], expected: set[str]
+) -> None:
+    run = prepared.run()
+    before = co_trained_keys(run)
+    assert changed(before, co_trained_keys(prepared.run(**overrides))) == expected
+    inherited = keys(run)
+    assert changed(before, {method: inherited[method] for method in REDUCED}) == set(REDUCED)
+
+
+def test_a_co_trained_cell_depends_on_its_rows(prepared: Prepared) -> None:
+    before = co_trained_keys(prepared.run())
+    publish_distilled(prepared.distilled, prepared.blocks, prepared.reference, first=7)
+    assert changed(before, co_trained_keys(prepared.run())) == {"distilled"}
+    path = storage.join(reference_uri(prepared.config(), 2), "reference.json")
+    storage.write_json(path, {**storage.read_json(path), "identity": "f" * 64})
+    # which labelled them
+    assert changed(before, co_trained_keys(prepared.run())) == set(REDUCED)
+
+
+@pytest.mark.parametrize(
+    ("method", "labels"), [("distilled", "soft"), ("distilled", "hard"), ("random", "soft")]
+)
+def test_a_co_trained_cell_is_a_co_training(
+    prepared: Prepared, method: str, labels: Labels
+) -> None:
+    run, seed = prepared.run(), 1
+    config, blocks = run.config, run.blocks
+    cell = co_trained_cell(run, method, labels, seed)
+    result = run_here(cell)
+
+    rows = reduced_rows(run, method, labels, seed)
+    test, validation = (read_block(blocks, blocks.block(name)) for name in ("test", "validation"))
+    compact, tasks = CompactIds(rows.anchors), blocks.tasks
+    sizes = dict(zip(blocks.fields, compact.sizes, strict=True))
+    model = fresh_candidate(cell.candidate, config.models, sizes, len(tasks), config.seed, seed)
+    arrays = (compact(rows.anchors), rows.labels, rows.weights)
+    expected = co_train(
+        model,
+        SoftRows(*(torch.tensor(array) for array in arrays)),
+        replace(validation, ids=compact(validation.ids)),
+        tasks,
+        config.evaluation.cotrain,
+        derive(config.seed, "candidate co-training", seed),
+    )
+    assert result.warm_up_auc == [metrics.auc for metrics in expected.passes]
+    assert result.validation == asdict(expected.passes[-1])
+    assert result.training_loss == expected.training_loss
+    assert result.dense_parameters == expected.dense_parameters
+    logits = predict(model, compact(test.ids))
+    assert np.array_equal(read_logits(cell), logits)
+    assert Metrics(**result.test) == measure(logits, test.labels, tasks)
+
+
+def test_only_a_reduced_set_is_co_trained(prepared: Prepared) -> None:
+    run = prepared.run()
+    uses = {method: made_cell(run, method).use for method in METHODS}
+    assert uses == {method: "inherit" if method in REDUCED else "" for method in METHODS}
+    assert {co_trained_cell(run, method).use for method in REDUCED} == {"cotrain"}
+    with pytest.raises(ValueError, match="'warm' trains on real blocks; give it a ProtocolConfig"):
+        run_here(co_trained_cell(run, "warm", labels=""))
+
+
+def test_a_prefix_is_the_first_share_of_the_stream(prepared: Prepared) -> None:
+    """Written out row by row: 360 of 900 rows, so that its last block and batch are cut."""
+    run, share, seed = prepared.run(), 0.4, 1
+    config, blocks = run.config, run.blocks
+    cell = replace(made_cell(run, "prefix", seed=seed), share=share)
+    result = run_here(cell)
+
+    newest = blocks.block("subsequent")
+    parts = [read_block(blocks, block) for block in (*blocks.historical, newest)]
+    stream = Rows.concatenate(parts)
+    count = round(share * len(stream))
+    batch_size = config.evaluation.protocol.batch_size
+    batches, first = [], 0
+    for part in parts:
+        for start in range(first, first + len(part), batch_size):
+            end = min(start + batch_size, first + len(part), count)
+            batches.append(range(start, end))
+        first += len(part)
+    batches = [batch for batch in batches if len(batch)]
+    assert sum(map(len, batches)) == count == cell.trained_rows
+    sizes, tasks = newest.vocabulary_sizes, len(blocks.tasks)
+    model = fresh_candidate(cell.candidate, config.models, sizes, tasks, config.seed, seed)
+    forward = by_hand.logits_of_ids(model)
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.evaluation.protocol.learning_rate)
+    arrays = (stream.ids, stream.labels, np.ones(len(stream), dtype=np.float32))
+    told = by_hand.train(forward, optimizer, *map(torch.from_numpy, arrays), batches)
+
+    # of fewer batches than the curve has parts, every one is told by itself
+    assert result.training_loss == pytest.approx([loss for _, loss in told], rel=1e-3)
+    test = read_block(blocks, blocks.block("test"))
+    with torch.no_grad():
+        expected = torch.stack([forward(ids) for ids in torch.from_numpy(test.ids)]).numpy()
+    assert np.allclose(read_logits(cell), expected, atol=1e-3)
+
+
+def test_a_prefix_has_its_share_in_its_key_and_the_whole_is_full_data(prepared: Prepared) -> None:
+    run = prepared.run()
+    whole = made_cell(run, "prefix")
+    half = replace(whole, share=0.5)
+    assert half.key not in (whole.key, replace(half, share=0.25).key)
+    results = [run_here(cell).test for cell in (whole, made_cell(run, "full"), half)]
+    assert results[0] == results[1] != results[2]
+
+
+def test_rows_are_counted_as_often_as_they_are_trained_on(prepared: Prepared) -> None:
+    """Blocks of 300 rows, two of them historical; 40 rows in a set, two epochs or passes."""
+    run = prepared.run()
+    counted = {method: made_cell(run, method).trained_rows for method in METHODS}
+    stream, newest = 3 * 300, 300
+    assert counted == {
+        "full": stream,
+        "prefix": stream,
+        "cold": newest,
+        "warm": newest,
+        **dict.fromkeys(REDUCED, 2 * 40 + newest),
+    }
+    assert replace(made_cell(run, "prefix"), share=0.5).trained_rows == stream / 2
+    for method in REDUCED:
+        assert co_trained_cell(run, method).trained_rows == 2 * 40
+        if method != "el2n":  # whose rows a scan by Ray selects
+            assert len(reduced_rows(run, method, "soft", 0)) == 40

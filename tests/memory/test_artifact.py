@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,16 +17,19 @@ import pyarrow.parquet as pq
 import pytest
 import ray.data
 import torch
+from safetensors.numpy import load_file
 from torch.utils.data import DataLoader
 
 from diet_ray import load_distilled, storage
+from diet_ray.logs.blocks import Rows
 from diet_ray.memory import artifact
-from diet_ray.memory.artifact import ArtifactError, Description
+from diet_ray.memory.artifact import ArtifactError, Description, ValidationSample
 from diet_ray.memory.rows import SyntheticRows
 
 ROWS, FIELDS, DIM, TASKS = 23, 3, 4, 2
 TENSORS = {"embedding": (FIELDS, DIM), "label": (TASKS,), "anchor": (FIELDS,)}
 COLUMNS = [*TENSORS, "source_stage", "source_row", "weight"]
+SAMPLE = "_validation.safetensors"
 
 DESCRIPTION = Description(
     stage=3,
@@ -49,12 +54,20 @@ def synthetic_rows(count: int = ROWS) -> SyntheticRows:
     )
 
 
+def validation_sample(count: int = 15) -> ValidationSample:
+    """Of a block of 1,000 rows, which holds more ids than the set."""
+    draw = np.random.default_rng(3)
+    ids = draw.integers(0, 130, (count, FIELDS))
+    labels = draw.integers(0, 2, (count, TASKS)).astype(np.float32)
+    return ValidationSample(Rows(np.arange(count) + 4_000, ids, labels), of=1_000)
+
+
 @pytest.fixture
 def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A published stage of three files."""
+    """A published stage of three files, and a sample of the validation block."""
     monkeypatch.setattr(artifact, "ROWS_PER_FILE", 9)
     uri = str(tmp_path / "distilled" / "stage=3")
-    artifact.publish(uri, synthetic_rows(), DESCRIPTION)
+    artifact.publish(uri, synthetic_rows(), DESCRIPTION, validation_sample())
     return uri
 
 
@@ -81,10 +94,47 @@ def test_the_manifest_states_schema_and_versions(stage: str) -> None:
     assert manifest["versions"]["pyarrow"] == pa.__version__
 
 
+def test_a_sample_is_read_with_the_ids_that_the_set_has(stage: str) -> None:
+    rows, sample = synthetic_rows(), validation_sample()
+    expected = [
+        [number if number in rows.anchors[:, field] else 0 for field, number in enumerate(row)]
+        for row in sample.rows.ids.tolist()
+    ]
+    assert 0 < np.count_nonzero(expected) < np.count_nonzero(sample.rows.ids)
+    # in the file itself: the set tells nothing of ids that it does not hold
+    held = load_file(f"{stage}/{SAMPLE}")
+    assert held["ids"].tolist() == expected
+    assert np.array_equal(held["labels"], sample.rows.labels)
+
+    found = artifact.read_validation(stage)
+    assert found.of == 1_000
+    assert found.rows.row_ids.tolist() == list(range(len(sample.rows)))
+    assert (found.rows.ids.dtype, found.rows.labels.dtype) == (np.int64, np.float32)
+    assert found.rows.ids.tolist() == expected
+    assert np.array_equal(found.rows.labels, sample.rows.labels)
+
+
+def test_the_sample_has_a_checksum_of_its_own(stage: str) -> None:
+    before = artifact.checksums(stage), artifact.validation_checksum(stage)
+    assert before[1] == hashlib.sha256((Path(stage) / SAMPLE).read_bytes()).hexdigest()
+    artifact.publish(stage, synthetic_rows(), DESCRIPTION, validation_sample(14))
+    assert artifact.checksums(stage) == before[0]
+    assert artifact.validation_checksum(stage) != before[1]
+
+
+def test_a_stage_without_a_sample_cannot_judge(stage: str) -> None:
+    artifact.publish(stage, synthetic_rows(), DESCRIPTION)
+    assert_equal(artifact.read(stage), synthetic_rows())
+    assert artifact.validation_checksum(stage) is None
+    told = r"stage=3/_manifest\.json: the set holds no validation sample.*name a stage that jobs/"
+    with pytest.raises(ArtifactError, match=told):
+        artifact.read_validation(stage)
+
+
 def test_the_same_rows_give_the_same_bytes(stage: str, tmp_path: Path) -> None:
     again = str(tmp_path / "again")
-    artifact.publish(again, synthetic_rows(), DESCRIPTION)
-    for name in ["_manifest.json", *artifact.checksums(stage)]:
+    artifact.publish(again, synthetic_rows(), DESCRIPTION, validation_sample())
+    for name in ["_manifest.json", SAMPLE, *artifact.checksums(stage)]:
         assert (Path(stage) / name).read_bytes() == (Path(again) / name).read_bytes()
 
 
@@ -113,10 +163,14 @@ def test_pyarrow_reads_file_folder_and_dataset(stage: str) -> None:
         assert parts[0].schema.field(name).type.shape == list(shape)
 
 
+def publish_stage_4(stage: str) -> None:
+    """Five rows beside `stage`."""
+    other, described = stage.replace("stage=3", "stage=4"), replace(DESCRIPTION, stage=4)
+    artifact.publish(other, synthetic_rows(5), described, validation_sample())
+
+
 def test_pyarrow_reads_all_stages_together(stage: str) -> None:
-    artifact.publish(
-        stage.replace("stage=3", "stage=4"), synthetic_rows(5), replace(DESCRIPTION, stage=4)
-    )
+    publish_stage_4(stage)
     table = pads.dataset(str(Path(stage).parent), partitioning="hive").to_table()
     assert sorted(table["stage"].to_pylist()) == [3] * ROWS + [4] * 5
 
@@ -132,6 +186,12 @@ def test_duckdb_reads_it(stage: str) -> None:
     assert_columns(dict(zip(result.columns, columns, strict=True)))
 
 
+def test_duckdb_reads_all_stages_together(stage: str) -> None:
+    publish_stage_4(stage)
+    found = duckdb.sql(f"select stage from read_parquet('{Path(stage).parent}/**/*.parquet')")
+    assert sorted(found.fetchall()) == [(3,)] * ROWS + [(4,)] * 5
+
+
 @pytest.mark.usefixtures("ray_session")
 def test_ray_data_reads_it(stage: str) -> None:
     batch = ray.data.read_parquet(stage).take_batch(ROWS, batch_format="numpy")
@@ -142,6 +202,13 @@ def test_ray_data_reads_it(stage: str) -> None:
     assert (batch["embedding"][order] == expected.embeddings).all()
     assert (batch["label"][order] == expected.labels).all()
     assert (batch["source_stage"][order] == expected.stages).all()
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_ray_data_reads_all_stages_together(stage: str) -> None:
+    publish_stage_4(stage)
+    rows = ray.data.read_parquet(str(Path(stage).parent)).take_all()
+    assert sorted(int(row["stage"]) for row in rows) == [3] * ROWS + [4] * 5
 
 
 def test_a_torch_data_loader_takes_it(stage: str) -> None:
@@ -172,7 +239,7 @@ def test_the_manifest_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         return original(path, table)
 
     monkeypatch.setattr(storage, "write_parquet", watched)
-    artifact.publish(uri, synthetic_rows(), DESCRIPTION)
+    artifact.publish(uri, synthetic_rows(), DESCRIPTION, validation_sample())
     assert artifact.published(uri)
 
 
@@ -181,29 +248,39 @@ def test_files_of_an_interrupted_attempt_do_not_stay(stage: str) -> None:
     (Path(stage) / "_manifest.json").unlink()
     artifact.publish(stage, synthetic_rows(4), replace(DESCRIPTION, rows=4))
     assert len(pq.read_table(stage)) == 4
+    assert not (Path(stage) / SAMPLE).exists()
 
 
-def test_a_changed_byte_is_found_and_its_file_named(stage: str) -> None:
-    path = Path(stage) / "rows-00001.parquet"
+def change_a_byte(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ArtifactError, match=r"stage=3/rows-00001\.parquet: its content is not"):
+
+
+DAMAGES = [lambda p: p.unlink(), lambda p: p.write_bytes(b"PAR1"), change_a_byte]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_is_named(stage: str, damage: Callable[[Path], None]) -> None:
+    damage(Path(stage) / "rows-00002.parquet")
+    with pytest.raises(ArtifactError, match=r"stage=3/rows-00002\.parquet.*distil it again"):
         artifact.read(stage)
 
 
-@pytest.mark.parametrize("damage", [lambda p: p.unlink(), lambda p: p.write_bytes(b"PAR1")])
-def test_a_missing_or_truncated_file_is_named(stage: str, damage: object) -> None:
-    damage(Path(stage) / "rows-00002.parquet")  # type: ignore[operator]
-    with pytest.raises(ArtifactError, match=r"rows-00002\.parquet.*distil it again"):
-        artifact.read(stage)
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_sample_is_named(stage: str, damage: Callable[[Path], None]) -> None:
+    damage(Path(stage) / SAMPLE)
+    told = r"stage=3/_validation\.safetensors: its content is not .* distil it again"
+    with pytest.raises(ArtifactError, match=told):
+        artifact.read_validation(stage)
+    assert_equal(artifact.read(stage), synthetic_rows())  # which needs no sample
 
 
 def test_another_format_is_refused(stage: str) -> None:
     path = Path(stage) / "_manifest.json"
     manifest = json.loads(path.read_text())
-    path.write_text(json.dumps({**manifest, "format": 2}))
-    with pytest.raises(ArtifactError, match="format 2 is not 1; distil again"):
+    path.write_text(json.dumps({**manifest, "format": 1}))
+    with pytest.raises(ArtifactError, match="format 1 is not 2; distil again"):
         artifact.describe(stage)
 
 
@@ -217,8 +294,9 @@ def test_networks_of_another_shape_are_refused(stage: str, fields: int, width: i
 
 
 def test_nothing_is_pickled(stage: str) -> None:
-    assert {p.suffix for p in Path(stage).iterdir()} == {".json", ".parquet"}
-    for path in Path(stage).glob("*.parquet"):
+    files = [path for path in Path(stage).rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} == {".json", ".parquet", ".safetensors"}
+    for path in Path(stage).rglob("*.parquet"):
         schema = pq.read_schema(path)
         assert not any(pa.types.is_binary(field.type) for field in schema)
         assert all(b"pickle" not in value for value in (schema.metadata or {}).values())

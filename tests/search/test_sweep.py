@@ -13,20 +13,16 @@ import pytest
 import torch
 
 from diet_ray.config import ConfigError, RunConfig
-from diet_ray.distill.context import made_from, stage_uri
+from diet_ray.distill.context import stage_uri
 from diet_ray.evaluation.shared import warm_up_rows
-from diet_ray.logs.blocks import Blocks, open_blocks, read_block
+from diet_ray.logs.blocks import open_blocks, read_block
 from diet_ray.memory import artifact
 from diet_ray.memory.artifact import ArtifactError
-from diet_ray.memory.rows import SyntheticRows
 from diet_ray.models import registry, space
-from diet_ray.models.registry import fresh_network
 from diet_ray.search import sweep as sweeping
-from diet_ray.search.shared import SharedData, load_shared
+from diet_ray.search.shared import CoTrained, Inherited, SharedData, load_shared
 from diet_ray.search.sweep import SearchError, sweep
 from diet_ray.search.trial import Outcome
-from diet_ray.seeds import derive, numpy_generator
-from diet_ray.training.candidate import warm_up
 from diet_ray.training.metrics import Metrics
 from diet_ray.training.reference import (
     CheckpointError,
@@ -34,53 +30,10 @@ from diet_ray.training.reference import (
     reference_uri,
     train_reference,
 )
-from diet_ray.training.soft_rows import SoftRows
-from tests.made import made_blocks, small_config
+from tests.made import made_blocks
+from tests.search.prepared import config_at, directly, publish_distilled, scores
 
 pytestmark = pytest.mark.usefixtures("ray_session")
-
-ROWS = 60
-SPACE: dict[str, Any] = {
-    "dcn": {"num_cross_layers": [1, 2], "dnn_hidden_units": [[8]]},
-    "wukong": {
-        "num_layers": [1],
-        "fmb_features": [2],
-        "lcb_features": [2],
-        "rank": [2, 3],
-        "fmb_units": [[8]],
-        "mlp_hidden_units": [[8]],
-    },
-}
-
-
-def config_at(output: Path, space: dict[str, Any] | None = None, **overrides: Any) -> RunConfig:
-    search = {"space": SPACE if space is None else space, "trials": 4}
-    return small_config(str(output), search=search, **overrides)
-
-
-def publish_distilled(config: RunConfig, blocks: Blocks) -> None:
-    """Random rows in the form of S_3."""
-    reference = load_reference(reference_uri(config, 3))
-    draw = numpy_generator(0, "rows")
-    shape = ROWS, len(blocks.fields), config.models.embedding_dim
-    rows = SyntheticRows(
-        embeddings=draw.normal(scale=0.1, size=shape).astype(np.float32),
-        labels=draw.normal(size=(ROWS, len(blocks.tasks))).astype(np.float32),
-        stages=np.full(ROWS, 3, dtype=np.int32),
-        source_rows=np.arange(ROWS),
-        weights=np.ones(ROWS, dtype=np.float32),
-        anchors=np.ones((ROWS, len(blocks.fields)), dtype=np.int32),
-    )
-    description = artifact.Description(
-        stage=3,
-        rows=ROWS,
-        fields=blocks.fields,
-        tasks=blocks.tasks,
-        embedding_dim=config.models.embedding_dim,
-        reference=reference.identity,
-        made_from=made_from(config, blocks),
-    )
-    artifact.publish(stage_uri(config, 3), rows, description)
 
 
 @pytest.fixture(scope="module")
@@ -107,31 +60,20 @@ def leaderboard_at(output: Path) -> dict[str, Any]:
     return json.loads((output / "search" / "leaderboard.json").read_text())
 
 
-def directly(config: RunConfig) -> list[tuple[float, str, dict[str, Any]]]:
-    """Every candidate's best epoch, from plain copies and without Ray, the best first."""
-    blocks = open_blocks(config.place("blocks"))
-    reference = load_reference(reference_uri(config, 3))
-    dataset = artifact.load_distilled(stage_uri(config, 3))
-    rows = SoftRows(dataset.embeddings, dataset.labels, dataset.weights)
-    validation = read_block(blocks, blocks.block("validation"))
-    sizes = len(blocks.fields), len(blocks.tasks)
-    found = []
-    for network in space.draw(
-        config.search.space, config.search.trials, config.seed, "search.space"
-    ):
-        dense = fresh_network(network, config.models, *sizes, config.seed, "candidate", 0)
-        seed = derive(config.seed, "candidate warm-up", 0)
-        arguments = (
-            reference.table,
-            rows,
-            validation,
-            blocks.tasks,
-            config.evaluation.protocol,
-            seed,
-        )
-        best = max(metrics.auc for metrics in warm_up(dense, *arguments))
-        found.append((best, network.name, network.parameters))
-    return sorted(found, key=lambda line: -line[0])
+def arrays_of(data: Inherited | CoTrained) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """What trials share, and what they make of the first ones of it for Torch."""
+    if isinstance(data, CoTrained):
+        rows, (judged,) = data.rows, data.rows.judged
+        soft = rows.soft_rows()
+        made = [tensor.numpy() for tensor in (soft.inputs, soft.labels, soft.weights)]
+        return [rows.ids, rows.labels, rows.weights, judged.ids, judged.labels], made
+    made = [warm_up_rows(data.rows).inputs.numpy(), data.reference.frozen().weight.detach().numpy()]
+    return [
+        data.rows.embeddings,
+        data.reference.vectors,
+        data.rows.labels,
+        data.validation.ids,
+    ], made
 
 
 def spy_on_trials(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
@@ -139,68 +81,68 @@ def spy_on_trials(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     run_trial = sweeping.run_trial
 
     def spied(variant: dict[str, Any], shared: SharedData) -> None:
-        arrays = {
-            "embeddings": shared.rows.embeddings,
-            "labels": shared.rows.labels,
-            "vectors": shared.reference.vectors,
-            "validation": shared.validation.ids,
-            "through tensors": warm_up_rows(shared.rows).inputs.numpy(),
-            "table": shared.reference.frozen().weight.detach().numpy(),
-        }
-        told = {
-            name: {
-                "writeable": array.flags.writeable,
-                "owns": array.flags.owndata,
-                "address": array.__array_interface__["data"][0],
-            }
-            for name, array in arrays.items()
-        }
+        told = [
+            [
+                {
+                    "writeable": array.flags.writeable,
+                    "owns": array.flags.owndata,
+                    "address": array.__array_interface__["data"][0],
+                }
+                for array in arrays
+            ]
+            for arrays in arrays_of(shared.data)
+        ]
         (folder / f"{variant['trial']['key']}.json").write_text(json.dumps(told))
         run_trial(variant, shared)
 
     monkeypatch.setattr(sweeping, "run_trial", spied)
 
 
-def test_a_sweep_ranks_what_warm_up_says_and_runs_nothing_twice(
-    output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+PROTOCOLS = {
+    "cotrain": {"batch_size": 16, "learning_rate": 0.01, "passes": 2},
+    "inherit": {"warm_up_batch_size": 16, "warm_up_learning_rate": 0.01, "epochs": 2},
+}
+
+
+@pytest.mark.parametrize("use", PROTOCOLS)
+def test_a_sweep_ranks_what_training_says_and_runs_nothing_twice(
+    output: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    use: str,
 ) -> None:
     caplog.set_level("INFO", "diet_ray")
-    config = config_at(output)
+    config = config_at(output, use=use)
     spied = tmp_path / "spied"
     spied.mkdir()
     spy_on_trials(monkeypatch, spied)
     lines = sweep(config)
 
     expected = directly(config)
-    assert [(line.network, line.parameters) for line in lines] == [e[1:] for e in expected]
-    assert [line.validation_auc for line in lines] == [e[0] for e in expected]
-    assert len({e[0] for e in expected}) > 1
+    assert scores(lines) == expected
+    assert len({line.validation_auc for line in lines}) > 1
 
     reports = [json.loads(file.read_text()) for file in spied.iterdir()]
     assert len(reports) == 4
-    for report in reports:
-        for name in ("embeddings", "labels", "vectors", "validation"):
-            assert not report[name]["writeable"]
-            assert not report[name]["owns"]
-        assert report["through tensors"]["address"] == report["embeddings"]["address"]
-        assert report["table"]["address"] == report["vectors"]["address"]
+    for shared, made in reports:
+        assert not any(array["writeable"] or array["owns"] for array in shared)
+        for one, other in zip(shared, made, strict=False):
+            assert one["address"] == other["address"]
 
     published = leaderboard_at(output)
     assert published["judged_on"] == "validation"
     assert published["search"]["trials"] == 4
-    assert published["warm_up"] == {
-        "warm_up_batch_size": 16,
-        "warm_up_learning_rate": 0.01,
-        "epochs": 2,
-    }
+    assert published["protocol"] == PROTOCOLS[use]
     assert published["distilled"]["sha256"] == artifact.checksums(stage_uri(config, 3))
-    assert [line["parameters"] for line in published["lines"]] == [e[2] for e in expected]
+    assert published["lines"] == [asdict(line) for line in lines]
     assert sorted(path.name for path in (output / "search").iterdir()) == [
         "leaderboard.json",
         "trials",
     ]
     assert "test block was not used" in caplog.text
     assert "num_cross_layers=2" in caplog.text
+    assert f"±{lines[0].validation_auc_deviation:.4f}" in caplog.text
 
     again(config, output, spied, lines)
 
@@ -239,9 +181,11 @@ def test_failed_trials_are_told_and_tried_again(
         "tests.search.networks:Fragile": {"marker": [str(marker)]},
         "dcn": {"dnn_hidden_units": [[8]]},
     }
-    lines = {line.network.rpartition(":")[2]: line for line in sweep(config_at(output, broken))}
+    config = config_at(output, broken, search={"seeds": 1})
+    lines = {line.network.rpartition(":")[2]: line for line in sweep(config)}
     assert marker.exists()
     assert lines["Fragile"].error is lines["dcn"].error is None
+    assert lines["dcn"].validation_auc_deviation is None  # of one seed
     assert lines["Raising"].error == "ArithmeticError: planted failure for 16 rows"
     assert "died" in str(lines["Doomed"].error)
     assert list(lines)[2:] == ["Raising", "Doomed"]
@@ -252,23 +196,100 @@ def test_failed_trials_are_told_and_tried_again(
         sweep(config_at(output, {"tests.search.networks:Raising": {}}))
 
 
-@pytest.mark.parametrize("missing", ["distilled", "reference", "blocks"])
-def test_a_sweep_needs_what_distill_leaves(output: Path, missing: str) -> None:
+def test_a_copied_folder_is_enough_to_rank_on(output: Path, tmp_path: Path) -> None:
+    """Neither blocks nor reference nor the log, and another run's configuration of the memory."""
+    expected = directly(config_at(output))
+    copied = shutil.copytree(stage_uri(config_at(output), 3), tmp_path / "copied")
+    shutil.rmtree(output)
+    elsewhere = config_at(
+        tmp_path / "elsewhere", search={"distilled": str(copied)}, memory={"keep": 0.5}
+    )
+    assert scores(sweep(elsewhere)) == expected
+    found = sorted(path.name for path in (tmp_path / "elsewhere").iterdir())
+    assert found == ["search"]
+
+
+@pytest.mark.parametrize(
+    ("use", "missing"),
+    [
+        ("cotrain", "distilled"),
+        ("inherit", "distilled"),
+        ("inherit", "reference"),
+        ("inherit", "blocks"),
+    ],
+)
+def test_a_sweep_needs_what_distill_leaves(output: Path, use: str, missing: str) -> None:
     shutil.rmtree(output / missing)
     with pytest.raises(ArtifactError, match=r"run jobs/distill\.py"):
-        sweep(config_at(output))
+        sweep(config_at(output, use=use))
+
+
+def test_a_set_that_cannot_judge_is_refused(output: Path, tmp_path: Path) -> None:
+    config = config_at(output)
+    publish_distilled(config, open_blocks(config.place("blocks")), judging=None)
+    with pytest.raises(ArtifactError, match=r"stage=3/.* no validation sample to judge on; name a"):
+        sweep(config)
+    nothing = config_at(output, search={"distilled": str(tmp_path / "nothing")})
+    with pytest.raises(ArtifactError, match=r"nothing: no published set; .* search\.distilled"):
+        sweep(nothing)
 
 
 def test_an_artifact_of_another_run_is_refused(output: Path) -> None:
     with pytest.raises(ArtifactError, match="made with another memory"):
-        sweep(config_at(output, memory={"keep": 0.5}))
+        sweep(config_at(output, use="inherit", memory={"keep": 0.5}))
     widths = r"made from another models .*\(models\.embedding_dim 4, here 8\); set"
     with pytest.raises(CheckpointError, match=widths):
-        sweep(config_at(output, models={"embedding_dim": 8}))
+        sweep(config_at(output, use="inherit", models={"embedding_dim": 8}))
     blocks = open_blocks(str(output / "blocks"))
     replace(blocks, fields=blocks.fields[:2]).save()
     with pytest.raises(ArtifactError, match=r"has fields .*\(3 and 2\), .*\(2 and 2\); distil"):
-        sweep(config_at(output))
+        sweep(config_at(output, use="inherit"))
+
+
+def keys_of(config: RunConfig) -> set[str]:
+    search = config.search
+    candidates = space.draw(search.space, search.trials, config.seed, "search.space")
+    return set(sweeping.trial_keys(config, *sweeping.open_set(config), candidates))
+
+
+@pytest.mark.parametrize(
+    ("use", "overrides", "differ"),
+    [
+        ("cotrain", {"search": {"seeds": 3}}, True),
+        ("cotrain", {"search": {"use": "inherit"}}, True),
+        ("cotrain", {"evaluation": {"cotrain": {"passes": 1}}}, True),
+        ("cotrain", {"evaluation": {"cotrain": {"learning_rate": 0.02}}}, True),
+        ("cotrain", {"models": {"embedding_dim": 8}}, True),
+        ("cotrain", {"evaluation": {"protocol": {"epochs": 1}}}, False),
+        ("cotrain", {"name": "other", "resources": {"evaluation_tasks": 1}}, False),
+        ("inherit", {"search": {"seeds": 3}}, True),
+        ("inherit", {"evaluation": {"protocol": {"epochs": 1}}}, True),
+        ("inherit", {"evaluation": {"protocol": {"learning_rate": 1}}}, False),
+        ("inherit", {"evaluation": {"cotrain": {"passes": 1}}}, False),
+    ],
+)
+def test_a_trials_key_holds_what_its_outcome_depends_on(
+    distilled_run: Path, use: str, overrides: dict[str, Any], differ: bool
+) -> None:
+    before, after = (
+        keys_of(config_at(distilled_run, use=use, **changed)) for changed in ({}, overrides)
+    )
+    assert len(before) == 4
+    assert before.isdisjoint(after) if differ else before == after
+
+
+def test_a_trials_key_holds_the_set(output: Path, tmp_path: Path) -> None:
+    config = config_at(output)
+    copied = shutil.copytree(stage_uri(config, 3), tmp_path / "copied")
+    elsewhere = config_at(tmp_path / "elsewhere", search={"distilled": str(copied)})
+    before = keys_of(config)
+    assert keys_of(elsewhere) == before
+    blocks = open_blocks(config.place("blocks"))
+    publish_distilled(config, blocks, judging=100)
+    judged_on_others = keys_of(config)
+    publish_distilled(config, blocks, fields=("a", "b", "c"))
+    with_other_names = keys_of(config)
+    assert len(before | judged_on_others | with_other_names) == 3 * len(before)
 
 
 def test_a_trial_that_no_cluster_can_run_is_refused(output: Path) -> None:
@@ -278,26 +299,35 @@ def test_a_trial_that_no_cluster_can_run_is_refused(output: Path) -> None:
 
 
 def test_the_shared_table_is_the_reference_table(output: Path) -> None:
-    config = config_at(output)
+    config = config_at(output, use="inherit")
     blocks = open_blocks(config.place("blocks"))
-    shared = load_shared(config, blocks, stage_uri(config, 3))
+    data = load_shared(config, blocks, stage_uri(config, 3)).data
+    assert isinstance(data, Inherited)
     ids = torch.from_numpy(read_block(blocks, blocks.block("subsequent")).ids)
     expected = load_reference(reference_uri(config, 3)).table(ids)
-    assert torch.equal(shared.reference.frozen()(ids), expected)
+    assert torch.equal(data.reference.frozen()(ids), expected)
 
 
 def test_trials_do_not_share_rows_that_they_cannot_take(output: Path) -> None:
-    config = config_at(output, models={"embedding_dim": 8})
+    config = config_at(output, use="inherit", models={"embedding_dim": 8})
     blocks = open_blocks(config.place("blocks"))
     with pytest.raises(ArtifactError, match=r"3 fields of width 4, .* take 3 fields of width 8"):
         load_shared(config, blocks, stage_uri(config, 3))
 
 
-def test_the_best_epoch_is_the_one_a_warm_up_keeps() -> None:
-    epochs = tuple(Metrics(auc, 0.5, {}, {}) for auc in (0.6, 0.7, 0.7, 0.65))
-    assert Outcome(epochs).best_epoch == 3
+def made_outcome() -> Outcome:
+    """Of two seeds, three epochs each."""
+    aucs = (0.6, 0.7, 0.65), (0.5, 0.55, 0.7)
+    epochs = tuple(
+        tuple(Metrics(auc, 0.5, {"task_0": auc}, {"task_0": 0.5}) for auc in seed) for seed in aucs
+    )
+    return Outcome(epochs, (2, 3), 12, 0.5)
+
+
+def test_a_candidate_is_judged_by_the_epochs_that_count() -> None:
+    assert [metrics.auc for metrics in made_outcome().judged] == [0.7, 0.7]
 
 
 def test_outcomes_survive_json() -> None:
-    outcome = Outcome((Metrics(0.6, 0.5, {"task_0": 0.6}, {"task_0": 0.5}),), 12, 0.5)
+    outcome = made_outcome()
     assert Outcome.from_json(json.loads(json.dumps(asdict(outcome)))) == outcome

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -12,10 +13,8 @@ from diet_ray.config import ProtocolConfig
 from diet_ray.logs.blocks import Blocks, Rows, read_block
 from diet_ray.models.embedding import EmbeddingTable
 from diet_ray.models.registry import DenseNetwork, EmbeddingShapeError, fresh_network
-from diet_ray.training.candidate import (
-    train_through,
-    warm_up,
-)
+from diet_ray.training import candidate as candidate_module
+from diet_ray.training.candidate import best_epoch, train_through, warm_up
 from diet_ray.training.metrics import Metrics, measure
 from diet_ray.training.model import Recommender, predict
 from diet_ray.training.soft_rows import SoftRows
@@ -156,3 +155,28 @@ def test_training_grows_the_table_to_hold_the_block(blocks: Blocks) -> None:
     train_through(model, blocks, [subsequent], protocol())
     assert table.sizes == list(subsequent.vocabulary_sizes.values())
     assert all(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize("share", [0.0001, 0.1, 0.5, 0.99, 1])
+def test_a_share_is_the_first_rows_of_the_stream(
+    blocks: Blocks, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    """Whatever the batches and the blocks end in; at least a row."""
+    through = [*blocks.historical, blocks.block("subsequent")]
+    stream = Rows.concatenate([read_block(blocks, block) for block in through]).row_ids.tolist()
+    seen: list[list[int]] = []
+
+    def only_read(_model: Recommender, batches: Iterable[Rows], *_: object, **__: object) -> None:
+        seen.extend(batch.row_ids.tolist() for batch in batches)
+
+    monkeypatch.setattr(candidate_module, "train_epoch", only_read)
+    model = Recommender(fresh_table(blocks), dense_network())
+    train_through(model, blocks, through, protocol(batch_size=64), share)
+    assert [row for batch in seen for row in batch] == stream[: max(round(share * len(stream)), 1)]
+    whole = [min(64, 600 - start) for _ in through for start in range(0, 600, 64)]
+    assert [len(batch) for batch in seen[:-1]] == whole[: len(seen) - 1]
+
+
+def test_of_equally_good_epochs_the_last_is_kept() -> None:
+    assert best_epoch([0.6, 0.7, 0.7, 0.65]) == 3
+    assert best_epoch([]) == 0

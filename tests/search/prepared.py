@@ -1,0 +1,144 @@
+"""A small distilled set, and what a sweep over it should find: trained directly, without Ray."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import numpy as np
+import torch
+
+from diet_ray.config import NetworkConfig, RunConfig
+from diet_ray.distill.context import made_from, stage_uri
+from diet_ray.logs.blocks import Blocks, open_blocks, read_block
+from diet_ray.memory import artifact
+from diet_ray.memory.artifact import ValidationSample
+from diet_ray.memory.rows import SyntheticRows
+from diet_ray.models import space
+from diet_ray.models.registry import fresh_network
+from diet_ray.search.leaderboard import Line
+from diet_ray.seeds import derive, numpy_generator
+from diet_ray.training.candidate import warm_up
+from diet_ray.training.cotrain import CompactIds, co_train, fresh_candidate
+from diet_ray.training.metrics import Metrics
+from diet_ray.training.reference import load_reference, reference_uri
+from diet_ray.training.soft_rows import SoftRows
+from tests.made import small_config
+
+ROWS = 60
+SPACE: dict[str, Any] = {
+    "dcn": {"num_cross_layers": [1, 2], "dnn_hidden_units": [[8]]},
+    "wukong": {
+        "num_layers": [1],
+        "fmb_features": [2],
+        "lcb_features": [2],
+        "rank": [2, 3],
+        "fmb_units": [[8]],
+        "mlp_hidden_units": [[8]],
+    },
+}
+
+
+def config_at(
+    output: Path, space: dict[str, Any] | None = None, use: str = "cotrain", **overrides: Any
+) -> RunConfig:
+    search = {"space": SPACE if space is None else space, "trials": 4, "use": use, "seeds": 2}
+    return small_config(str(output), search={**search, **overrides.pop("search", {})}, **overrides)
+
+
+def publish_distilled(
+    config: RunConfig, blocks: Blocks, judging: int | None = 240, fields: tuple[str, ...] = ()
+) -> None:
+    """Real rows with random embeddings in the form of S_3, and rows of validation to judge on."""
+    reference = load_reference(reference_uri(config, 3))
+    real = read_block(blocks, blocks.historical[-1]).take(slice(0, ROWS))
+    validation = read_block(blocks, blocks.block("validation"))
+    shape = ROWS, len(blocks.fields), config.models.embedding_dim
+    rows = SyntheticRows(
+        embeddings=numpy_generator(0, "rows").normal(scale=0.1, size=shape).astype(np.float32),
+        labels=real.labels * 4 - 2,
+        stages=np.full(ROWS, 3, dtype=np.int32),
+        source_rows=real.row_ids,
+        weights=np.linspace(0.5, 1.5, ROWS, dtype=np.float32),
+        anchors=real.ids.astype(np.int32),
+    )
+    description = artifact.Description(
+        stage=3,
+        rows=ROWS,
+        fields=fields or blocks.fields,
+        tasks=blocks.tasks,
+        embedding_dim=config.models.embedding_dim,
+        reference=reference.identity,
+        made_from=made_from(config, blocks),
+    )
+    taken = validation.take(slice(0, judging))
+    sample = None if judging is None else ValidationSample(taken, len(validation))
+    artifact.publish(stage_uri(config, 3), rows, description, sample)
+
+
+def inherit_directly(config: RunConfig, network: NetworkConfig, seed: int) -> list[Metrics]:
+    """Every epoch of a warm-up on phi_T's table."""
+    blocks = open_blocks(config.place("blocks"))
+    reference = load_reference(reference_uri(config, 3))
+    dataset = artifact.load_distilled(stage_uri(config, 3))
+    rows = SoftRows(dataset.embeddings, dataset.labels, dataset.weights)
+    validation = read_block(blocks, blocks.block("validation"))
+    sizes = len(blocks.fields), len(blocks.tasks)
+    dense = fresh_network(network, config.models, *sizes, config.seed, "candidate", seed)
+    order = derive(config.seed, "candidate warm-up", seed)
+    protocol = config.evaluation.protocol
+    return warm_up(dense, reference.table, rows, validation, blocks.tasks, protocol, order)
+
+
+def co_train_directly(config: RunConfig, network: NetworkConfig, seed: int) -> list[Metrics]:
+    """Every pass of a co-training, judged on the validation block itself."""
+    blocks = open_blocks(config.place("blocks"))
+    rows = artifact.read(stage_uri(config, 3))
+    validation = read_block(blocks, blocks.block("validation"))
+    compact, tasks = CompactIds(rows.anchors), blocks.tasks
+    sizes = dict(zip(blocks.fields, compact.sizes, strict=True))
+    model = fresh_candidate(network, config.models, sizes, len(tasks), config.seed, seed)
+    trained = SoftRows(
+        torch.tensor(compact(rows.anchors)), torch.tensor(rows.labels), torch.tensor(rows.weights)
+    )
+    judged = replace(validation, ids=compact(validation.ids))
+    order = derive(config.seed, "candidate co-training", seed)
+    return co_train(model, trained, judged, tasks, config.evaluation.cotrain, order).passes
+
+
+def directly(config: RunConfig) -> list[Line]:
+    """The leaderboard, from plain copies and without Ray; sizes and seconds are left out."""
+    lines = []
+    search = config.search
+    for network in space.draw(search.space, search.trials, config.seed, "search.space"):
+        counted, epochs = [], []
+        for seed in range(search.seeds):
+            if search.use == "cotrain":
+                passes = co_train_directly(config, network, seed)
+                kept = len(passes)
+            else:
+                passes = inherit_directly(config, network, seed)
+                kept = max(range(len(passes)), key=lambda n, found=passes: (found[n].auc, n)) + 1
+            counted.append(passes[kept - 1])
+            epochs.append(kept)
+        aucs = [metrics.auc for metrics in counted]
+        lines.append(
+            Line(
+                network=network.name,
+                parameters=network.parameters,
+                dense_parameters=None,
+                validation_auc=mean(aucs),
+                validation_auc_deviation=stdev(aucs),
+                validation_logloss=mean(metrics.logloss for metrics in counted),
+                epochs=mean(epochs),
+                seconds=0,
+            )
+        )
+    return sorted(lines, key=lambda line: -line.validation_auc)
+
+
+def scores(lines: list[Line]) -> list[Line]:
+    """What of a leaderboard `directly` knows."""
+    return [replace(line, dense_parameters=None, seconds=0) for line in lines]
