@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel
 
 from diet_ray.config import (
+    ArmConfig,
     ConfigError,
     Interval,
     NetworkConfig,
@@ -232,6 +233,15 @@ def test_overlapping_intervals(
         (["logs.intervals.historical=[]"], "logs.intervals.historical: [] List should have"),
         (["benchmark.references=[{name: dcn}, {name: dcn}]"], "two references are called 'dcn'"),
         (["benchmark.studies=[mian]"], "benchmark.studies.0: 'mian' Input should be 'main', 'fid"),
+        (["benchmark.fidelity.arms=[]"], "benchmark.fidelity.arms: [] List should have at least 1"),
+        (
+            ["benchmark.fidelity.arms=[{method: random, score: acu}]"],
+            "benchmark.fidelity.arms.0.score: 'acu' Input should be 'auc', 'logloss' or 'progr",
+        ),
+        (
+            ["benchmark.fidelity.arms=[{method: random, protocol: {pases: 2}}]"],
+            "protocol: pases: unknown key; did you mean 'passes'?",
+        ),
         (["benchmark.labels=[firm]"], "benchmark.labels.0: 'firm' Input should be 'soft', 'blend"),
         (["benchmark.tuning.tried=[]"], "nothing to try; [{}] tries the protocol of the check"),
         (["benchmark.tuning.tried_without_warm_up=[]"], "nothing to try; [{}] tries the protocol"),
@@ -283,6 +293,28 @@ def test_tried_keys_take_the_protocols_types(write: Any) -> None:
     changed = ProtocolConfig(batch_size=7).changed(keys)
     assert changed == ProtocolConfig(batch_size=7, epochs=4, learning_rate=1.0)
     assert isinstance(changed.epochs, int)
+
+
+@pytest.mark.parametrize(
+    ("keys", "title"),
+    [
+        ({"method": "prefix", "share": 0.05}, "prefix 5%"),
+        ({"method": "random", "labels": "hard", "ratio": 0.015}, "random 1.5% hard"),
+        ({"method": "distilled", "use": "cotrain"}, "distilled co-trained"),
+        (
+            {"method": "random", "use": "cotrain", "protocol": {"passes": 2.0}},
+            "random co-trained passes=2",
+        ),
+        ({"method": "random", "seeds": 3, "label": "ours"}, "ours"),
+    ],
+)
+def test_an_arm_is_called_by_what_it_changes(keys: dict[str, Any], title: str) -> None:
+    assert ArmConfig.model_validate(keys).title == title
+
+
+def test_an_arms_keys_take_the_co_trainings_types() -> None:
+    protocol = ArmConfig(method="random", use="cotrain", protocol={"passes": 2.0}).protocol
+    assert isinstance(protocol["passes"], int)
 
 
 def test_without_a_warm_up_the_keys_of_real_blocks_are_tried() -> None:
@@ -361,6 +393,8 @@ def test_help_prints_every_key(capsys: pytest.CaptureFixture[str]) -> None:
     assert ended.value.code == 0
     shown = [line.split(" = ")[0].strip() for line in capsys.readouterr().out.splitlines()]
     assert set(keys(RunConfig)) <= set(shown)
+    assert "benchmark.fidelity.arms[].method" in shown
+    assert "benchmark.fidelity.arms.method" not in shown  # which --set could not reach
     assert "logs.table.time_column" in shown
 
 

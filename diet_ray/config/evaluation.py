@@ -190,7 +190,7 @@ class FidelityConfig(Section):
     """Of full data, whose mean is the truth."""
     repetitions: PositiveInt = 2
     """Of every arm, each with a run seed of its own, hence another reference and set."""
-    arms: list[ArmConfig] = [
+    arms: Annotated[list[ArmConfig], Field(min_length=1)] = [
         ArmConfig(method="warm"),
         ArmConfig(method="cold"),
         ArmConfig(method="prefix", share=0.05),

@@ -54,18 +54,25 @@ def _override(tree: dict[str, Any], override: str) -> None:
 
 
 def describe_keys(schema: type[BaseModel] = RunConfig, prefix: str = "") -> list[str]:
-    """One line per key: path, default, meaning."""
+    """One line per key: path, default, meaning. The keys of a list's entries follow the list."""
     lines = []
     for name, field in schema.model_fields.items():
         section = section_in(field.annotation)
-        if section is not None and issubclass(section, Section) and section is not NetworkConfig:
-            lines += describe_keys(section, f"{prefix}{name}.")
-            continue
-        default = "required" if field.is_required() else field.default
-        if isinstance(default, BaseModel):
-            default = default.model_dump(exclude_defaults=True)
-        lines.append(f"{prefix}{name} = {default}  {field.description or ''}".rstrip())
+        if section is NetworkConfig or (section and not issubclass(section, Section)):
+            section = None
+        of_entries = typing.get_origin(field.annotation) is list
+        if section is None or of_entries:
+            default = "required" if field.is_required() else _plain(field.default)
+            lines.append(f"{prefix}{name} = {default}  {field.description or ''}".rstrip())
+        if section is not None:
+            lines += describe_keys(section, f"{prefix}{name}{'[]' if of_entries else ''}.")
     return lines
+
+
+def _plain(default: Any) -> Any:
+    if isinstance(default, list):
+        return [_plain(entry) for entry in default]
+    return default.model_dump(exclude_defaults=True) if isinstance(default, BaseModel) else default
 
 
 def parse_command_line(description: str, arguments: list[str] | None = None) -> RunConfig:

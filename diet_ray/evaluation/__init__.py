@@ -11,9 +11,9 @@ The *check* (`check.py`) puts one small grid into the table with which the main 
 *benchmark* (`benchmark.py`) chooses every method's protocol (`tuning.py`), trains the cells of the
 paper's tables and figures (`studies.py`), measures what an epoch costs (`costs.py`), and publishes
 tidy tables of it (`results.py`). `tables.py` makes the paper's tables of those, with the intervals
-and correlations of `statistics.py` and the recovered gap (`gap.py`); the room `report` lays them
-out.
+of `statistics.py` and the recovered gap (`gap.py`); the room `report` lays them out.
 
-Whether a cheap method orders settings as full training does is measured by `agreement.py`, with the
-rank measures of `ranking.py`, and pair by pair by `pairs.py`.
+Whether a cheap score orders settings as full training does is the fidelity study's question
+(`fidelity.py`); it is measured by `agreement.py`, with the rank measures of `ranking.py`, and pair
+by pair by `pairs.py`.
 """

@@ -226,7 +226,9 @@ def _interval(values: np.ndarray, families: np.ndarray) -> Interval:
 def _check(truth: np.ndarray, scores: np.ndarray, families: np.ndarray | None = None) -> None:
     for name, values in (("truth", truth), ("scores", scores)):
         if values.ndim != 2 or not len(values):
-            raise ValueError(f"{name}: shape {values.shape}; give a line per seed, (S, n settings)")
+            raise ValueError(
+                f"{name}: shape {values.shape}; give a line per seed or repetition, (.., n)"
+            )
         if np.isnan(values).any():
             setting = int(np.flatnonzero(np.isnan(values).any(axis=0))[0])
             raise ValueError(

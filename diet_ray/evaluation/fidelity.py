@@ -27,7 +27,7 @@ from diet_ray.config import (
 )
 from diet_ray.evaluation.agreement import agreement, compare, intervals
 from diet_ray.evaluation.cells import Cell
-from diet_ray.evaluation.methods import REDUCED, Labels, check_methods
+from diet_ray.evaluation.methods import REDUCED, REFERENCE_FREE, Labels, check_methods
 from diet_ray.evaluation.pairs import SignificantPairs, pairs_right, significant_pairs
 from diet_ray.evaluation.run import Run
 from diet_ray.models.space import draw
@@ -68,16 +68,35 @@ def validate(config: RunConfig) -> None:
         where = f"benchmark.fidelity.arms: {arm.title!r}"
         if titles.count(arm.title) > 1:
             raise ConfigError(f"{where} stands there twice; give one of them a label")
-        if arm.use == "cotrain" and arm.method not in REDUCED:
-            raise ConfigError(f"{where}: {arm.method} has no reduced set to co-train on")
-        if arm.ratio is not None and arm.method in ("distilled", *set(_not_reduced([arm]))):
-            raise ConfigError(
-                f"{where}: ratio belongs to a selection; a distilled set's is memory.ratio"
-            )
+        for problem in _problems(arm, fidelity.repetitions):
+            raise ConfigError(f"{where}: {problem}")
 
 
-def _not_reduced(arms: Sequence[ArmConfig]) -> list[str]:
-    return [arm.method for arm in arms if arm.method not in REDUCED]
+def _problems(arm: ArmConfig, repetitions: int) -> list[str]:
+    """Keys that mean nothing to its method and would be passed over in silence, and the like."""
+    method, reduced = arm.method, arm.method in REDUCED
+    selects, refers = reduced and method != "distilled", method not in REFERENCE_FREE
+    changes, asked = bool(arm.protocol), arm.repetitions or repetitions
+    refused = [
+        (arm.title == TRUTH, f"full data's trainings are called {TRUTH!r}; give it another label"),
+        (arm.use == "cotrain" and not reduced, f"{method} has no reduced set to co-train on"),
+        (arm.labels == "hard" and not reduced, f"{method} has no reduced set; remove labels"),
+        (
+            arm.ratio is not None and not selects,
+            "ratio belongs to a selection; a distilled set's is memory.ratio",
+        ),
+        (arm.share != 1 and method != "prefix", "share belongs to a prefix; remove it"),
+        (
+            changes and arm.use != "cotrain",
+            "protocol changes keys of evaluation.cotrain; remove it, or set use to cotrain",
+        ),
+        (
+            refers and asked > repetitions,
+            f"{asked} repetitions would share {repetitions} references; set "
+            "benchmark.fidelity.repetitions to as many, and fewer for other arms",
+        ),
+    ]
+    return [problem for holds, problem in refused if holds]
 
 
 def repetitions_of(config: RunConfig) -> list[RunConfig]:
@@ -126,14 +145,15 @@ def arm_cells(
     tuned: Mapping[tuple[str, Labels], ProtocolConfig],
     settings: Sequence[NetworkConfig],
 ) -> list[tuple[int, Cell]]:
-    """(repetition, cell) of one arm; runs: one for each repetition, the run's own first."""
+    """(repetition, cell) of one arm; runs: one for each repetition, the run's own first, which is
+    that of all repetitions where nothing depends on a reference."""
     config = runs[0].config
     count = arm.repetitions or len(runs)
     protocol = protocol_of(config, arm, tuned)
     labels: Labels = arm.labels if arm.method in REDUCED else ""
     found = []
     for repetition in range(count):
-        run = runs[min(repetition, len(runs) - 1)] if arm.method in REDUCED_OR_WARM else runs[0]
+        run = runs[0] if arm.method in REFERENCE_FREE else runs[repetition]
         if arm.ratio is not None:
             run = run.at_ratio(arm.ratio)
         first = FIRST_SEED + repetition * SEEDS_OF_A_REPETITION
@@ -143,9 +163,6 @@ def arm_cells(
             for seed in range(first, first + arm.seeds)
         ]
     return found
-
-
-REDUCED_OR_WARM = (*REDUCED, "warm")
 
 
 def scores_of(rows: pd.DataFrame, arm: ArmConfig, settings: Sequence[str]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""How sure a number is: over seeds, over test rows, over both; and whether an order is kept.
+"""How sure a number is: over seeds, over test rows, over both.
 
 Protocol: a training gives an AUC, seeds repeat it. Three intervals, all of 95%, answer three
 questions. The t-interval over seeds: what would other seeds give on these test rows? The

@@ -15,7 +15,7 @@ from diet_ray.distill.parts import Parts
 from diet_ray.evaluation import tables
 from diet_ray.evaluation.agreement import FEWEST_SETTINGS
 from diet_ray.evaluation.statistics import resampled_aucs
-from diet_ray.report import figures, markdown
+from diet_ray.report import agreement, figures, markdown
 
 PAGE = "benchmark.md"
 RESAMPLES = 500
@@ -74,20 +74,18 @@ def publish(
 
 
 def _fidelity(
-    folder: str, tables: tuple[pd.DataFrame, pd.DataFrame] | None
+    folder: str, found: tuple[pd.DataFrame, pd.DataFrame] | None
 ) -> list[markdown.Section]:
-    """Figure 1 and its tables; the figure has the arms with enough settings."""
-    if tables is None or tables[0].empty:
+    """Figure 1 and its tables; where there are too few settings, the sentence that says so."""
+    if found is None or found[0].empty:
         return []
-    agreement, differences = tables
-    points = agreement[agreement["settings"] >= FEWEST_SETTINGS]
-    pictures = []
-    if len(points):
-        figures.publish(figures.agreement_figure(points), folder, "figure-1")
-        pictures = ["figure-1"]
+    table, differences = found
+    if table["settings"].max() < FEWEST_SETTINGS:
+        return agreement.agreement(table, [])
+    figures.publish(figures.agreement_figure(table), folder, "figure-1")
     return [
-        *markdown.agreement(agreement, pictures),
-        *markdown.agreement_differences(differences, agreement["method"].iloc[-1]),
+        *agreement.agreement(table, ["figure-1"]),
+        *agreement.differences(differences, table["method"].iloc[-1]),
     ]
 
 

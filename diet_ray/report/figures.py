@@ -52,7 +52,6 @@ _STYLE: dict[Any, Any] = {
     "svg.hashsalt": "diet_ray",
 }
 _PANELS_ABREAST = 3
-_TITLE_LETTERS = 44
 _LEGEND_LETTERS = 26
 
 
@@ -62,17 +61,12 @@ def method_name(method: str, labels: str) -> str:
     return f"{name}, {labels} labels" if labels else name
 
 
-def _with_recipe(name: str, recipe: str) -> str:
-    """In lines that fit a panel."""
-    return "\n".join([name, *textwrap.wrap(recipe, _TITLE_LETTERS)])
-
-
-def _panels(count: int, width: float, share: bool) -> tuple[Figure, list[Axes]]:
-    """A figure with room for `count` panels; `share` gives all of them the same axes."""
+def _panels(count: int) -> tuple[Figure, list[Axes]]:
+    """A figure with room for `count` panels."""
     columns = min(_PANELS_ABREAST, count)
     rows = math.ceil(count / columns)
-    figure = Figure(figsize=(width * columns + 1.8, 3.6 * rows + 0.6), layout="constrained")
-    axes = list(figure.subplots(rows, columns, sharex=share, sharey=share, squeeze=False).flat)
+    figure = Figure(figsize=(4.6 * columns + 1.8, 3.6 * rows + 0.6), layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for unused in axes[count:]:
         unused.set_axis_off()
     return figure, axes[:count]
@@ -88,12 +82,6 @@ def _looks(names: list[str]) -> dict[str, dict[str, Any]]:
     return looks
 
 
-def _network_legend(figure: Figure, looks: dict[str, dict[str, Any]]) -> None:
-    handles = [Line2D([], [], linestyle="none", label=name, **look) for name, look in looks.items()]
-    same = Line2D([], [], color=GREY, linestyle="--", label="equal AUC")
-    figure.legend(handles=[*handles, same], loc="outside right center")
-
-
 def ratio_figure(ratios: pd.DataFrame, recipe: str = "") -> Figure:
     """Figure 3: test AUC against the share of rows kept, a panel per candidate.
 
@@ -104,7 +92,7 @@ def ratio_figure(ratios: pd.DataFrame, recipe: str = "") -> Figure:
     candidates = distilled["candidate"].unique().tolist()
     looks = _looks(distilled["reference"].unique().tolist())
     with matplotlib.rc_context(_STYLE):
-        figure, axes = _panels(len(candidates), width=4.6, share=False)
+        figure, axes = _panels(len(candidates))
         for axis, candidate in zip(axes, candidates, strict=True):
             axis.set_title("Mean of the candidates" if candidate == MEAN else str(candidate))
             full = ratios[(ratios["method"] == "full") & (ratios["candidate"] == candidate)]

@@ -3,19 +3,18 @@
 Protocol: a *section* is a heading, a sentence that says how to read it, the number of seeds,
 tables of text, notes below them, and the names of pictures that lie beside the page. Each
 function named after a table makes its section, or sections, one per reference network; an empty
-table makes none.
+table makes none. The sections of the fidelity study are made by `agreement.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from diet_ray.config import ProtocolConfig
-from diet_ray.evaluation.agreement import FEWEST_SETTINGS
 from diet_ray.evaluation.gap import why_none
 from diet_ray.evaluation.tables import MARKS, MEAN
 from diet_ray.report.figures import method_name
@@ -75,7 +74,7 @@ def protocols(tried: pd.DataFrame) -> list[Section]:
     columns = {
         "Method": [method_name(line["method"], line["labels"]) for line in lines],
         **{key: [_tried(line, key) for line in lines] for key in keys},
-        "Validation AUC": tried["validation_auc"].map(_fixed),
+        "Validation AUC": tried["validation_auc"].map(fixed),
         "Chosen": tried["chosen"].map({True: "yes", False: ""}),
     }
     reading = (
@@ -115,7 +114,7 @@ def comparison(table: pd.DataFrame) -> list[Section]:
                 seeds=_seeds(lines),
                 tables={
                     "AUC": _wide("Method", rows, lines, _auc),
-                    "LogLoss": _wide("Method", rows, lines, lambda x: _fixed(x["logloss"])),
+                    "LogLoss": _wide("Method", rows, lines, lambda x: fixed(x["logloss"])),
                     "Recovered gap": _wide("Method", rows, lines, _gap),
                 },
                 notes=_notes(why_none(lines)),
@@ -162,7 +161,7 @@ def ablation(table: pd.DataFrame, drawn: str = ROWS) -> list[Section]:
             **marks,
             "Candidate": lines["candidate"],
             "AUC": lines.apply(_auc, axis=1),
-            "LogLoss": lines["logloss"].map(_fixed),
+            "LogLoss": lines["logloss"].map(fixed),
             **_difference_columns(lines),
         }
         own = lines["variant"] == ""
@@ -246,88 +245,6 @@ def _distilled(
     return [Section(title, reading, tables, _seeds(lines), tuple(pictures), notes)]
 
 
-def agreement(table: pd.DataFrame, pictures: Sequence[str]) -> list[Section]:
-    """Does a cheap method order settings as full training does? A line per method and score.
-
-    table: method, score (what the method's settings are ordered by), seeds, settings, cost (rows
-    trained over those of one full training), seconds (over those of one full training),
-    spearman_low, spearman_high, pairs (significant ones), pairs_right, and by their names in
-    `evaluation.agreement.Agreement` spearman, corrected, kendall, tau_ap, top1, top1_deviations,
-    top3 and top3_deviations. NaN where undefined. Lines with fewer than FEWEST_SETTINGS settings
-    are named and have no numbers.
-    """
-    if table.empty:
-        return []
-    reading = (
-        "How full data's test AUC orders settings (mean over seeds) against how a method does, "
-        "with other seeds. Cost is the rows trained for one setting, all seeds together, and time "
-        "is seconds, both over one full training's. Spearman has a 95% interval over settings, "
-        "drawn within families; corrected is what it would be without the noise of the seeds on "
-        "either side; tau-AP weighs the top most. Regret is the AUC lost by taking the method's "
-        "best setting, or the truly best of its three best, in brackets the same in seed "
-        "deviations of full data. The last column is the share of pairs ordered right among those "
-        "whose difference under full data is significant (5% false discoveries)."
-    )
-    lines = table[table["settings"] >= FEWEST_SETTINGS].to_dict("records")
-    shown = pd.DataFrame([_agreement_line(line) for line in lines])
-    title = "Agreement: does a cheap method order settings as full training does?"
-    return [_with_enough(title, reading, table, shown, pictures)]
-
-
-def agreement_differences(table: pd.DataFrame, ours: str) -> list[Section]:
-    """Spearman of one arm less that of every other: method, difference, low, high, clear."""
-    if table.empty:
-        return []
-    shown = pd.DataFrame(
-        {
-            "Other": [method_name(name, "") for name in table["method"]],
-            "Difference": [
-                f"{line.difference:+.2f} [{line.low:+.2f}, {line.high:+.2f}]"
-                for line in table.itertuples()
-            ],
-            "Clear of zero": ["yes" if clear else "no" for clear in table["clear"]],
-        }
-    )
-    reading = (
-        f"Spearman of *{method_name(ours, '')}* with full data, less that of each other arm, with "
-        "its 95% interval on the same resamples of the settings."
-    )
-    return [Section("Agreement against every other arm", reading, {"": shown})]
-
-
-def _agreement_line(line: Mapping[Any, Any]) -> dict[str, str]:
-    low, high = line["spearman_low"], line["spearman_high"]
-    bounds = "" if pd.isna(low) else f" [{low:.2f}, {high:.2f}]"
-    pairs = int(line["pairs"])
-    return {
-        "Method": method_name(line["method"], ""),
-        "Score": line["score"],
-        "Seeds": str(line["seeds"]),
-        "Settings": str(line["settings"]),
-        "Cost": _percent(line["cost"]),
-        "Time": _percent(line["seconds"]),
-        "Spearman": _correlation(line["spearman"]) + bounds,
-        "Corrected": _correlation(line["corrected"]),
-        "Kendall": _correlation(line["kendall"]),
-        "tau-AP": _correlation(line["tau_ap"]),
-        "Top-1 regret": _regret(line["top1"], line["top1_deviations"]),
-        "Top-3 regret": _regret(line["top3"], line["top3_deviations"]),
-        "Significant pairs right": f"{_percent(line['pairs_right'])} of {pairs}" if pairs else NONE,
-    }
-
-
-def _with_enough(
-    title: str, reading: str, table: pd.DataFrame, shown: pd.DataFrame, pictures: Sequence[str]
-) -> Section:
-    """`shown` has the lines of `table` with enough settings; a sentence names the others."""
-    few = table[table["settings"] < FEWEST_SETTINGS]
-    counts = dict.fromkeys(zip(_methods(few), few["settings"], strict=True))
-    if counts:
-        named = ", ".join(f"{name} ({settings})" for name, settings in counts)
-        reading += f" Too few settings to tell an order (under {FEWEST_SETTINGS}): {named}."
-    return Section(title, reading, {} if shown.empty else {"": shown}, pictures=tuple(pictures))
-
-
 def _wide(
     head: str, rows: Sequence[str], lines: pd.DataFrame, text: Callable[[pd.Series], str]
 ) -> pd.DataFrame:
@@ -343,9 +260,8 @@ def _wide(
 
 def _methods(lines: pd.DataFrame) -> list[str]:
     """Each line's method, with its ratio where one method is there with several."""
-    labels = lines["labels"] if "labels" in lines else [""] * len(lines)
-    names = [method_name(*pair) for pair in zip(lines["method"], labels, strict=True)]
-    if "ratio" not in lines or lines["ratio"].dropna().nunique() < 2:
+    names = [method_name(*pair) for pair in zip(lines["method"], lines["labels"], strict=True)]
+    if lines["ratio"].dropna().nunique() < 2:
         return names
     return [
         name if pd.isna(ratio) else f"{name}, {100 * ratio:.4g}%"
@@ -370,25 +286,14 @@ def _seeds(lines: pd.DataFrame) -> str:
     return f"Seeds: {low}." if low == high else f"Seeds: {low} to {high}."
 
 
-def _fixed(value: float) -> str:
+def fixed(value: float) -> str:
+    """An AUC or a LogLoss, as all tables write it."""
     return NONE if pd.isna(value) else f"{value:.4f}"
-
-
-def _correlation(value: float) -> str:
-    return NONE if pd.isna(value) else f"{value:.3f}"
-
-
-def _percent(ratio: float) -> str:
-    return NONE if pd.isna(ratio) else f"{100 * ratio:.3g}%"
-
-
-def _regret(auc: float, deviations: float) -> str:
-    return _fixed(auc) + ("" if pd.isna(deviations) else f" ({deviations:.1f})")
 
 
 def _auc(line: pd.Series) -> str:
     width = line["auc_half_width"]
-    return _fixed(line["auc"]) + ("" if pd.isna(width) else f" ± {width:.4f}")
+    return fixed(line["auc"]) + ("" if pd.isna(width) else f" ± {width:.4f}")
 
 
 def _gap(line: pd.Series) -> str:

@@ -5,13 +5,23 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from diet_ray.config import ArmConfig
 from diet_ray.distill.parts import Parts
+from diet_ray.evaluation.fidelity import FIRST_SEED, SEEDS_OF_A_REPETITION, TRUTH
 
 LEVELS = {"full": 0.75, "cold": 0.65, "warm": 0.70, "random": 0.72, "distilled": 0.74}
 CANDIDATES = {"dcn": 0.0, "wukong": 0.01}
 SEEDS = (0, 1, 2)
 TASKS = 2
 TEST_ROWS = 120
+FULL_ROWS = 1000
+TRAINED_ROWS = {"full": FULL_ROWS, "cold": 100, "warm": 100, "random": 130, "distilled": 140}
+ARMS = [
+    ArmConfig(method="random"),
+    ArmConfig(method="distilled", seeds=2, label="ours"),
+]
+"""Of the fidelity study."""
+REPETITIONS = 2
 PARTS = {
     "no-fusion": Parts(False, True, True),
     "no-target-selection": Parts(True, False, True),
@@ -27,9 +37,12 @@ def made_row(study: str, method: str, candidate: str, seed: int, **values: objec
     auc = LEVELS[method] + CANDIDATES.get(candidate, 0) + (seed - 1) / 1000
     row = {
         "study": study,
+        "arm": "",
+        "repetition": 0,
         "reference": "" if free else "dcn",
         "method": method,
         "labels": "soft" if reduced else "",
+        "use": "inherit" if reduced else "",
         "variant": "",
         "ratio": 0.015 if reduced else np.nan,
         "candidate": candidate,
@@ -39,6 +52,9 @@ def made_row(study: str, method: str, candidate: str, seed: int, **values: objec
         "auc": auc,
         "logloss": 1.2 - auc,
         "validation_auc": auc,
+        "validation_logloss": 1.2 - auc,
+        "progressive_loss": 1.3 - auc,
+        "trained_rows": TRAINED_ROWS[method],
         "warm_up_epochs": 8 if reduced else 0,
         "seconds": 1.0,
     }
@@ -47,7 +63,8 @@ def made_row(study: str, method: str, candidate: str, seed: int, **values: objec
 
 def frame(rows: list[dict]) -> pd.DataFrame:
     """Indexed by what stands for a cell's key."""
-    return pd.DataFrame(rows, index=[f"cell-{i}" for i in range(len(rows))])
+    keys = pd.Index([f"cell-{i}" for i in range(len(rows))], name="key")
+    return pd.DataFrame(rows, index=keys)
 
 
 def main_rows() -> list[dict]:
@@ -61,16 +78,27 @@ def main_rows() -> list[dict]:
 
 
 def fidelity_rows(settings: int = 4) -> list[dict]:
-    """Full data tells the settings apart well, distilled sets less, random ones hardly."""
+    """Full data tells `settings` of either network apart well, ours less, random rows hardly.
+
+    An arm's score is `validation_auc`; its test AUC is one for all settings and says nothing.
+    """
     random = np.random.default_rng(0)
-    noise = {"full": 0.002, "distilled": 0.004, "random": 0.02}
-    return [
-        made_row("fidelity", method, f"{network}-{i}", seed)
-        | {"auc": LEVELS[method] + 0.01 * i + float(random.normal(scale=noise[method]))}
-        for method in noise
-        for i in range(settings)
-        for network in ("dcn", "wukong")
+    named = [(f"{n}-{i}", 0.01 * i) for i in range(settings) for n in CANDIDATES]
+    rows = [
+        made_row("fidelity", "full", name, seed, arm=TRUTH)
+        | {"auc": LEVELS["full"] + quality + random.normal(scale=0.002)}
+        for name, quality in named
         for seed in SEEDS
+    ]
+    noise = {"distilled": 0.004, "random": 0.02}
+    return rows + [
+        made_row("fidelity", arm.method, name, first + seed, arm=arm.title, repetition=repetition)
+        | {"validation_auc": LEVELS[arm.method] + quality + random.normal(scale=noise[arm.method])}
+        for arm in ARMS
+        for repetition in range(REPETITIONS)
+        for first in [FIRST_SEED + repetition * SEEDS_OF_A_REPETITION]
+        for name, quality in named
+        for seed in range(arm.seeds)
     ]
 
 

@@ -128,4 +128,4 @@ def made_result(auc: float, validation_auc: float = 0.5, tasks: Sequence[str] = 
         "auc_by_task": dict.fromkeys(tasks, auc),
         "logloss_by_task": dict.fromkeys(tasks, 1.2 - auc),
     }
-    return CellResult(test, {**test, "auc": validation_auc}, [], [], 1_000, 1.5)
+    return CellResult(test, {**test, "auc": validation_auc}, [], [0.6, 0.5], 1_000, 1.5)

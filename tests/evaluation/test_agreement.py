@@ -19,6 +19,7 @@ from diet_ray.evaluation.agreement import (
     compare,
     intervals,
     reliability,
+    repeatability,
     resampled_settings,
     seed_deviation,
     splits,
@@ -33,22 +34,58 @@ def made(seeds: int, noise: float, number: int = 0, settings: int = len(FAMILIES
     return quality + noise * np.random.default_rng(number).normal(size=(seeds, settings))
 
 
-def test_every_field_of_a_small_case() -> None:
-    truth, scores = made(4, 0.5, 1), made(3, 0.8, 2)
+@pytest.mark.parametrize("repetitions", [2, 3])
+def test_every_field_is_the_mean_over_repetitions(repetitions: int) -> None:
+    truth, scores = made(4, 0.5, 1), made(repetitions, 0.8, 2)
     found = agreement(truth, scores)
-    means, judged = truth.mean(axis=0), scores.mean(axis=0)
-    order = np.argsort(judged)
+    means = truth.mean(axis=0)
+    orders = [np.argsort(line) for line in scores]
     assert found.settings == len(FAMILIES)
-    assert found.spearman == pytest.approx(stats.spearmanr(means, judged)[0])
-    assert found.kendall == pytest.approx(stats.kendalltau(means, judged)[0])
-    assert found.top1 == pytest.approx(means.max() - means[order[-1]])
-    assert found.top3 == pytest.approx(means.max() - means[order[-3:]].max())
+    assert found.spearman == pytest.approx(slow_spearman(means, scores))
+    kendalls = [stats.kendalltau(means, line)[0] for line in scores]
+    assert found.kendall == pytest.approx(np.mean(kendalls))
+    assert found.top1 == pytest.approx(np.mean([means.max() - means[o[-1]] for o in orders]))
+    shortlists = [means.max() - means[order[-3:]].max() for order in orders]
+    assert found.top3 == pytest.approx(np.mean(shortlists))
     deviation = math.sqrt(np.mean([np.var(truth[:, i], ddof=1) for i in range(len(FAMILIES))]))
     assert seed_deviation(truth) == pytest.approx(deviation)
     assert found.top1_deviations == pytest.approx(found.top1 / deviation)
     assert found.top3_deviations == pytest.approx(found.top3 / deviation)
-    both = slow_reliability(truth) * slow_reliability(scores)
+    assert found.reliability_truth == pytest.approx(slow_reliability(truth))
+    assert found.reliability_scores == pytest.approx(slow_repeatability(scores))
+    both = slow_reliability(truth) * slow_repeatability(scores)
     assert found.corrected == pytest.approx(min(found.spearman / math.sqrt(both), 1))
+
+
+def test_one_repetition_is_judged_by_itself_and_cannot_be_corrected() -> None:
+    truth, scores = made(4, 0.5, 1), made(1, 0.8, 2)
+    found = agreement(truth, scores)
+    assert found.spearman == pytest.approx(stats.spearmanr(truth.mean(axis=0), scores[0])[0])
+    assert found.top1_deviations == pytest.approx(found.top1 / seed_deviation(truth))
+    assert found.reliability_truth == pytest.approx(slow_reliability(truth))
+    assert math.isnan(found.reliability_scores)
+    assert math.isnan(found.corrected)
+
+
+def test_repetitions_are_not_averaged_before_they_are_judged() -> None:
+    """Their mean would have full data's order; each alone, which is what a user sees, has not."""
+    truth = np.arange(9.0)
+    noise = np.tile([3.0, -3.0, 0.0], 3)
+    found = agreement(np.stack([truth, truth]), np.stack([truth + noise, truth - noise]))
+    expected = slow_spearman(truth, np.stack([truth + noise, truth - noise]))
+    assert found.spearman == pytest.approx(expected)
+    assert found.spearman < 1
+
+
+def slow_spearman(truth: np.ndarray, scores: np.ndarray) -> float:
+    """Mean over repetitions; truth: (n,)."""
+    return float(np.mean([stats.spearmanr(line, truth)[0] for line in scores]))
+
+
+def slow_repeatability(scores: np.ndarray) -> float:
+    """Mean over all pairs of repetitions."""
+    pairs = itertools.combinations(scores, 2)
+    return float(np.mean([stats.spearmanr(one, other)[0] for one, other in pairs]))
 
 
 def slow_reliability(values: np.ndarray) -> float:
@@ -94,6 +131,15 @@ def test_many_seeds_take_some_of_the_splits(monkeypatch: pytest.MonkeyPatch) -> 
     assert reliability(values) == pytest.approx(every, abs=0.05)
 
 
+def test_repeatability_foretells_the_correlation_with_another_repetition() -> None:
+    """It is of one repetition: not stepped up to what the mean of all of them would have."""
+    many = made(100, 1.5)
+    of_five = [repeatability(many[start : start + 5]) for start in range(0, 100, 5)]
+    assert np.mean(of_five) == pytest.approx(slow_repeatability(many), abs=0.05)
+    stacked = np.stack([many[:5], many[5:10]], axis=1)  # (G, ..., n)
+    assert repeatability(stacked) == pytest.approx(of_five[:2])
+
+
 def test_one_seed_has_neither_reliability_nor_deviation() -> None:
     found = agreement(made(1, 0.1, 1), made(3, 0.1, 2))
     undefined = (found.reliability_truth, found.corrected, found.top1_deviations)
@@ -102,7 +148,7 @@ def test_one_seed_has_neither_reliability_nor_deviation() -> None:
     assert found.reliability_scores > 0.9
 
 
-def test_halves_that_disagree_have_no_reliability_and_no_correction() -> None:
+def test_repetitions_that_disagree_have_no_reliability_and_no_correction() -> None:
     rising = np.arange(9.0)
     found = agreement(made(3, 0.1, settings=9), np.array([rising, -rising]))
     assert found.reliability_scores == 0
@@ -110,7 +156,8 @@ def test_halves_that_disagree_have_no_reliability_and_no_correction() -> None:
 
 
 def test_the_correction_finds_what_noise_took() -> None:
-    """A hundred settings, a true correlation of one half, and seeds as noisy as the settings."""
+    """A hundred settings, a true correlation of one half, and seeds and repetitions as noisy as
+    the settings."""
     random = np.random.default_rng(3)
     raw, corrected = [], []
     for _ in range(40):
@@ -126,9 +173,9 @@ def test_the_correction_finds_what_noise_took() -> None:
     assert np.mean(corrected) == pytest.approx(level, abs=0.03)
 
 
-@given(st.integers(0, 2**32), st.integers(2, 4), st.floats(0.01, 3))
-def test_measures_keep_within_their_bounds(number: int, seeds: int, noise: float) -> None:
-    truth, scores = made(seeds, noise, number), made(seeds, noise, number + 1)
+@given(st.integers(0, 2**32), st.integers(1, 4), st.floats(0.01, 3))
+def test_measures_keep_within_their_bounds(number: int, lines: int, noise: float) -> None:
+    truth, scores = made(3, noise, number), made(lines, noise, number + 1)
     found = agreement(truth, scores)
     for value in (found.spearman, found.kendall, found.tau_ap):
         assert -1 <= value <= 1
@@ -149,7 +196,7 @@ def test_settings_are_drawn_within_families() -> None:
 
 def test_intervals_equal_a_loop_over_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_AT_ONCE", 7)
-    truth, scores = made(3, 0.5, 1), made(2, 0.8, 2)
+    truth, scores = made(3, 0.5, 1), made(2, 0.5, 2)
     found = intervals(truth, scores, FAMILIES, seed=5, resamples=40)
     loop = [
         dataclasses.asdict(agreement(truth[:, places], scores[:, places]))
@@ -180,6 +227,9 @@ def test_what_is_often_undefined_has_no_interval() -> None:
     assert math.isnan(found["corrected"].low)
     assert math.isnan(found["top1_deviations"].high)
     assert found["spearman"].low > 0.5
+    alone = intervals(made(3, 0.1), made(1, 0.1, 2), FAMILIES, seed=0, resamples=20)
+    assert math.isnan(alone["corrected"].low)
+    assert alone["top1_deviations"].high >= 0
 
 
 def test_families_of_one_setting_each_have_no_interval() -> None:
@@ -191,17 +241,18 @@ def test_families_of_one_setting_each_have_no_interval() -> None:
 
 
 def test_a_difference_is_of_the_same_resamples() -> None:
-    truth, first, second = made(4, 0.2, 1), made(3, 0.3, 2), made(2, 2.0, 3)
+    """Of any numbers of repetitions."""
+    truth, first, second = made(4, 0.2, 1), made(3, 0.3, 2), made(1, 2.0, 3)
     found = compare(truth, first, second, FAMILIES, seed=5, resamples=60)
-    right, one, other = truth.mean(axis=0), first.mean(axis=0), second.mean(axis=0)
+    right = truth.mean(axis=0)
     loop = [
-        stats.spearmanr(one[places], right[places])[0]
-        - stats.spearmanr(other[places], right[places])[0]
+        slow_spearman(right[places], first[:, places])
+        - slow_spearman(right[places], second[:, places])
         for places in resampled_settings(FAMILIES, 60, seed=5)
     ]
     bounds = tuple(np.percentile(loop, [2.5, 97.5]))
     assert (found.interval.low, found.interval.high) == pytest.approx(bounds)
-    whole = stats.spearmanr(one, right)[0] - stats.spearmanr(other, right)[0]
+    whole = slow_spearman(right, first) - slow_spearman(right, second)
     assert found.difference == pytest.approx(whole)
 
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import ray
@@ -18,8 +19,8 @@ from diet_ray.config import ConfigError, RunConfig, load_config
 from diet_ray.distill.context import stage_uri
 from diet_ray.distill.stream import distill_stream
 from diet_ray.evaluation import grid, studies
-from diet_ray.evaluation.benchmark import check_sizes, run_benchmark, validate
-from diet_ray.logs.blocks import Blocks
+from diet_ray.evaluation.benchmark import check_sizes, run_benchmark, users_of, validate
+from diet_ray.logs.blocks import Blocks, read_block
 from diet_ray.report.benchmark import publish
 from diet_ray.training.reference import load_reference, reference_uri
 from tests.evaluation.prepared import RATIO, STAGES, Prepared, publish_distilled
@@ -34,8 +35,17 @@ EVERYTHING: dict[str, Any] = {
     "methods": ["full", "cold", "warm", "random", "distilled"],
     "seeds": 2,
     "tuning": {"tried": [{}, {"learning_rate": 0.02}]},
-    "space": {"dcn": {"dnn_hidden_units": [[3], [4]]}},
-    "fidelity_seeds": 1,
+    "fidelity": {
+        "space": {"dcn": {"dnn_hidden_units": [[3], [4]]}},
+        "full_seeds": 1,
+        "repetitions": 2,
+        "arms": [
+            {"method": "prefix", "share": 0.2},
+            {"method": "random", "use": "cotrain", "protocol": {"passes": 2}},
+            {"method": "distilled", "use": "cotrain"},
+        ],
+    },
+    "user_field": "field_0",
     "ratios": [0.03],
     "references": [WUKONG],
     "study_seeds": 1,
@@ -70,7 +80,7 @@ def test_every_study_from_a_distilled_run_to_a_page(
 
     assert found.results.groupby("study").size().to_dict() == {
         "main": 7 * 2 * 2,  # arms, candidates, seeds
-        "fidelity": 4 * 2,
+        "fidelity": 2 + 3 * 2 * 2,  # full data, arms by repetitions by settings
         "ratio": 2 + 2 * 2 * 2,
         "ablation": 2 + 2,
         "transfer": 2 + 2 * 2 * 2,
@@ -81,9 +91,15 @@ def test_every_study_from_a_distilled_run_to_a_page(
     assert found.results["auc"].between(0.2, 1).all()
     assert len(found.tried) == 7 * 2
     chosen = found.tried[found.tried["chosen"]].set_index(["method", "labels"])["learning_rate"]
-    for line in found.results.itertuples():
-        assert line.learning_rate == chosen[line.method, line.labels]
+    for line in found.results[found.results["use"] != "cotrain"].itertuples():
+        method = "full" if line.method == "prefix" else line.method
+        assert line.learning_rate == chosen[method, line.labels]
     assert found.costs is not None
+    assert found.fidelity is not None
+    agreement, differences = found.fidelity
+    arms = [arm.title for arm in run.config.benchmark.fidelity.arms]
+    assert agreement["method"].tolist() == arms
+    assert differences["method"].tolist() == arms[:-1]
     for name, table in (
         ("results", found.results),
         ("tuning", found.tried),
@@ -101,6 +117,8 @@ def test_every_study_from_a_distilled_run_to_a_page(
         found.tried,
         studies.parts_of_variants(run.config),
         resamples=20,
+        groups=found.users,
+        fidelity=found.fidelity,
     )
     assert_whole_page(Path(page))
     nothing_is_trained_again(run.config, found.results, monkeypatch, prepared)
@@ -120,9 +138,10 @@ def assert_whole_page(page: Path) -> None:
         "Protocols",
     ]
     linked = set(re.findall(r"\(([^()]*\.(?:png|svg))\)", text))
-    assert linked == {f"figure-{number}.{kind}" for number in (1, 3) for kind in ("png", "svg")}
+    assert linked == {"figure-3.png", "figure-3.svg"}  # for Figure 1 there are too few settings
     assert linked == {path.name for path in page.parent.iterdir()} - {page.name}
     assert "no-fusion" in text
+    assert "bootstrap of test users" in text
 
 
 def nothing_is_trained_again(
@@ -139,8 +158,10 @@ def nothing_is_trained_again(
         prepared.run(benchmark=benchmark, distill={"rounds": 1, "outer_steps": 2})
     )
     expected = results[results["study"].isin(["main", "ablation"])].reset_index(drop=True)
-    pd.testing.assert_frame_equal(again.results, expected)
+    expected = expected[list(again.results)]  # co-training has keys of its own
+    pd.testing.assert_frame_equal(again.results, expected, check_dtype=False)
     assert again.costs is None
+    assert again.fidelity is None
 
 
 def test_a_killed_benchmark_goes_on_where_it_was(
@@ -199,11 +220,14 @@ def test_costs_alone_train_no_candidate_to_judge(prepared: Prepared) -> None:
 @pytest.mark.parametrize(
     ("benchmark", "words"),
     [
-        ({"methods": ["full", "kmean"]}, r"did you mean 'kmeans'\? Known: full, cold,"),
+        ({"methods": ["full", "kmean"]}, r"did you mean 'kmeans'\? Known: full, prefix,"),
         ({"methods": ["full", "full"]}, "benchmark.methods: 'full' stands there twice"),
         ({"ratios": [0.01, 0.01]}, "benchmark.ratios: 0.01 stands there twice"),
         ({"studies": ["main", "main"]}, "benchmark.studies: 'main' stands there twice"),
-        ({"space": {"wukon": {}}}, "benchmark.space: no network 'wukon'; did you mean 'wukong'"),
+        (
+            {"fidelity": {"space": {"wukon": {}}}},
+            "benchmark.fidelity.space: no network 'wukon'; did you mean 'wukong'",
+        ),
         ({"references": [{"name": "wukon"}]}, "no network 'wukon'; did you mean 'wukong'"),
         ({"references": [{"name": "dcn"}]}, "'dcn' is also what reference.network is called; give"),
         (
@@ -261,3 +285,29 @@ def test_a_set_without_new_rows_is_refused_before_any_training(
     validate(config)
     with pytest.raises(ConfigError, match=words):
         check_sizes(config, prepared.blocks)
+
+
+def test_a_user_field_that_the_blocks_lack_is_refused(prepared: Prepared) -> None:
+    config = prepared.config(benchmark={"user_field": "user", "studies": ["main"]})
+    words = (
+        r"benchmark\.user_field: 'user' is no field of .*; name one of field_0, field_1, field_2,"
+    )
+    with pytest.raises(ConfigError, match=words):
+        check_sizes(config, prepared.blocks)
+    check_sizes(prepared.config(benchmark={"studies": ["main"]}), prepared.blocks)
+
+
+def test_rows_of_unknown_users_are_each_their_own(prepared: Prepared) -> None:
+    """Id 0 of a field stands for every value that no training block has."""
+    blocks = prepared.blocks
+    test = read_block(blocks, blocks.block("test"))
+    config = prepared.config(benchmark={"user_field": "field_0"})
+    users = users_of(config, blocks, test)
+    assert users is not None
+    ids = test.ids[:, 0]
+    known = ids > 0
+    assert 1 < (~known).sum() < len(ids)
+    together = users[:, None] == users[None]
+    expected = (ids[:, None] == ids[None]) & known
+    assert np.array_equal(together, expected | np.eye(len(ids), dtype=bool))
+    assert users_of(prepared.config(), blocks, test) is None

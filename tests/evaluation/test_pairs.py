@@ -98,16 +98,37 @@ def test_p_values_of_equal_settings_are_small_at_their_rate() -> None:
 def test_a_family_of_few_pairs_is_counted_apart() -> None:
     found = SignificantPairs(better=np.array([0, 0, 1, 3]), worse=np.array([1, 2, 2, 0]))
     families = np.array(["dcn", "dcn", "wukong", "wukong"])
-    scores = np.array([[0.9, 0.8, 0.8, 0.1], [0.7, 0.8, 0.8, 0.1]])  # means .8 .8 .8 .1
-    scores[:, 2] -= 0.1
-    # Within: 0 over 1, equal. Between: 0 over 2 and 1 over 2, right; 3 over 0, wrong.
+    scores = np.array([[0.9, 0.8, 0.7, 0.1], [0.7, 0.8, 0.7, 0.1]])
+    # Within: 0 over 1, right once. Between: 0 over 2, right and equal; 1 over 2, right twice; 3
+    # over 0, never. Of the means 0 and 1 would be equal and 0 over 2 right.
     assert pairs_right(found, scores, families) == PairsRight(
         pairs=4,
-        pairs_right=pytest.approx(2.5 / 4),
+        pairs_right=pytest.approx((0.5 + 0.75 + 1) / 4),
         within=1,
         within_right=0.5,
         between=3,
-        between_right=pytest.approx(2 / 3),
+        between_right=pytest.approx((0.75 + 1) / 3),
+    )
+
+
+@pytest.mark.parametrize("repetitions", [1, 3])
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_pairs_right_equal_a_loop_over_repetitions_and_pairs(repetitions: int, number: int) -> None:
+    found = significant_pairs(*made(2.0, number), seed=0)
+    families = np.array(["a"] * 3 + ["b"] * 4)
+    scores = np.random.default_rng(number).integers(4, size=(repetitions, SETTINGS)) / 4
+    counted: dict[bool, list[float]] = {True: [], False: []}
+    for line in scores:
+        for i, j in zip(found.better, found.worse, strict=True):
+            right = 0.5 if line[i] == line[j] else float(line[i] > line[j])
+            counted[bool(families[i] == families[j])].append(right)
+    assert pairs_right(found, scores, families) == PairsRight(
+        pairs=len(found.better),
+        pairs_right=pytest.approx(np.mean(counted[True] + counted[False])),
+        within=len(counted[True]) // repetitions,
+        within_right=pytest.approx(np.mean(counted[True])),
+        between=len(counted[False]) // repetitions,
+        between_right=pytest.approx(np.mean(counted[False])),
     )
 
 
@@ -121,7 +142,7 @@ def test_the_reversed_scores_are_right_where_these_are_wrong(scores: np.ndarray)
     assert one.pairs == one.within + one.between
     parts = one.within * one.within_right + one.between * one.between_right
     assert parts == pytest.approx(one.pairs * one.pairs_right)
-    assert pairs_right(found, truth, families).pairs_right == 1
+    assert pairs_right(found, truth.mean(axis=0)[None], families).pairs_right == 1
 
 
 def test_without_significant_pairs_there_is_no_share() -> None:

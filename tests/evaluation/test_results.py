@@ -21,7 +21,7 @@ TASKS = ("task_0", "task_1")
 
 
 def row_of(cell: Cell, result: CellResult) -> dict[str, object]:
-    (row,) = tidy.frame([StudyCell("main", cell)], [result]).to_dict("records")
+    (row,) = tidy.frame([StudyCell("main", cell, "an arm", 1)], [result]).to_dict("records")
     return {str(name): value for name, value in row.items()}
 
 
@@ -29,14 +29,18 @@ def test_a_row_tells_cell_and_result(prepared: Prepared) -> None:
     run = replace(prepared.run(), variant="no-fusion")
     wukong = run.config.evaluation.candidates[1].model_copy(update={"label": "small"})
     cell = made_cell(run, "distilled", 3, "hard", wukong)
-    result = replace(made_result(0.7, 0.6, TASKS), warm_up_auc=[0.5, 0.8, 0.7])
-    row = row_of(cell, result)
+    curve = [0.9, 0.8, 0.7, 0.6, 0.5, 0.5, 0.3]
+    made = made_result(0.7, 0.6, TASKS)
+    row = row_of(cell, replace(made, warm_up_auc=[0.5, 0.8, 0.7], training_loss=curve))
     assert row == {
         "study": "main",
+        "arm": "an arm",
+        "repetition": 1,
         "key": cell.key,
         "reference": "dcn",
         "method": "distilled",
         "labels": "hard",
+        "use": "inherit",
         "variant": "no-fusion",
         "ratio": RATIO,
         "candidate": "small",
@@ -46,6 +50,9 @@ def test_a_row_tells_cell_and_result(prepared: Prepared) -> None:
         "auc": 0.7,
         "logloss": 0.5,
         "validation_auc": 0.6,
+        "validation_logloss": 0.5,
+        "progressive_loss": pytest.approx((0.5 + 0.5 + 0.3) / 3),
+        "trained_rows": cell.trained_rows,
         "warm_up_epochs": 2,
         "seconds": 1.5,
         "auc_task_0": 0.7,
@@ -56,11 +63,21 @@ def test_a_row_tells_cell_and_result(prepared: Prepared) -> None:
     }
 
 
+@pytest.mark.parametrize(("parts", "last"), [(1, 1), (2, 1), (3, 1), (4, 2), (60, 20)])
+def test_the_last_third_of_a_training_is_never_empty(
+    prepared: Prepared, parts: int, last: int
+) -> None:
+    curve = [float(part) for part in range(parts)]
+    result = replace(made_result(0.7), training_loss=curve)
+    row = row_of(made_cell(prepared.run(), "cold"), result)
+    assert row["progressive_loss"] == pytest.approx(np.mean(curve[-last:]))
+
+
 @pytest.mark.parametrize("method", ["full", "cold", "warm"])
 def test_what_a_method_does_not_have_is_left_empty(prepared: Prepared, method: str) -> None:
     row = row_of(made_cell(prepared.run(), method), made_result(0.7))
     assert math.isnan(float(str(row["ratio"])))
-    assert row["labels"] == row["variant"] == ""
+    assert row["labels"] == row["use"] == row["variant"] == ""
     assert row["reference"] == ("dcn" if method == "warm" else "")
     assert row["warm_up_epochs"] == 0
 
@@ -82,10 +99,10 @@ def test_a_cell_of_two_studies_has_two_rows(prepared: Prepared) -> None:
 
 def test_a_table_without_rows_has_its_columns() -> None:
     table = tidy.frame([], []).set_index("key")
-    for made in (tables.comparison, tables.ratios, tables.transfer, tables.faithfulness):
+    for made in (tables.comparison, tables.ratios, tables.transfer):
         assert made(table).empty
     assert tables.differences(table).empty
-    assert tables.ablation(table).empty
+    assert tables.ablation(table, {}).empty
 
 
 def test_the_table_is_published_as_parquet(prepared: Prepared, tmp_path: Path) -> None:

@@ -1,30 +1,25 @@
-"""Intervals and rank statistics, against scipy, scikit-learn and counting by hand."""
+"""Intervals, against scipy, scikit-learn and counting by hand."""
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from diet_ray.evaluation import statistics as module
 from diet_ray.evaluation.statistics import (
-    fidelity,
     half_width,
-    noise_ceiling,
     over_rows,
     over_seeds,
     over_seeds_and_rows,
     paired_difference,
     resampled_aucs,
     row_counts,
-    split_fidelity,
     weighted_aucs,
 )
 from diet_ray.seeds import numpy_generator
@@ -54,68 +49,6 @@ def test_a_difference_is_paired_by_seed() -> None:
     assert found.seeds == 3
     with pytest.raises(ValueError, match=r"\[3\] against \[4\].*same seeds"):
         paired_difference({3: 0.7}, {4: 0.7})
-
-
-def test_fidelity_of_a_small_case() -> None:
-    full = np.array([0.70, 0.72, 0.71, 0.75])
-    found = fidelity(np.array([0.60, 0.66, 0.61, 0.63]), full)
-    # Five of six pairs agree: the reduced set takes the second for the fourth.
-    assert found.kendall == pytest.approx((5 - 1) / 6)
-    assert found.spearman == pytest.approx(1 - 6 * 2 / (4 * 15))
-    assert found.regret == pytest.approx(0.03)
-    assert found.settings == 4
-
-
-def test_equal_bests_share_their_regret() -> None:
-    found = fidelity(np.array([0.6, 0.6, 0.5]), np.array([0.70, 0.74, 0.76]))
-    assert found.regret == pytest.approx(0.76 - 0.72)
-
-
-@pytest.mark.parametrize("reduced", [[0.5], [0.5, 0.5]])
-def test_undefined_correlations_are_nan(reduced: list[float]) -> None:
-    found = fidelity(np.array(reduced), np.linspace(0.6, 0.7, len(reduced)))
-    assert all(math.isnan(x) for x in (found.pearson, found.spearman, found.kendall))
-
-
-@given(arrays(np.float64, 6, elements=st.integers(0, 50), unique=True), st.floats(0.1, 3))
-def test_the_same_order_up_to_scale_is_perfect(full: np.ndarray, scale: float) -> None:
-    found = fidelity(0.3 + scale * full, full)
-    assert (found.pearson, found.spearman, found.kendall) == pytest.approx((1, 1, 1))
-    assert found.regret == 0
-
-
-def test_the_noise_ceiling_is_the_mean_over_all_splits() -> None:
-    full = np.random.default_rng(0).normal(size=(4, 5))
-    expected = [
-        stats.spearmanr(full[list(half)].mean(0), full[sorted({0, 1, 2, 3} - {*half})].mean(0))[0]
-        for half in itertools.combinations(range(4), 2)
-    ]
-    found = noise_ceiling(full)
-    assert found is not None
-    assert found.spearman == pytest.approx(np.mean(expected))
-    assert found.settings == 5
-
-
-def test_an_odd_number_of_seeds_splits_both_ways_round() -> None:
-    reduced, full = np.random.default_rng(1).normal(size=(2, 3, 4))
-    expected = []
-    for one in range(3):
-        two = [seed for seed in range(3) if seed != one]
-        expected.append(fidelity(reduced[one], full[two].mean(0)).regret)
-        expected.append(fidelity(reduced[two].mean(0), full[one]).regret)
-    found = split_fidelity(reduced, full)
-    assert found is not None
-    assert found.regret == pytest.approx(np.mean(expected))
-
-
-def test_one_seed_has_no_noise_ceiling() -> None:
-    assert noise_ceiling(np.array([[0.7, 0.8]])) is None
-
-
-def test_noiseless_full_data_is_its_own_ceiling() -> None:
-    found = noise_ceiling(np.tile([0.7, 0.9, 0.8], (4, 1)))
-    assert found is not None
-    assert (found.pearson, found.kendall, found.regret) == pytest.approx((1, 1, 0))
 
 
 def test_a_resample_is_a_function_of_its_number() -> None:
@@ -245,18 +178,6 @@ def test_few_resamples_at_a_time_are_the_same_resamples(monkeypatch: pytest.Monk
     monkeypatch.undo()
     whole = resampled_aucs(logits, logits, labels, 7, seed=2, groups=users)
     assert all(np.array_equal(parts[cell], whole[cell]) for cell in logits)
-
-
-def test_many_seeds_take_some_of_the_splits(monkeypatch: pytest.MonkeyPatch) -> None:
-    full = np.random.default_rng(4).normal(size=(6, 5))
-    every, asked = noise_ceiling(full), []
-    monkeypatch.setattr(module, "MOST_SPLITS", 10)
-    monkeypatch.setattr(module, "fidelity", lambda a, b: asked.append(1) or fidelity(a, b))
-    some = noise_ceiling(full)
-    assert len(asked) == 20
-    assert every is not None
-    assert some is not None
-    assert some.spearman == pytest.approx(every.spearman, abs=0.3)
 
 
 def test_only_the_cells_that_are_asked_for_are_read() -> None:

@@ -10,6 +10,7 @@ import pytest
 from diet_ray.config import ConfigError, RunConfig
 from diet_ray.distill.context import stage_uri
 from diet_ray.evaluation import studies
+from diet_ray.evaluation.fidelity import TRUTH, repetitions_of
 from diet_ray.evaluation.methods import METHODS
 from diet_ray.evaluation.studies import (
     Studies,
@@ -32,8 +33,17 @@ WUKONG = {"name": "wukong", "parameters": SMALL_NETWORKS["wukong"]}
 BENCHMARK: dict[str, Any] = {
     "methods": ["full", "cold", "warm", "kmeans", "distilled"],
     "seeds": 2,
-    "space": {"dcn": {"dnn_hidden_units": [[8], [16]]}, "wukong": {"num_layers": [1]}},
-    "fidelity_seeds": 2,
+    "fidelity": {
+        "space": {"dcn": {"dnn_hidden_units": [[8], [16]]}, "wukong": {"num_layers": [1]}},
+        "full_seeds": 3,
+        "repetitions": 2,
+        "arms": [
+            {"method": "prefix", "share": 0.5},
+            {"method": "warm"},
+            {"method": "kmeans", "use": "cotrain", "seeds": 2, "label": "centres"},
+            {"method": "distilled"},
+        ],
+    },
     "ratios": [0.02, RATIO],
     "references": [WUKONG],
     "study_seeds": 1,
@@ -93,14 +103,38 @@ def test_main_is_every_arm_candidate_and_seed(
     assert distilled == []
 
 
-def test_fidelity_is_every_setting_with_soft_labels(
+def test_fidelity_is_the_truth_and_every_arm_repetition_and_setting(
     prepared: Prepared, distilled: list[RunConfig]
 ) -> None:
     cells = cells_of(prepared, "fidelity", labels=["hard"])
     assert {c.cell.candidate.title for c in cells} == {"dcn-1", "dcn-2", "wukong-1"}
-    methods = ("full", "warm", "kmeans", "distilled")
-    assert counted(cells) == Counter({("dcn", *soft(method)): 6 for method in methods})
+    assert Counter((c.arm, c.repetition) for c in cells) == {
+        (TRUTH, 0): 3 * 3,  # settings, seeds
+        **{(arm, r): 3 for arm in ("prefix 50%", "warm", "distilled") for r in (0, 1)},
+        **{("centres", r): 3 * 2 for r in (0, 1)},
+    }
+    assert [c.cell.method for c in cells if c.arm == TRUTH] == ["full"] * 9
+    assert {c.cell.seed for c in cells if c.arm == TRUTH} == {0, 1, 2}
+
+
+def test_another_repetition_has_a_reference_and_a_set_of_its_own(
+    prepared: Prepared, distilled: list[RunConfig]
+) -> None:
+    cells = cells_of(prepared, "fidelity")
+    own, other = repetitions_of(cells[0].cell.run.config)
+    assert distilled == [other]
+    runs = {c.repetition: c.cell.run for c in cells if c.cell.method == "distilled"}
+    assert [runs[r].config for r in (0, 1)] == [own, other]
+    assert [runs[r].distilled for r in (0, 1)] == [prepared.distilled, stage_uri(other, STAGES)]
+
+
+def test_without_a_distilled_arm_nothing_is_distilled(
+    prepared: Prepared, distilled: list[RunConfig]
+) -> None:
+    fidelity = BENCHMARK["fidelity"] | {"arms": [{"method": "warm"}]}
+    cells = cells_of(prepared, "fidelity", fidelity=fidelity)
     assert distilled == []
+    assert {c.cell.run.distilled for c in cells if c.repetition} == {""}
 
 
 def test_ratios_are_distilled_by_every_reference(
@@ -164,9 +198,9 @@ def test_studies_share_what_they_distil(prepared: Prepared, distilled: list[RunC
     cells = cells_of(prepared, *every)
     assert list(dict.fromkeys(c.study for c in cells)) == list(every[:-1])
     outputs = [config.output for config in distilled]
-    assert len(outputs) == len(set(outputs)) == 4
+    assert len(outputs) == len(set(outputs)) == 5
     runs = {id(c.cell.run): c.cell.run.config.output for c in cells}
-    assert len(runs) == len(set(runs.values())) == 5
+    assert len(runs) == len(set(runs.values())) == 6
 
 
 @pytest.mark.parametrize("labels", [["soft", "hard"], ["hard"], ["blended"]])
@@ -178,7 +212,9 @@ def test_every_arm_that_a_study_judges_is_tuned(
     arms = all_arms(config)
     assert len(arms) == len(set(arms))
     cells = cells_of(prepared, *every, labels=labels)
-    assert {(c.cell.method, c.cell.labels) for c in cells} == set(arms)
+    tuned = [c.cell for c in cells if c.cell.use != "cotrain"]
+    names = {"prefix": "full"}  # whose protocol it takes
+    assert {(names.get(cell.method, cell.method), cell.labels) for cell in tuned} == set(arms)
 
 
 def test_what_is_timed_is_tuned_too(prepared: Prepared) -> None:
@@ -196,7 +232,7 @@ def test_a_distilled_sets_blended_labels_are_its_soft_ones(prepared: Prepared) -
         ("random", "soft"),
         ("random", "hard"),
     ]
-    assert [soft(method)[1] for method in METHODS] == ["", "", "", *["soft"] * 4]
+    assert [soft(method)[1] for method in METHODS] == ["", "", "", "", *["soft"] * 4]
 
 
 def variation_of(config: RunConfig, **values: Any) -> Variation:

@@ -19,9 +19,7 @@ from diet_ray.evaluation.tables import (
     comparison,
     costs,
     differences,
-    faithfulness,
     ratios,
-    settings,
     summary,
     transfer,
 )
@@ -32,7 +30,6 @@ from tests.evaluation.made_results import (
     SEEDS,
     ablation_rows,
     all_rows,
-    fidelity_rows,
     frame,
     made_logits,
     made_row,
@@ -236,40 +233,6 @@ def test_the_ratios_rise_and_hold_mains_own() -> None:
     assert line(table, reference="dcn", method="full")["auc"] == pytest.approx(0.75)
 
 
-def test_faithfulness_of_methods_beside_the_noise_ceiling() -> None:
-    table = faithfulness(frame(fidelity_rows()))
-    assert list(zip(table["method"], table["means"], strict=True)) == [
-        ("full", "halves"),
-        *[("random", "all"), ("random", "halves"), ("distilled", "all"), ("distilled", "halves")],
-    ]
-    assert set(table["settings"]) == {8}
-    ceiling, worst = line(table, method="full"), line(table, method="random", means="halves")
-    assert ceiling["spearman"] > 0.9 > worst["spearman"]
-    distilled = line(table, method="distilled", means="all")
-    means = settings(frame(fidelity_rows())).pivot(
-        index="candidate", columns="method", values="auc"
-    )
-    assert distilled["pearson"] == pytest.approx(means["full"].corr(means["distilled"]))
-    assert distilled["kendall"] == pytest.approx(
-        stats.kendalltau(means["full"], means["distilled"])[0]
-    )
-
-
-def test_a_setting_that_a_method_lacks_does_not_count() -> None:
-    rows = [
-        row
-        for row in fidelity_rows()
-        if (row["method"], row["candidate"]) != ("random", "dcn-0")
-    ]  # fmt: skip
-    found = line(faithfulness(frame(rows)), method="random", means="all")
-    assert found["settings"] == 7
-
-
-def test_one_seed_has_a_fidelity_but_no_halves() -> None:
-    rows = [row for row in fidelity_rows() if row["seed"] == 0]
-    assert set(faithfulness(frame(rows))["means"]) == {"all"}
-
-
 def test_costs_take_the_mean_time_and_the_highest_peak() -> None:
     twice = pd.concat([PHASES, PHASES.assign(seconds_per_epoch=60.0, peak_bytes=5e9)])
     found = line(costs(twice), phase="full training")
@@ -285,8 +248,6 @@ def test_costs_take_the_mean_time_and_the_highest_peak() -> None:
         partial(ablation, parts=PARTS),
         transfer,
         ratios,
-        settings,
-        faithfulness,
     ],
 )
 def test_without_rows_a_table_is_empty_but_has_its_columns(table: object) -> None:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pytest
 
 from diet_ray.evaluation import tables
+from diet_ray.evaluation.fidelity import differences_table, fidelity_table
 from diet_ray.evaluation.statistics import resampled_aucs
 from diet_ray.report import benchmark
 from tests.evaluation.made_results import (
+    ARMS,
     PARTS,
     PHASES,
     TEST_ROWS,
@@ -22,6 +23,13 @@ from tests.evaluation.made_results import (
     made_logits,
     main_rows,
 )
+
+
+def fidelity_tables(results: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    return (
+        fidelity_table(results, ARMS, None, seed=0),
+        differences_table(results, ARMS, ARMS[-1].title, seed=0),
+    )
 
 
 def test_the_page_links_to_what_is_there_and_is_the_same_each_time(tmp_path: Path) -> None:
@@ -38,6 +46,7 @@ def test_the_page_links_to_what_is_there_and_is_the_same_each_time(tmp_path: Pat
             recipe="one row in all",
             resamples=20,
             seed=4,
+            fidelity=fidelity_tables(results),
         )
         assert page == str(tmp_path / folder / "benchmark.md")
     text = Path(page).read_text()
@@ -48,8 +57,8 @@ def test_the_page_links_to_what_is_there_and_is_the_same_each_time(tmp_path: Pat
     for name in files:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     assert "Left out" not in text
-    assert text.count("\n## ") == 7
-    for shown in (text, *(path.read_text() for path in (tmp_path / "one").glob("*.svg"))):
+    assert text.count("\n## ") == 8
+    for shown in (text, (tmp_path / "one" / "figure-3.svg").read_text()):
         assert "one row in all" in shown
 
     cells = results.index[results["study"] == "main"]
@@ -88,17 +97,24 @@ def test_users_are_resampled_whole_and_the_page_says_so(tmp_path: Path) -> None:
     assert "bootstrap of test users" in text
 
 
-@pytest.mark.parametrize("references", [("dcn",), ("dcn", "wukong")])
-def test_every_reference_has_its_figure_1(references: tuple[str, ...], tmp_path: Path) -> None:
-    rows = [
-        row | ({"reference": reference} if row["method"] != "full" else {})
-        for reference in references
-        for row in fidelity_rows()
-        if row["method"] != "full" or reference == "dcn"
-    ]
-    benchmark.publish(str(tmp_path), frame(rows))
-    names = sorted(path.stem for path in tmp_path.glob("*.png"))
-    assert names == ["figure-1", "figure-1-2"][: len(references)]
+def test_figure_1_has_every_arm_and_its_differences_below(tmp_path: Path) -> None:
+    results = frame(fidelity_rows())
+    found = fidelity_tables(results)
+    text = Path(benchmark.publish(str(tmp_path), results, fidelity=found)).read_text()
+    assert re.findall(r"^## (\w+)", text, re.MULTILINE) == ["Figure", "Agreement"]
+    assert text.index("| ours") < text.index("Spearman of *ours*")
+    svg = (tmp_path / "figure-1.svg").read_text()
+    assert "ours" in svg
+    assert "Random selection" in svg
+
+
+def test_of_too_few_settings_no_correlation_is_shown(tmp_path: Path) -> None:
+    results = frame(fidelity_rows(settings=3))
+    found = fidelity_tables(results)
+    text = Path(benchmark.publish(str(tmp_path), results, fidelity=found)).read_text()
+    assert "(under 8): Random selection (6), ours (6)." in text
+    assert text.count("\n## ") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["benchmark.md"]
 
 
 def test_protocols_come_last_and_are_no_study(tmp_path: Path) -> None:

@@ -13,21 +13,16 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from diet_ray.evaluation.tables import faithfulness, ratios, settings
+from diet_ray.evaluation.tables import ratios
 from diet_ray.report.figures import (
     agreement_figure,
-    fidelity_figure,
     method_name,
     publish,
     ratio_figure,
 )
-from tests.evaluation.made_results import fidelity_rows, frame, made_row, main_rows, ratio_rows
+from tests.evaluation.made_results import frame, made_row, main_rows, ratio_rows
 
-RESULTS = frame([*main_rows(), *fidelity_rows(), *ratio_rows()])
-
-
-def figure_1(results: pd.DataFrame = RESULTS) -> Figure:
-    return fidelity_figure(settings(results), faithfulness(results))
+RESULTS = frame([*main_rows(), *ratio_rows()])
 
 
 def figure_3(results: pd.DataFrame = RESULTS) -> Figure:
@@ -55,7 +50,7 @@ def texts(svg: Path) -> str:
     return " ".join(" ".join(ElementTree.parse(svg).getroot().itertext()).split())
 
 
-@pytest.mark.parametrize("draw", [figure_1, figure_3, agreement_points])
+@pytest.mark.parametrize("draw", [figure_3, agreement_points])
 def test_pictures_are_whole_and_equal_byte_by_byte(
     draw: Callable[[], Figure], tmp_path: Path
 ) -> None:
@@ -70,53 +65,10 @@ def test_pictures_are_whole_and_equal_byte_by_byte(
     assert not re.search(rb"20\d\d-\d\d-\d\d", svg.read_bytes())
 
 
-def test_figure_1_has_a_panel_per_method_with_its_correlations(tmp_path: Path) -> None:
-    publish(figure_1(), str(tmp_path), "x")
-    text = texts(tmp_path / "x.svg")
-    table = faithfulness(RESULTS)
-    for method in ("random", "distilled"):
-        assert method_name(method, "soft") in text
-        line = table[(table["method"] == method) & (table["means"] == "all")].iloc[0]
-        assert f"Pearson {line['pearson']:.2f}" in text
-        assert f"Spearman {line['spearman']:.2f}" in text
-        assert f"Kendall {line['kendall']:.2f}" in text
-    assert {"dcn", "wukong"} <= set(text.split())
-    assert "full data" in text
-    assert "Full data" not in text  # it is the axis, not a panel
-
-
 def test_what_was_distilled_has_the_name_of_its_recipe(tmp_path: Path) -> None:
     recipe = "random rows, no step at all"
-    one = fidelity_figure(settings(RESULTS), faithfulness(RESULTS), recipe)
-    for figure in (one, ratio_figure(ratios(RESULTS), recipe)):
-        publish(figure, str(tmp_path), "x")
-        assert texts(tmp_path / "x.svg").count(recipe) == 1
-
-
-def test_figure_1_shows_every_setting_at_its_place() -> None:
-    table = settings(RESULTS)
-    means = table[table["labels"].isin(["", "soft"])].pivot(
-        index="candidate", columns="method", values="auc"
-    )
-    panel = next(axis for axis in figure_1().axes if "Random" in axis.get_title())
-    drawn = {
-        (x, y)
-        for container in panel.containers
-        for x, y in zip(*container.lines[0].get_data(), strict=True)
-    }
-    assert drawn == set(zip(means["full"], means["random"], strict=True))
-
-
-def test_four_methods_leave_no_empty_axes() -> None:
-    more = [
-        row | {"method": method}
-        for method in ("kmeans", "el2n")
-        for row in fidelity_rows()
-        if row["method"] == "random"
-    ]
-    figure = figure_1(frame([*fidelity_rows(), *more]))
-    assert sum(axis.axison for axis in figure.axes) == 4
-    assert len({axis.get_xlim() for axis in figure.axes if axis.axison}) == 1
+    publish(ratio_figure(ratios(RESULTS), recipe), str(tmp_path), "x")
+    assert texts(tmp_path / "x.svg").count(recipe) == 1
 
 
 def test_figure_3_has_a_line_per_reference_and_full_datas_level(tmp_path: Path) -> None:
@@ -142,11 +94,15 @@ def test_figure_3_has_a_panel_per_candidate_and_their_mean() -> None:
     assert titles == ["dcn", "wukong", "Mean of the candidates"]
 
 
-def test_few_settings_have_points_but_no_correlation(tmp_path: Path) -> None:
-    publish(figure_1(frame(fidelity_rows(3))), str(tmp_path), "x")
-    text = texts(tmp_path / "x.svg")
-    assert method_name("random", "soft") in text
-    assert "Spearman" not in text
+def test_four_panels_leave_no_empty_axes() -> None:
+    networks = ("dcn", "wukong", "finalnet")
+    more = [
+        made_row("ratio", "distilled", network, 0, ratio=ratio)
+        for network in networks
+        for ratio in (0.001, 0.05)
+    ]
+    figure = figure_3(frame(more))
+    assert sum(axis.axison for axis in figure.axes) == len(networks) + 1  # and their mean
 
 
 def test_every_method_has_its_agreement_at_its_cost() -> None:

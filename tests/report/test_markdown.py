@@ -13,7 +13,6 @@ from tests.evaluation.made_results import (
     PHASES,
     ablation_rows,
     all_rows,
-    fidelity_rows,
     frame,
     main_rows,
     ratio_rows,
@@ -128,89 +127,6 @@ def test_the_transfer_has_a_line_per_reference() -> None:
     assert list(section.tables["AUC"]) == ["Set", "dcn", "wukong", "mean"]
 
 
-def test_the_fidelity_is_beside_its_ceiling() -> None:
-    table = tables.faithfulness(frame(fidelity_rows()))
-    (section,) = markdown.faithfulness(table, ["figure-1"])
-    shown = section.tables[""]
-    assert shown["Method"][0] == "Full data against itself"
-    assert shown["Means over"][0] == "halves of the seeds"
-    assert shown["Settings"].tolist() == ["8"] * 5
-    assert shown["Spearman"][1] == f"{table['spearman'][1]:.3f}"
-    (section,) = markdown.faithfulness(table.assign(kendall=np.nan), [])
-    assert set(section.tables[""]["Kendall"]) == {"-"}
-
-
-def test_fewer_than_eight_settings_have_a_sentence_instead_of_numbers() -> None:
-    table = tables.faithfulness(frame(fidelity_rows(3)))
-    (section,) = markdown.faithfulness(table, ["figure-1"])
-    assert section.tables == {}
-    assert section.pictures == ("figure-1",)
-    few = "Full data (6), Random selection, soft labels (6), Distilled (DIET), soft labels (6)."
-    assert section.reading.endswith(f"Too few settings to tell an order (under 8): {few}")
-    enough = tables.faithfulness(frame(fidelity_rows()))
-    (section,) = markdown.faithfulness(pd.concat([enough, table[:1]], ignore_index=True), [])
-    assert section.tables[""].shape[0] == len(enough)
-    assert "(under 8): Full data (6)." in section.reading
-    (section,) = markdown.faithfulness(enough, [])
-    assert "Too few" not in section.reading
-
-
-AGREEMENT = {
-    "method": "random",
-    "score": "AUC",
-    "seeds": 3,
-    "settings": 23,
-    "cost": 0.0234,
-    "seconds": 0.0412,
-    "spearman": 0.8612,
-    "spearman_low": 0.712,
-    "spearman_high": 0.94,
-    "corrected": 0.93,
-    "kendall": 0.7,
-    "tau_ap": 0.66,
-    "top1": 0.0012,
-    "top1_deviations": 0.84,
-    "top3": 0.0,
-    "top3_deviations": 0.0,
-    "pairs": 132,
-    "pairs_right": 0.9545,
-}
-
-
-def test_the_agreement_is_beside_its_cost() -> None:
-    (section,) = markdown.agreement(pd.DataFrame([AGREEMENT]), ["agreement"])
-    assert section.pictures == ("agreement",)
-    assert cells(section)["Random selection"] == {
-        "Score": "AUC",
-        "Seeds": "3",
-        "Settings": "23",
-        "Cost": "2.34%",
-        "Time": "4.12%",
-        "Spearman": "0.861 [0.71, 0.94]",
-        "Corrected": "0.930",
-        "Kendall": "0.700",
-        "tau-AP": "0.660",
-        "Top-1 regret": "0.0012 (0.8)",
-        "Top-3 regret": "0.0000 (0.0)",
-        "Significant pairs right": "95.5% of 132",
-    }
-
-
-def test_what_an_agreement_lacks_is_left_out() -> None:
-    lacking = dict.fromkeys(("spearman_low", "spearman_high", "corrected", "pairs_right"), np.nan)
-    none = AGREEMENT | lacking | {"top1_deviations": np.nan, "seconds": np.nan, "pairs": 0}
-    few = AGREEMENT | {"method": "cold", "settings": 7}
-    (section,) = markdown.agreement(pd.DataFrame([none, few]), [])
-    line = cells(section)["Random selection"]
-    assert (line["Spearman"], line["Top-1 regret"]) == ("0.861", "0.0012")
-    assert {line[name] for name in ("Time", "Corrected", "Significant pairs right")} == {"-"}
-    assert "Cold start" not in cells(section)
-    assert "(under 8): Cold start (7)." in section.reading
-    (section,) = markdown.agreement(pd.DataFrame([few]), [])
-    assert section.tables == {}
-    assert markdown.agreement(pd.DataFrame([AGREEMENT])[:0], []) == []
-
-
 def test_costs_are_seconds_and_gigabytes() -> None:
     (section,) = markdown.costs(tables.costs(PHASES))
     line = section.tables[""].iloc[1].tolist()
@@ -227,7 +143,6 @@ def test_an_empty_table_has_no_section() -> None:
     assert markdown.ablation(tables.ablation(none, PARTS)) == []
     assert markdown.ratios(tables.ratios(none), []) == []
     assert markdown.transfer(tables.transfer(none)) == []
-    assert markdown.faithfulness(tables.faithfulness(none), []) == []
     assert markdown.costs(tables.costs(PHASES[:0])) == []
 
 
