@@ -57,8 +57,8 @@ def _check_changes(keys: dict[str, float], where: str, warms_up: bool = True) ->
 class CotrainConfig(Section):
     """How a candidate is ranked on a set: table and network together, from nothing."""
 
-    batch_size: PositiveInt = 32
-    """Rows per step."""
+    batch_size: PositiveInt = 16
+    """Rows per step; small, since a set has few rows and an order needs a few hundred steps."""
     learning_rate: PositiveFloat = 2e-3
     """Adam's."""
     passes: PositiveInt = 1
