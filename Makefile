@@ -3,17 +3,20 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help quickstart test lint types clean
+.PHONY: help quickstart test test-all lint types clean
 .NOTPARALLEL:
 
 help:  ## This list
-	@sed -n 's/^\([a-z]*\):.*##/  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*##/  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 quickstart: $(INSTALLED)  ## Distil the embedded synthetic log and say where the result lies
 	@$(BIN)/python jobs/distill.py --config configs/quickstart.yaml
 
 test: $(INSTALLED)  ## The test suite; ARGS are pytest's: make test ARGS="-k config"
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-all: $(INSTALLED)  ## The slow tests too
+	@$(BIN)/python -m pytest -m "" $(ARGS)
 
 lint: $(INSTALLED)  ## Style and layout of the code
 	@$(BIN)/ruff check .

@@ -164,6 +164,7 @@ def nothing_is_trained_again(
     assert again.fidelity is None
 
 
+@pytest.mark.slow
 def test_a_killed_benchmark_goes_on_where_it_was(
     prepared: Prepared, tmp_path: Path, ray_session: None
 ) -> None:
