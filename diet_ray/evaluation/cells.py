@@ -76,7 +76,7 @@ class Cell:
             "protocol": self.protocol.model_dump(include=self._protocol_keys()),
             "candidate seed": self.seed,
         }
-        if self.method == "prefix":
+        if self.share < 1:
             made_from["share"] = self.share
         if self.method not in REFERENCE_FREE:
             made_from["reference"] = self.run.reference_identity

@@ -27,7 +27,7 @@ from diet_ray.config import (
 )
 from diet_ray.evaluation.agreement import agreement, compare, intervals
 from diet_ray.evaluation.cells import Cell
-from diet_ray.evaluation.methods import REDUCED, REFERENCE_FREE, Labels, check_methods
+from diet_ray.evaluation.methods import METHODS, REDUCED, REFERENCE_FREE, Labels, check_methods
 from diet_ray.evaluation.pairs import SignificantPairs, pairs_right, significant_pairs
 from diet_ray.evaluation.run import Run
 from diet_ray.models.space import draw
@@ -62,7 +62,7 @@ def validate(config: RunConfig) -> None:
     """What can be known to fail before there are blocks. Raises ConfigError."""
     fidelity = config.benchmark.fidelity
     settings_of(config)
-    check_methods([arm.method for arm in fidelity.arms], "benchmark.fidelity.arms")
+    check_methods([arm.method for arm in fidelity.arms], "benchmark.fidelity.arms", METHODS)
     titles = [arm.title for arm in fidelity.arms]
     for arm in fidelity.arms:
         where = f"benchmark.fidelity.arms: {arm.title!r}"

@@ -38,19 +38,22 @@ from diet_ray.memory.rows import SyntheticRows
 METHODS = ("full", "prefix", "cold", "warm", "random", "kmeans", "el2n", "distilled")
 REFERENCE_FREE = ("full", "prefix", "cold")
 WITH_HISTORY = ("full", "prefix")
+OF_TABLES = tuple(method for method in METHODS if method != "prefix")  # it is a rival as a score
 REDUCED = ("random", "kmeans", "el2n", "distilled")
 
 Labels = Literal["", "soft", "blended", "hard"]
 Use = Literal["", "inherit", "cotrain"]
 
 
-def check_methods(methods: Sequence[str], where: str = "benchmark.methods") -> None:
+def check_methods(
+    methods: Sequence[str], where: str = "benchmark.methods", known: Sequence[str] = OF_TABLES
+) -> None:
     """Raises ConfigError for a name that is no method."""
     for method in methods:
-        if method not in METHODS:
-            close = difflib.get_close_matches(method, METHODS, n=1)
+        if method not in known:
+            close = difflib.get_close_matches(method, known, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else "."
-            raise ConfigError(f"{where}: no method {method!r}{hint} Known: {', '.join(METHODS)}")
+            raise ConfigError(f"{where}: no method {method!r}{hint} Known: {', '.join(known)}")
 
 
 def reduced_rows(run: Run, method: str, labels: Labels, seed: int) -> SyntheticRows:

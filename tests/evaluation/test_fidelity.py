@@ -30,6 +30,7 @@ from diet_ray.evaluation.run import Run
 from diet_ray.training.reference import reference_uri
 from tests.evaluation.made_results import ARMS, REPETITIONS, SEEDS, fidelity_rows, frame, made_row
 from tests.evaluation.prepared import RATIO, Prepared
+from tests.made import SMALL
 
 SPACE = {"dcn": {"dnn_hidden_units": [[4], [6], [8], [10]]}, "wukong": {"num_layers": [1, 2]}}
 
@@ -207,7 +208,7 @@ def test_a_selections_ratio_changes_its_size_alone(prepared: Prepared) -> None:
         ({"method": "prefix", "share": 0.5}, TUNED["full", ""], ""),
         (
             {"method": "random", "use": "cotrain", "labels": "hard", "protocol": {"passes": 3}},
-            CotrainConfig(passes=3),
+            CotrainConfig(**SMALL["evaluation"]["cotrain"] | {"passes": 3}),
             "hard",
         ),
     ],

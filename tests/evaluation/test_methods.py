@@ -90,7 +90,7 @@ def test_a_source_row_of_another_log_has_no_truth(prepared: Prepared) -> None:
     ],
 )
 def test_a_method_that_does_not_exist_is_refused_with_the_known_ones(name: str, words: str) -> None:
-    check_methods(METHODS)
+    check_methods(METHODS, known=METHODS)
     with pytest.raises(ConfigError, match=words) as error:
         check_methods(["full", name])
     assert str(error.value).endswith("Known: full, cold, warm, random, kmeans, el2n, distilled")
