@@ -25,9 +25,6 @@ from diet_ray.distill.proxy import embedding_stage, inner_start
 from diet_ray.distill.worker import RealRows
 from diet_ray.logs.blocks import Block, Blocks, read_block
 from diet_ray.memory import artifact
-from diet_ray.scoring.el2n import el2n
-from diet_ray.scoring.scan import label_groups
-from diet_ray.scoring.selection import bands, group_shares
 from diet_ray.training.reference import load_reference, reference_uri
 from tests.distill.prepared import (
     Prepared,
@@ -38,6 +35,7 @@ from tests.distill.prepared import (
     row_gradients,
     run_config,
 )
+from tests.distill.slow import Phi, band_of_a_sort
 from tests.made import small_config
 
 
@@ -160,21 +158,10 @@ def test_unseen_rows_are_embedded_by_the_previous_reference(prepared: Prepared) 
 
 def test_new_rows_are_the_band_of_a_sort_in_memory(undisturbed: Prepared) -> None:
     config, blocks = run_config(undisturbed.folder), undisturbed.blocks
-    rows = read_block(blocks, blocks.historical[0])
-    reference = load_reference(reference_uri(config, 1))
-    embeddings, labels = embedded(reference, rows)
-    scores = el2n(reference.dense(embeddings), labels).numpy()
-    groups = label_groups(rows.labels)
-    counts = {int(g): int((groups == g).sum()) for g in np.unique(groups)}
-    wanted = memory_sizes(config, blocks)[0][0]
-    shares = group_shares(counts, wanted, config.memory.group_alpha)
-    expected: list[int] = []
-    for group, (first, end) in bands(counts, shares, config.memory.percentile).items():
-        members = np.flatnonzero(groups == group)
-        order = members[np.lexsort((members, scores[members]))]
-        expected += rows.row_ids[order[first:end]].tolist()
+    rows, (wanted, _) = read_block(blocks, blocks.historical[0]), memory_sizes(config, blocks)[0]
+    expected = band_of_a_sort(Phi(config, 1), rows, wanted, config.memory)
     found = artifact.read(stage_uri(config, 1))
-    assert found.source_rows.tolist() == sorted(expected)
+    assert found.source_rows.tolist() == expected.row_ids.tolist()
 
 
 def test_fusion_keeps_the_most_influential_rows(prepared: Prepared) -> None:

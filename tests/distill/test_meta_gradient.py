@@ -18,7 +18,7 @@ from diet_ray.distill.inner_loop import inner_batches
 from diet_ray.distill.meta_gradient import meta_gradient
 from diet_ray.models.functional import FlatNetwork, flatten_parameters
 from diet_ray.models.registry import DenseNetwork, fresh_network
-from tests.distill.slow import adam_start, adam_step
+from tests.distill.slow import unrolled
 from tests.networks import SMALL_NETWORKS, assert_starved, small_network, starve
 
 FIELDS, DIM, TASKS, ROWS = 3, 4, 2, 7
@@ -115,28 +115,18 @@ def step_gradient(
     return torch.autograd.grad(logits, theta, errors / labels.numel(), create_graph=True)[0]
 
 
-def unrolled(
+def unrolled_loss(
     given: Problem, inner: InnerConfig, embeddings: Tensor, labels: Tensor, window: int
 ) -> Tensor:
     """The outer loss, its graph reaching back to the data through the last `window` steps."""
-    theta, moments = given.theta, adam_start(given.theta)
-    for step, batch in enumerate(given.batches):
-        if step >= len(given.batches) - window:
-            rows, soft = embeddings[batch], labels[batch]
-        else:
-            rows, soft = embeddings[batch].detach(), labels[batch].detach()
-        if step == len(given.batches) - window:
-            theta = theta.detach()
-            moments = {name: moment.detach() for name, moment in moments.items()}
-        if not theta.requires_grad:
-            theta.requires_grad_(True)
-        gradient = step_gradient(given, theta, rows, soft.sigmoid(), given.weights[batch])
-        if inner.optimizer == "sgd":
-            theta = theta - inner.learning_rate * gradient
-        else:
-            theta, moments = adam_step(theta, gradient, moments, inner)
+
+    def gradient(theta: Tensor, batch: Tensor) -> Tensor:
+        soft = labels[batch].sigmoid()
+        return step_gradient(given, theta, embeddings[batch], soft, given.weights[batch])
+
+    theta, state = unrolled(gradient, given.theta, given.batches, window, inner)
     if given.starved:
-        assert_starved(moments["exp_avg_sq"])
+        assert_starved(state["exp_avg_sq"])
     logits = given.network(theta, given.target_embeddings)
     return binary_cross_entropy_with_logits(logits, given.target_labels)
 
@@ -155,7 +145,7 @@ def test_equals_autograd_through_the_unrolled_graph(
     given = problem(name, starved=starved)
     inner = inner_config(optimizer, window)
     variables = [x.clone().requires_grad_(True) for x in (given.embeddings, given.labels)]
-    loss = unrolled(given, inner, *variables, window=window)
+    loss = unrolled_loss(given, inner, *variables, window=window)
     by_embeddings, by_labels = torch.autograd.grad(loss, variables)
     found = given.solve(inner)
     assert found.outer_loss == pytest.approx(float(loss.detach()), rel=1e-12)

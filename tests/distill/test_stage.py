@@ -11,14 +11,18 @@ import pytest
 
 from diet_ray import storage
 from diet_ray.distill import stage as module
+from diet_ray.distill.boundary import memory_sizes, synthesise
 from diet_ray.distill.context import stage_uri
 from diet_ray.distill.stage import distill_stage
 from diet_ray.distill.workers import MetaWorkers
 from diet_ray.logs.blocks import read_block
 from diet_ray.memory import artifact
 from diet_ray.memory.coordinator import ServerLostError, start_state
+from diet_ray.memory.rows import SyntheticRows
 from diet_ray.memory.server import durable_steps
+from diet_ray.training.reference import load_reference, reference_uri
 from tests.distill.prepared import Prepared, open_stage, run_config
+from tests.distill.slow import SlowStage
 
 
 def test_what_another_configuration_left_is_not_continued(
@@ -76,6 +80,48 @@ def test_a_published_stage_holds_the_sample(undisturbed: Prepared) -> None:
             expected = [i if i in anchors[:, field] else 0 for i in ids]
             assert found.rows.ids[:, field].tolist() == expected
         assert np.array_equal(found.rows.labels, validation.labels)
+
+
+def learned_rows(prepared: Prepared) -> SyntheticRows:
+    """As many rows of the first stage as it has, moved by learning, each with its own weight."""
+    config, draw = run_config(prepared.folder), np.random.default_rng(0)
+    block = read_block(prepared.blocks, prepared.blocks.historical[0])
+    count, _ = memory_sizes(config, prepared.blocks)[0]
+    start = synthesise(block.take(slice(0, count)), load_reference(reference_uri(config, 1)))
+    embeddings, labels = (
+        (part + scale * draw.normal(size=part.shape)).astype(np.float32)
+        for part, scale in ((start.embeddings, 0.02), (start.labels, 0.5))
+    )
+    weights = np.linspace(0.2, 1.8, count, dtype=np.float32)
+    return replace(start, embeddings=embeddings, labels=labels, weights=weights)
+
+
+def test_a_stage_is_what_plain_loops_make(prepared: Prepared, tmp_path: Path) -> None:
+    """All of it: boundary, fusion, both addressings, the outer steps, one phi's space to another.
+
+    Clipping and the schedule have their part. What float32 leaves of the smallest gradients is
+    below a twentieth of a step.
+    """
+    outer = {"clip": 1.0}
+    config = prepared.config(
+        tmp_path, memory={"anchored": True}, distill={"unseen": True, "outer": outer}
+    )
+    previous, workers = learned_rows(prepared), MetaWorkers(config)
+    try:
+        distill_stage(config, prepared.blocks, 2, previous, workers)
+    finally:
+        workers.close()
+    found = artifact.read(stage_uri(config, 2))
+    slow = SlowStage(config, prepared.blocks, 2)
+    expected = slow.run(previous)
+    assert slow.clipped
+    for name in ("stages", "source_rows", "anchors", "weights"):
+        assert getattr(found, name).tolist() == getattr(expected, name).tolist()
+    assert len(set(found.weights)) > 2
+    distances = (found.embeddings - expected.embeddings, found.labels - expected.labels)
+    steps = config.distill.outer.embedding_step * slow.before.unit, config.distill.outer.label_step
+    for distance, step in zip(distances, steps, strict=True):
+        assert np.abs(distance).max() < 0.05 * step
 
 
 class UnluckyMemory:
