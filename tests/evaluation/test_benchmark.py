@@ -221,7 +221,7 @@ def test_costs_alone_train_no_candidate_to_judge(prepared: Prepared) -> None:
 @pytest.mark.parametrize(
     ("benchmark", "words"),
     [
-        ({"methods": ["full", "kmean"]}, r"did you mean 'kmeans'\? Known: full, prefix,"),
+        ({"methods": ["full", "kmean"]}, r"did you mean 'kmeans'\? Known: full, cold,"),
         ({"methods": ["full", "full"]}, "benchmark.methods: 'full' stands there twice"),
         ({"ratios": [0.01, 0.01]}, "benchmark.ratios: 0.01 stands there twice"),
         ({"studies": ["main", "main"]}, "benchmark.studies: 'main' stands there twice"),
