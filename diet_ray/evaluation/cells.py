@@ -91,9 +91,8 @@ class Cell:
         return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:20]
 
     def _protocol_keys(self) -> set[str]:
-        on_real_blocks = {"batch_size", "learning_rate"}
-        whole = set(type(self.protocol).model_fields)
-        return whole if self.method in REDUCED else on_real_blocks
+        whole = type(self.protocol).model_fields
+        return set(whole if self.method in REDUCED else ProtocolConfig.ON_REAL_BLOCKS)
 
     def uri(self, suffix: str = "json") -> str:
         """Where its result lies."""

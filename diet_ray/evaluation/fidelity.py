@@ -203,9 +203,7 @@ def fidelity_table(
     truth_rows = rows[rows["arm"] == TRUTH]
     if truth_rows.empty:
         return pd.DataFrame()
-    settings = truth_rows["candidate"].unique().tolist()
-    networks = truth_rows.drop_duplicates("candidate").set_index("candidate")["network"]
-    families = networks[settings].to_numpy(dtype=str)
+    settings, families = _settings_and_families(truth_rows)
     truth = truth_of(rows, settings)
     found = None if resampled is None else _pairs(truth_rows, truth, settings, resampled, seed)
     full_rows, full_seconds = truth_rows["trained_rows"].mean(), truth_rows["seconds"].mean()
@@ -229,6 +227,12 @@ def fidelity_table(
             }
         )
     return pd.DataFrame(lines)
+
+
+def _settings_and_families(truth_rows: pd.DataFrame) -> tuple[list[str], np.ndarray]:
+    """The settings in the order of the study, and the network of each, str (n,)."""
+    first = truth_rows.drop_duplicates("candidate")
+    return first["candidate"].tolist(), first["network"].to_numpy(dtype=str)
 
 
 def _measures(
@@ -270,9 +274,8 @@ def differences_table(
     by_title = {arm.title: arm for arm in arms if (rows["arm"] == arm.title).any()}
     if truth_rows.empty or first not in by_title:
         return pd.DataFrame()
-    settings = truth_rows["candidate"].unique().tolist()
-    networks = truth_rows.drop_duplicates("candidate").set_index("candidate")["network"]
-    families, truth = networks[settings].to_numpy(dtype=str), truth_of(rows, settings)
+    settings, families = _settings_and_families(truth_rows)
+    truth = truth_of(rows, settings)
     ours = scores_of(rows, by_title[first], settings)
     lines = []
     for title, arm in by_title.items():
