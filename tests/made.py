@@ -157,7 +157,7 @@ SMALL: dict[str, Any] = {
             "warm_up_learning_rate": 0.01,
             "epochs": 2,
         },
-        "cotrain": {"batch_size": 16, "learning_rate": 0.01, "passes": 2},
+        "cotrain": {"batch_size": 16, "learning_rate": 0.01, "steps": 6, "seeds": 2},
     },
     "resources": {"scoring_actors": [1, 1], "meta_workers": 1},
 }

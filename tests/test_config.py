@@ -236,12 +236,23 @@ def test_overlapping_intervals(
         (["benchmark.fidelity.arms=[]"], "benchmark.fidelity.arms: [] List should have at least 1"),
         (
             ["benchmark.fidelity.arms=[{method: random, score: acu}]"],
-            "benchmark.fidelity.arms.0.score: 'acu' Input should be 'auc', 'logloss' or 'progr",
+            "benchmark.fidelity.arms.0.score: 'acu' Input should be 'taught', 'auc', 'logloss' or",
         ),
         (
-            ["benchmark.fidelity.arms=[{method: random, protocol: {pases: 2}}]"],
-            "protocol: pases: unknown key; did you mean 'passes'?",
+            ["benchmark.fidelity.arms=[{method: random, use: cotrain, protocol: {stepps: 2}}]"],
+            "protocol: stepps: unknown key; did you mean 'steps'?",
         ),
+        (
+            ["benchmark.fidelity.arms=[{method: random, protocol: {epoch: 2}}]"],
+            "protocol: epoch: unknown key; did you mean 'epochs'?",
+        ),
+        (
+            ["search.use=inherit", "search.score=taught"],
+            "score: taught compares with the reference, whose finished table every candidate of "
+            "use: inherit has; set score to auc or logloss",
+        ),
+        (["search.score=acu"], "search.score: 'acu' Input should be 'taught', 'auc' or 'logloss'"),
+        (["search.seeds=2"], "search.seeds: unknown key"),
         (["benchmark.labels=[firm]"], "benchmark.labels.0: 'firm' Input should be 'soft', 'blend"),
         (["benchmark.tuning.tried=[]"], "nothing to try; [{}] tries the protocol of the check"),
         (["benchmark.tuning.tried_without_warm_up=[]"], "nothing to try; [{}] tries the protocol"),
@@ -302,9 +313,15 @@ def test_tried_keys_take_the_protocols_types(write: Any) -> None:
         ({"method": "random", "labels": "hard", "ratio": 0.015}, "random 1.5% hard"),
         ({"method": "distilled", "use": "cotrain"}, "distilled co-trained"),
         (
-            {"method": "random", "use": "cotrain", "protocol": {"passes": 2.0}},
-            "random co-trained passes=2",
+            {"method": "random", "use": "cotrain", "protocol": {"steps": 2.0}},
+            "random co-trained steps=2",
         ),
+        (
+            {"method": "random", "use": "cotrain", "score": "taught"},
+            "random co-trained by soft labels",
+        ),
+        ({"method": "warm", "score": "logloss"}, "warm by LogLoss"),
+        ({"method": "prefix", "share": 0.05, "score": "progressive"}, "prefix 5% by its loss"),
         ({"method": "random", "seeds": 3, "label": "ours"}, "ours"),
     ],
 )
@@ -312,9 +329,10 @@ def test_an_arm_is_called_by_what_it_changes(keys: dict[str, Any], title: str) -
     assert ArmConfig.model_validate(keys).title == title
 
 
-def test_an_arms_keys_take_the_co_trainings_types() -> None:
-    protocol = ArmConfig(method="random", use="cotrain", protocol={"passes": 2.0}).protocol
-    assert isinstance(protocol["passes"], int)
+@pytest.mark.parametrize(("use", "key"), [("cotrain", "steps"), ("inherit", "epochs")])
+def test_an_arms_keys_take_their_protocols_types(use: Any, key: str) -> None:
+    protocol = ArmConfig(method="random", use=use, protocol={key: 2.0}).protocol
+    assert isinstance(protocol[key], int)
 
 
 def test_without_a_warm_up_the_keys_of_real_blocks_are_tried() -> None:

@@ -21,6 +21,7 @@ from diet_ray.config.evaluation import (
     EvaluationConfig,
     FidelityConfig,
     ProtocolConfig,
+    Score,
     SearchConfig,
     TuningConfig,
 )
@@ -68,6 +69,7 @@ __all__ = [
     "ReferenceConfig",
     "ResourcesConfig",
     "RunConfig",
+    "Score",
     "ScoringConfig",
     "SearchConfig",
     "Section",

@@ -57,12 +57,16 @@ def _check_changes(keys: dict[str, float], where: str, warms_up: bool = True) ->
 class CotrainConfig(Section):
     """How a candidate is ranked on a set: table and network together, from nothing."""
 
-    batch_size: PositiveInt = 16
-    """Rows per step; small, since a set has few rows and an order needs a few hundred steps."""
+    batch_size: PositiveInt = 8
+    """Rows per step; small: the steps decide how far a candidate comes, the rows what it costs."""
     learning_rate: PositiveFloat = 2e-3
     """Adam's."""
-    passes: PositiveInt = 1
-    """Over the set; with many of them all candidates converge to the teacher."""
+    steps: PositiveInt = 300
+    """Of one training, whatever the size of the set: over part of its rows, or over all of them
+    again and again. With few, every candidate is still where it began; with many, they converge to
+    the teacher."""
+    seeds: PositiveInt = 4
+    """Trainings of a candidate, side by side; its score is their mean."""
 
 
 class EvaluationConfig(Section):
@@ -71,7 +75,8 @@ class EvaluationConfig(Section):
         NetworkConfig(name="wukong"),
     ]
     seeds: PositiveInt = 3
-    """Each cell of the table is the mean over this many independent trainings."""
+    """Each cell of the check's table is the mean over this many independent trainings; so is a
+    score of `search.use: inherit`."""
     protocol: ProtocolConfig = ProtocolConfig()
     cotrain: CotrainConfig = CotrainConfig()
     full_protocol: dict[str, float] = {}
@@ -147,15 +152,25 @@ class ArmConfig(Section):
     share: Fraction = 1.0
     """Of the stream's rows that a prefix sees."""
     protocol: dict[str, float] = {}
-    """Keys of `evaluation.cotrain` that it changes; all others train by their tuned protocol."""
-    seeds: PositiveInt = 1
-    """Trainings of a candidate, whose mean is its score."""
+    """Keys that it changes: of `evaluation.cotrain`, or else of its method's tuned protocol."""
+    seeds: PositiveInt | None = None
+    """Trainings of a candidate, whose mean is its score; default: 1, or those of
+    `evaluation.cotrain`."""
     repetitions: PositiveInt | None = None
     """Default: those of the study."""
-    score: Literal["auc", "logloss", "progressive"] = "auc"
-    """AUC or LogLoss on validation, or the progressive loss of the last third of the training."""
+    score: Literal["taught", "auc", "logloss", "progressive"] = "auc"
+    """On validation: AUC against the reference's soft labels, AUC or LogLoss against the labels; or
+    the progressive loss of the last third of the training."""
     label: str | None = None
     """How tables name it; default: made of the keys above."""
+
+    SCORES: ClassVar[dict[str, str]] = {
+        "taught": "by soft labels",
+        "auc": "",
+        "logloss": "by LogLoss",
+        "progressive": "by its loss",
+    }
+    """How titles name the scores."""
 
     @property
     def title(self) -> str:
@@ -166,15 +181,17 @@ class ArmConfig(Section):
         labels = self.labels if self.labels == "hard" else ""
         use = "co-trained" if self.use == "cotrain" else ""
         changed = " ".join(f"{key}={value:g}" for key, value in self.protocol.items())
-        return " ".join(filter(None, (self.method, share, ratio, labels, use, changed)))
+        parts = (self.method, share, ratio, labels, use, changed, self.SCORES[self.score])
+        return " ".join(filter(None, parts))
 
     @field_validator("protocol")
     @classmethod
-    def _keys_of_cotrain(cls, value: dict[str, float]) -> dict[str, Any]:
+    def _keys_of_its_protocol(cls, value: dict[str, float], info: ValidationInfo) -> dict[str, Any]:
+        kind = CotrainConfig if info.data.get("use") == "cotrain" else ProtocolConfig
         try:
-            checked = CotrainConfig.model_validate(value)
+            checked = kind.model_validate(value)
         except ValidationError as error:
-            raise ValueError(describe_errors(error, CotrainConfig, "protocol")) from None
+            raise ValueError(describe_errors(error, kind, "protocol")) from None
         return checked.model_dump(include=set(value))
 
 
@@ -196,9 +213,9 @@ class FidelityConfig(Section):
         ArmConfig(method="prefix", share=0.05),
         ArmConfig(method="random"),
         ArmConfig(method="distilled"),
-        ArmConfig(method="random", labels="hard", use="cotrain", seeds=2),
-        ArmConfig(method="random", use="cotrain", seeds=2),
-        ArmConfig(method="distilled", use="cotrain", seeds=2),
+        ArmConfig(method="random", labels="hard", use="cotrain", score="taught"),
+        ArmConfig(method="random", use="cotrain", score="taught"),
+        ArmConfig(method="distilled", use="cotrain", score="taught"),
     ]
     """What is compared; the last one against every other."""
 
@@ -257,6 +274,10 @@ class BenchmarkConfig(Section):
         return self
 
 
+Score = Literal["taught", "auc", "logloss"]
+"""On validation rows: AUC against the reference's soft labels, AUC or LogLoss against their own."""
+
+
 class SearchConfig(Section):
     space: dict[str, dict[str, list[Any]]] = {"dcn": {}, "wukong": {}}
     """Network name to hyper-parameter to the values tried."""
@@ -268,8 +289,17 @@ class SearchConfig(Section):
     `evaluation.protocol` says, which needs the run's blocks and reference too (the paper's)."""
     distilled: str | None = None
     """Folder (any URI) of a published set; default: the run's last stage."""
-    seeds: PositiveInt = 2
-    """Trainings of every candidate; its score is their mean."""
+    score: Score | None = None
+    """What candidates are ranked by, the mean over seeds; default: taught, or auc to inherit."""
+
+    @model_validator(mode="after")
+    def _score_is_known(self) -> SearchConfig:
+        if self.use == "inherit" and self.score == "taught":
+            raise ValueError(
+                "score: taught compares with the reference, whose finished table every candidate "
+                "of use: inherit has; set score to auc or logloss"
+            )
+        return self
 
     @field_validator("distilled")
     @classmethod

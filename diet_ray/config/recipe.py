@@ -32,8 +32,9 @@ class MemoryConfig(Section):
     truth_blend: Annotated[float, Field(ge=0, lt=1)] = 0
     """Share of a row's own labels in the soft labels it starts from; the paper's is 0."""
     validation_rows: PositiveInt = 65_536
-    """Rows of the validation block, drawn at random, that the set carries along so that candidates
-    can be judged without the log; at most as many as the block has."""
+    """Rows of the validation block, drawn at random, that the set carries along with their labels
+    and the reference's, so that candidates can be judged without the log; at most as many as the
+    block has."""
     anchored: bool = False
     """Kept rows move along with the reference: what phi_t changed of their source row is added to
     them. The paper leaves them in the space of the stage that made them."""

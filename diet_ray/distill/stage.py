@@ -29,6 +29,7 @@ from diet_ray.memory.rows import SyntheticRows
 from diet_ray.memory.server import durable_steps
 from diet_ray.memory.update import schedule
 from diet_ray.seeds import numpy_generator
+from diet_ray.training.model import predict
 from diet_ray.training.reference import load_reference, reference_uri
 
 LOSSES_WITHOUT_PROGRESS = 50
@@ -57,19 +58,19 @@ def distill_stage(
         memory.close()
     learned = replace(start, embeddings=embeddings, labels=labels)
     rows = re_embed(learned, stage.embedder, stage.reference)
-    sample = _validation_sample(config, blocks)
+    sample = _validation_sample(stage)
     artifact.publish(stage_uri(config, number), rows, stage.describe(len(rows)), sample)
     storage.remove(stage.work())
     return rows
 
 
-def _validation_sample(config: RunConfig, blocks: Blocks) -> ValidationSample:
-    block = blocks.block("validation")
+def _validation_sample(stage: Stage) -> ValidationSample:
+    config, block = stage.config, stage.blocks.block("validation")
     count = min(config.memory.validation_rows, block.rows)
     draw = numpy_generator(config.seed, "validation sample")
     chosen = np.sort(draw.choice(block.rows, count, replace=False))
-    rows = read_rows(blocks, block, block.fragments[0].first_row_id + chosen)
-    return ValidationSample(rows, block.rows)
+    rows = read_rows(stage.blocks, block, block.fragments[0].first_row_id + chosen)
+    return ValidationSample(rows, predict(stage.reference.recommender, rows.ids), block.rows)
 
 
 def _initialise(stage: Stage, previous: SyntheticRows | None) -> SyntheticRows:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -27,14 +28,14 @@ from diet_ray.memory.ranking import RankingSet
 from diet_ray.memory.rows import SyntheticRows
 from diet_ray.seeds import derive
 from diet_ray.training.candidate import train_through, warm_up
-from diet_ray.training.cotrain import co_train, fresh_candidate
-from diet_ray.training.metrics import measure
+from diet_ray.training.cotrain import co_trained, fresh_candidate
+from diet_ray.training.metrics import Metrics, mean_metrics, measure
 from diet_ray.training.model import Recommender, predict
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Names one training of a run."""
+    """Names one training of a run; of a co-training those of all its seeds, `seed` and on."""
 
     run: Run
     method: str
@@ -57,7 +58,7 @@ class Cell:
         blocks, protocol = self.run.blocks, self.protocol
         reduced = sum(self.run.selection_sizes())
         if isinstance(protocol, CotrainConfig):
-            return reduced * protocol.passes
+            return protocol.steps * protocol.batch_size * protocol.seeds
         newest = blocks.block("subsequent").rows
         stream = blocks.historical_rows + newest
         if self.method in REDUCED:
@@ -102,11 +103,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class CellResult:
-    """What a cell found out."""
+    """What a cell found out; of a co-training the means over its seeds."""
 
     test: dict[str, Any]  # Metrics as JSON
     validation: dict[str, Any]  # the same on validation, after the whole training
-    warm_up_auc: list[float]  # validation AUC after each epoch or pass over a reduced set
+    warm_up_auc: list[float]  # validation AUC after each epoch of a warm-up
     training_loss: list[float]  # progressive, of real blocks or a co-training (`curve.py`)
     dense_parameters: int
     seconds: float
@@ -121,8 +122,14 @@ def read_cell(cell: Cell) -> CellResult | None:
 
 
 def read_logits(cell: Cell) -> np.ndarray:
-    """The cell's logits on the test block, (n, K) float32."""
+    """The cell's logits on the test block, (n, K) float32; of a co-training the mean over seeds."""
     return storage.read_tensors(cell.uri("safetensors"))["logits"]
+
+
+def read_validation_logits(cell: Cell) -> np.ndarray:
+    """The cell's logits on the validation block, (seeds, n, K) float32."""
+    found = storage.read_tensors(cell.uri("safetensors"))["validation"]
+    return found if cell.use == "cotrain" else found[None]
 
 
 def run_cell(cell: Cell, shared: Shared, rows: SyntheticRows | None) -> CellResult:
@@ -134,16 +141,22 @@ def run_cell(cell: Cell, shared: Shared, rows: SyntheticRows | None) -> CellResu
         trained = _co_trained(cell, cell.protocol, shared, rows)
     else:
         trained = _trained_on_blocks(cell, shared, rows)
-    logits, on_validation = (predict(trained.model, ids) for ids in trained.judged_ids)
+    on_validation = trained.logits(trained.validation_ids)
+    validation = _metrics(on_validation, shared.validation.labels, blocks.tasks)
+    seconds = time.monotonic() - started  # a score is there; the test block is asked for the tables
+    on_test = trained.logits(trained.test_ids)
     result = CellResult(
-        test=asdict(measure(logits, shared.test.labels, blocks.tasks)),
-        validation=asdict(measure(on_validation, shared.validation.labels, blocks.tasks)),
+        test=asdict(_metrics(on_test, shared.test.labels, blocks.tasks)),
+        validation=asdict(validation),
         warm_up_auc=trained.epochs,
         training_loss=trained.losses,
-        dense_parameters=trained.model.dense.parameter_count,
-        seconds=round(time.monotonic() - started, 2),
+        dense_parameters=trained.models[0].dense.parameter_count,
+        seconds=round(seconds, 2),
     )
-    tensors = {"logits": logits, "validation": on_validation}
+    tensors = {
+        "logits": on_test.mean(axis=0),
+        "validation": on_validation if cell.use == "cotrain" else on_validation[0],
+    }
     storage.write_tensors(cell.uri("safetensors"), tensors)
     storage.write_json(cell.uri(), asdict(result))
     return result
@@ -151,25 +164,38 @@ def run_cell(cell: Cell, shared: Shared, rows: SyntheticRows | None) -> CellResu
 
 @dataclass(frozen=True)
 class _Trained:
-    model: Recommender
+    models: list[Recommender]  # by seed
     epochs: list[float]  # validation AUC
     losses: list[float]
-    judged_ids: tuple[np.ndarray, np.ndarray]  # of test and validation, as the model takes them
+    test_ids: np.ndarray  # as the models take them
+    validation_ids: np.ndarray
+
+    def logits(self, ids: np.ndarray) -> np.ndarray:
+        """(seeds, n, K) float32."""
+        return np.stack([predict(model, ids) for model in self.models])
+
+
+def _metrics(logits: np.ndarray, labels: np.ndarray, tasks: Sequence[str]) -> Metrics:
+    return mean_metrics([measure(mine, labels, tasks) for mine in logits])
 
 
 def _co_trained(
     cell: Cell, protocol: CotrainConfig, shared: Shared, rows: SyntheticRows
 ) -> _Trained:
     config, blocks = cell.run.config, cell.run.blocks
-    ranked = RankingSet.of(rows, shared.test, shared.validation)
+    ranked = RankingSet.of(rows, shared.test.ids, shared.validation.ids)
     sizes = dict(zip(blocks.fields, ranked.sizes, strict=True))
-    tasks, seed = blocks.tasks, config.seed
-    model = fresh_candidate(cell.candidate, config.models, sizes, len(tasks), seed, cell.seed)
-    test, validation = ranked.judged
-    order = derive(seed, "candidate co-training", cell.seed)
-    found = co_train(model, ranked.soft_rows(), validation, tasks, protocol, order)
-    epochs = [metrics.auc for metrics in found.passes]
-    return _Trained(model, epochs, found.training_loss, (test.ids, validation.ids))
+    models, losses = co_trained(
+        cell.candidate,
+        config.models,
+        ranked.soft_rows(),
+        sizes,
+        len(blocks.tasks),
+        protocol,
+        config.seed,
+        cell.seed,
+    )
+    return _Trained(models, [], losses, *ranked.asked)
 
 
 def _trained_on_blocks(cell: Cell, shared: Shared, rows: SyntheticRows | None) -> _Trained:
@@ -192,4 +218,4 @@ def _trained_on_blocks(cell: Cell, shared: Shared, rows: SyntheticRows | None) -
     history = blocks.historical if cell.method in WITH_HISTORY else []
     through = [*history, blocks.block("subsequent")]
     losses = train_through(model, blocks, through, protocol, cell.share)
-    return _Trained(model, warmed, losses, (shared.test.ids, shared.validation.ids))
+    return _Trained([model], warmed, losses, shared.test.ids, shared.validation.ids)

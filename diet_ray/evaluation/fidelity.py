@@ -75,8 +75,10 @@ def validate(config: RunConfig) -> None:
 def _problems(arm: ArmConfig, repetitions: int) -> list[str]:
     """Keys that mean nothing to its method and would be passed over in silence, and the like."""
     method, reduced = arm.method, arm.method in REDUCED
-    selects, refers = reduced and method != "distilled", method not in REFERENCE_FREE
-    changes, asked = bool(arm.protocol), arm.repetitions or repetitions
+    selects = reduced and method != "distilled"
+    refers = method not in REFERENCE_FREE or arm.score == "taught"
+    asked = arm.repetitions or repetitions
+    without_meaning = sorted(set(arm.protocol) - set(ProtocolConfig.ON_REAL_BLOCKS))
     refused = [
         (arm.title == TRUTH, f"full data's trainings are called {TRUTH!r}; give it another label"),
         (arm.use == "cotrain" and not reduced, f"{method} has no reduced set to co-train on"),
@@ -87,8 +89,12 @@ def _problems(arm: ArmConfig, repetitions: int) -> list[str]:
         ),
         (arm.share != 1 and method != "prefix", "share belongs to a prefix; remove it"),
         (
-            changes and arm.use != "cotrain",
-            "protocol changes keys of evaluation.cotrain; remove it, or set use to cotrain",
+            bool(without_meaning) and not reduced,
+            f"protocol: {method} has no warm-up; remove {', '.join(without_meaning)}",
+        ),
+        (
+            arm.seeds is not None and "seeds" in arm.protocol,
+            "seeds stand in the arm and in its protocol; remove one of them",
         ),
         (
             refers and asked > repetitions,
@@ -122,10 +128,11 @@ def protocol_of(
     arm: ArmConfig,
     tuned: Mapping[tuple[str, Labels], ProtocolConfig],
 ) -> ProtocolConfig | CotrainConfig:
-    """How an arm trains; a prefix trains as full data does."""
-    if arm.use == "cotrain":
-        return config.evaluation.cotrain.model_copy(update=dict(arm.protocol))
-    return tuned[arm_of(arm)]
+    """How an arm trains; a prefix as full data does, but for the keys that it changes."""
+    if arm.use != "cotrain":
+        return tuned[arm_of(arm)].changed(dict(arm.protocol))
+    seeds = {} if arm.seeds is None else {"seeds": arm.seeds}
+    return config.evaluation.cotrain.model_copy(update={**arm.protocol, **seeds})
 
 
 def tuned_arms(config: RunConfig) -> list[ArmConfig]:
@@ -146,11 +153,13 @@ def arm_cells(
     settings: Sequence[NetworkConfig],
 ) -> list[tuple[int, Cell]]:
     """(repetition, cell) of one arm; runs: one for each repetition, the run's own first, which is
-    that of all repetitions where nothing depends on a reference."""
+    that of all repetitions where nothing depends on a reference. All seeds of a co-training are
+    one cell."""
     config = runs[0].config
     count = arm.repetitions or len(runs)
     protocol = protocol_of(config, arm, tuned)
     labels: Labels = arm.labels if arm.method in REDUCED else ""
+    cells = 1 if arm.use == "cotrain" else arm.seeds or 1
     found = []
     for repetition in range(count):
         run = runs[0] if arm.method in REFERENCE_FREE else runs[repetition]
@@ -160,7 +169,7 @@ def arm_cells(
         found += [
             (repetition, Cell(run, arm.method, labels, network, protocol, seed, arm.share))
             for network in settings
-            for seed in range(first, first + arm.seeds)
+            for seed in range(first, first + cells)
         ]
     return found
 
@@ -172,6 +181,7 @@ def scores_of(rows: pd.DataFrame, arm: ArmConfig, settings: Sequence[str]) -> np
     """
     mine = rows[rows["arm"] == arm.title]
     column = {
+        "taught": mine["taught_auc"],
         "auc": mine["validation_auc"],
         "logloss": -mine["validation_logloss"],
         "progressive": -mine["progressive_loss"],
@@ -213,15 +223,15 @@ def fidelity_table(
         if mine.empty:
             continue
         scores = scores_of(rows, arm, settings)
-        trainings = len(mine) / len(scores) / len(settings)
+        cells = len(mine) / len(scores) / len(settings)
         lines.append(
             {
                 "method": arm.title,
                 "score": arm.score,
-                "seeds": arm.seeds,
+                "seeds": int(mine["seeds"].iloc[0]) if arm.use == "cotrain" else round(cells),
                 "repetitions": len(scores),
-                "cost": trainings * mine["trained_rows"].mean() / full_rows,
-                "seconds": trainings * mine["seconds"].mean() / full_seconds,
+                "cost": cells * mine["trained_rows"].mean() / full_rows,
+                "seconds": cells * mine["seconds"].mean() / full_seconds,
                 **_measures(truth, scores, families, seed),
                 **_right(found, scores, families),
             }
@@ -248,7 +258,8 @@ def _right(
     found: SignificantPairs | None, scores: np.ndarray, families: np.ndarray
 ) -> dict[str, float]:
     if found is None:
-        return {"pairs": 0, "pairs_right": math.nan}
+        parts = ("pairs_right", "within_right", "between_right")
+        return {"pairs": 0, **dict.fromkeys(parts, math.nan)}
     return vars(pairs_right(found, scores, families))
 
 

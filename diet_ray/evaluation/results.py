@@ -9,11 +9,15 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from diet_ray import storage
-from diet_ray.evaluation.cells import CellResult, read_logits
+from diet_ray import progress, storage
+from diet_ray.evaluation.cells import CellResult, read_logits, read_validation_logits
 from diet_ray.evaluation.methods import REDUCED, REFERENCE_FREE
+from diet_ray.evaluation.run import Run
 from diet_ray.evaluation.studies import StudyCell
+from diet_ray.logs.blocks import read_block
 from diet_ray.training.candidate import best_epoch
+from diet_ray.training.metrics import taught_auc
+from diet_ray.training.model import predict
 
 COLUMNS = [
     "study",
@@ -34,6 +38,7 @@ COLUMNS = [
     "logloss",
     "validation_auc",
     "validation_logloss",
+    "taught_auc",
     "progressive_loss",
     "trained_rows",
     "warm_up_epochs",
@@ -44,11 +49,39 @@ COLUMNS = [
 
 def frame(cells: Sequence[StudyCell], results: Sequence[CellResult]) -> pd.DataFrame:
     """A row per cell of every study; column `key` names the cell, several studies may share it."""
-    rows = [_row(c, result) for c, result in zip(cells, results, strict=True)]
+    taught = _taught_aucs(cells)
+    rows = [_row(*line) for line in zip(cells, results, taught, strict=True)]
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=COLUMNS)
 
 
-def _row(study_cell: StudyCell, result: CellResult) -> dict[str, object]:
+def _taught_aucs(cells: Sequence[StudyCell]) -> list[float]:
+    """On validation against the soft labels of the cell's teacher, the mean over its seeds; NaN
+    for a cell without one."""
+    if not any(c.teacher for c in cells):
+        return [math.nan] * len(cells)
+    found: list[float] = []
+    labels: dict[str, np.ndarray] = {}
+    with progress.phase("Scores by the references' soft labels", len(cells), "cells") as phase:
+        for c in cells:
+            if c.teacher is None:
+                found.append(math.nan)
+            else:
+                uri = c.teacher.reference_uri()
+                if uri not in labels:
+                    labels[uri] = _soft_labels(c.teacher)
+                scores = [taught_auc(mine, labels[uri]) for mine in read_validation_logits(c.cell)]
+                found.append(float(np.mean(scores)))
+            phase.advance()
+    return found
+
+
+def _soft_labels(run: Run) -> np.ndarray:
+    """Of phi_T for the validation block, logits (n, K)."""
+    validation = read_block(run.blocks, run.blocks.block("validation"))
+    return predict(run.reference().recommender, validation.ids)
+
+
+def _row(study_cell: StudyCell, result: CellResult, taught: float) -> dict[str, object]:
     cell = study_cell.cell
     config = cell.run.config
     free, reduced = cell.method in REFERENCE_FREE, cell.method in REDUCED
@@ -71,6 +104,7 @@ def _row(study_cell: StudyCell, result: CellResult) -> dict[str, object]:
         "logloss": result.test["logloss"],
         "validation_auc": result.validation["auc"],
         "validation_logloss": result.validation["logloss"],
+        "taught_auc": taught,
         "progressive_loss": float(np.mean(result.training_loss[-len(result.training_loss) // 3 :])),
         "trained_rows": cell.trained_rows,
         "warm_up_epochs": best_epoch(result.warm_up_auc),

@@ -54,6 +54,7 @@ class StudyCell:
     cell: Cell
     arm: str = ""  # of the fidelity study
     repetition: int = 0
+    teacher: Run | None = None  # whose reference's soft labels score it on validation
 
 
 @dataclass(frozen=True)
@@ -216,7 +217,8 @@ class Studies:
         runs = [self._base, *map(self._repetition, fidelity.repetitions_of(config)[1:])]
         for arm in study.arms:
             for repetition, cell in fidelity.arm_cells(runs, arm, tuned, settings):
-                yield StudyCell("fidelity", cell, arm.title, repetition)
+                teacher = runs[repetition] if arm.score == "taught" else None
+                yield StudyCell("fidelity", cell, arm.title, repetition, teacher)
 
     def _repetition(self, config: RunConfig) -> Run:
         """With a reference of its own, and a distilled set if an arm asks for it."""

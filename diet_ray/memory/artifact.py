@@ -8,8 +8,9 @@ manifest states shapes, the reference that the rows belong to, the configuration
 and a checksum per file.
 
 ``_validation.safetensors`` holds a sample of m rows of the validation block: ``ids`` (m, F) int32,
-0 for an id that no anchor of the set has, and ``labels`` (m, K) uint8, 0 or 1. With it the folder
-is all that ranking a candidate needs (`ranking.py`).
+0 for an id that no anchor of the set has, ``labels`` (m, K) uint8, 0 or 1, and ``taught`` (m, K)
+float32, the soft labels of the reference, logits. With it the folder is all that ranking a
+candidate needs (`ranking.py`).
 
 Names are chosen for foreign readers: what is no distilled row begins with an underscore and does
 not end in ``.parquet``, which hides it from those that open the whole folder, and no column is
@@ -36,7 +37,7 @@ from diet_ray.logs.blocks import Rows
 from diet_ray.memory.rows import SyntheticRows
 from diet_ray.version import __version__
 
-FORMAT = 2
+FORMAT = 3
 ROWS_PER_FILE = 65_536
 _MANIFEST = "_manifest.json"
 _VALIDATION = "_validation.safetensors"
@@ -65,6 +66,7 @@ class ValidationSample:
     """Labelled rows of the validation block, to judge on."""
 
     rows: Rows
+    taught: np.ndarray  # (m, K) float32, phi_t's logits
     of: int  # rows of the block
 
 
@@ -111,9 +113,9 @@ def _publish_sample(uri: str, rows: SyntheticRows, sample: ValidationSample) -> 
     ids = sample.rows.ids.astype(np.int32)
     for field in range(ids.shape[1]):
         ids[~np.isin(ids[:, field], rows.anchors[:, field]), field] = 0
-    labels = sample.rows.labels.astype(np.uint8)
+    labels, taught = sample.rows.labels.astype(np.uint8), sample.taught.astype(np.float32)
     place = storage.join(uri, _VALIDATION)
-    checksum = storage.write_tensors(place, {"ids": ids, "labels": labels})
+    checksum = storage.write_tensors(place, {"ids": ids, "labels": labels, "taught": taught})
     return {"rows": len(ids), "of": sample.of, "sha256": checksum}
 
 
@@ -216,7 +218,8 @@ def read_validation(uri: str) -> ValidationSample:
         )
     arrays = storage.read_tensors(_checked(uri, _VALIDATION, stated["sha256"]))
     ids, labels = arrays["ids"].astype(np.int64), arrays["labels"].astype(np.float32)
-    return ValidationSample(Rows(np.arange(len(ids)), ids, labels), stated["of"])
+    rows = Rows(np.arange(len(ids)), ids, labels)
+    return ValidationSample(rows, arrays["taught"], stated["of"])
 
 
 def _checked(uri: str, name: str, checksum: str) -> str:

@@ -1,7 +1,8 @@
 """A published set as candidates are ranked on it (`training/cotrain.py`): its folder is enough.
 
 What is read: the rows' anchors (the ids of the real rows that they started from), soft labels and
-weights, and the sample of the validation block. Neither the log nor the reference's table is.
+weights, and the sample of the validation block with its labels and the reference's. Neither the
+log nor the reference is.
 """
 
 from __future__ import annotations
@@ -11,8 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from diet_ray.logs.blocks import Rows
-from diet_ray.memory import artifact
 from diet_ray.memory.rows import SyntheticRows
 from diet_ray.training.cotrain import CompactIds
 from diet_ray.training.soft_rows import SoftRows
@@ -20,24 +19,24 @@ from diet_ray.training.soft_rows import SoftRows
 
 @dataclass(frozen=True)
 class RankingSet:
-    """Rows to train on and rows to judge on, both by compact ids."""
+    """Rows to train on and rows to ask about, both by compact ids."""
 
     sizes: tuple[int, ...]  # ids per field, with id 0
     ids: np.ndarray  # (n, F) int64
     labels: np.ndarray  # (n, K) float32, logits
     weights: np.ndarray  # (n,) float32
-    judged: tuple[Rows, ...]
+    asked: tuple[np.ndarray, ...]  # ids (m, F) int64 of every block of rows to ask about
 
     @staticmethod
-    def of(rows: SyntheticRows, *judged: Rows) -> RankingSet:
-        """judged: rows by the log's ids; those that no anchor has count as id 0."""
+    def of(rows: SyntheticRows, *asked: np.ndarray) -> RankingSet:
+        """asked: the log's ids (m, F); those that no anchor has count as id 0."""
         compact = CompactIds(rows.anchors)
         return RankingSet(
             sizes=tuple(compact.sizes),
             ids=compact(rows.anchors),
             labels=rows.labels,
             weights=rows.weights,
-            judged=tuple(Rows(r.row_ids, compact(r.ids), r.labels) for r in judged),
+            asked=tuple(compact(ids) for ids in asked),
         )
 
     def soft_rows(self) -> SoftRows:
@@ -47,8 +46,3 @@ class RankingSet:
             torch.from_numpy(self.labels),
             torch.from_numpy(self.weights),
         )
-
-
-def read_ranking_set(uri: str) -> RankingSet:
-    """From a published stage alone, judged on its own validation sample. Raises ArtifactError."""
-    return RankingSet.of(artifact.read(uri), artifact.read_validation(uri).rows)

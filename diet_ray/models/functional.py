@@ -99,6 +99,8 @@ def taught_losses(logits: Tensor, teacher: Tensor) -> Tensor:
 class _TaughtLosses(torch.autograd.Function):
     """Its first derivatives leave the teacher out; its backward pass can be differentiated."""
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(logits: Tensor, teacher: Tensor) -> Tensor:
         return row_losses(logits, torch.sigmoid(teacher))

@@ -20,9 +20,10 @@ def agreement(table: pd.DataFrame, pictures: Sequence[str]) -> list[Section]:
 
     table: method, score (what the method's settings are ordered by), seeds and repetitions,
     settings, cost (rows trained over those of one full training), seconds (over those of one full
-    training), spearman_low, spearman_high, pairs (significant ones), pairs_right, and by their
-    names in `evaluation.agreement.Agreement` spearman, corrected, kendall, tau_ap, top1,
-    top1_deviations, top3 and top3_deviations. NaN where undefined.
+    training), spearman_low, spearman_high, pairs (significant ones), pairs_right, within_right,
+    between_right (of pairs within and between families), and by their
+    names in `evaluation.agreement.Agreement` spearman, reliability_scores, corrected, kendall,
+    tau_ap, top1, top1_deviations, top3 and top3_deviations. NaN where undefined.
     """
     if table.empty:
         return []
@@ -31,11 +32,12 @@ def agreement(table: pd.DataFrame, pictures: Sequence[str]) -> list[Section]:
         "mean over its repetitions, of which each has seeds, a reference and a set of its own. "
         "Cost is the rows trained for one setting, all seeds of a repetition together, and time "
         "is seconds, both over one full training's. Spearman has a 95% interval over settings, "
-        "drawn within families; corrected is what it would be without the noise on either side; "
+        "drawn within families; repeatability is that of two repetitions with each other; "
+        "corrected is what Spearman would be without the noise on either side; "
         "tau-AP weighs the top most. Regret is the AUC lost by taking the method's best setting, "
         "or the truly best of its three best, in brackets the same in seed deviations of full "
-        "data. The last column is the share of pairs ordered right among those whose difference "
-        "under full data is significant (5% false discoveries)."
+        "data. Last comes the share of pairs ordered right among those whose difference under full "
+        "data is significant (5% false discoveries): of all, within and between families."
     )
     few = table[table["settings"] < FEWEST_SETTINGS]
     if len(few):
@@ -82,12 +84,15 @@ def _line(line: Mapping[Any, Any]) -> dict[str, str]:
         "Time": _percent(line["seconds"]),
         "Spearman": _correlation(line["spearman"])
         + _bounds(line["spearman_low"], line["spearman_high"], ".2f"),
+        "Repeatability": _correlation(line["reliability_scores"]),
         "Corrected": _correlation(line["corrected"]),
         "Kendall": _correlation(line["kendall"]),
         "tau-AP": _correlation(line["tau_ap"]),
         "Top-1 regret": _regret(line["top1"], line["top1_deviations"]),
         "Top-3 regret": _regret(line["top3"], line["top3_deviations"]),
         "Significant pairs right": f"{_percent(line['pairs_right'])} of {pairs}" if pairs else NONE,
+        "Within families": _percent(line["within_right"]),
+        "Between": _percent(line["between_right"]),
     }
 
 

@@ -8,11 +8,11 @@ from statistics import mean, stdev
 from typing import Any
 
 from diet_ray import storage
-from diet_ray.config import NetworkConfig, RunConfig
+from diet_ray.config import NetworkConfig, RunConfig, Score
 from diet_ray.memory import artifact
 from diet_ray.search.trial import Outcome
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -22,39 +22,44 @@ class Line:
     network: str
     parameters: dict[str, Any]
     dense_parameters: int | None
+    score: float | None  # what the order is by, higher is better
+    score_deviation: float | None  # standard deviation over seeds; None with one seed
     validation_auc: float | None
-    validation_auc_deviation: float | None  # standard deviation over seeds; None with one seed
     validation_logloss: float | None
-    epochs: float | None  # that it was trained for, or of a warm-up kept; the mean over seeds
+    taught_auc: float | None  # against the reference's soft labels; None after a warm-up
+    epochs: float | None  # that a warm-up kept; the mean over seeds
     seconds: float
     error: str | None = None
 
 
-def leaderboard(results: Sequence[tuple[NetworkConfig, Outcome]]) -> list[Line]:
-    """Lines by validation AUC, the higher first; equal ones by LogLoss; failed trials last."""
-    return sorted((_line(network, outcome) for network, outcome in results), key=_rank)
+def leaderboard(results: Sequence[tuple[NetworkConfig, Outcome]], score: Score) -> list[Line]:
+    """Lines by the score, the higher first; equal ones by LogLoss; failed trials last."""
+    return sorted((_line(network, outcome, score) for network, outcome in results), key=_rank)
 
 
-def _line(network: NetworkConfig, outcome: Outcome) -> Line:
+def _line(network: NetworkConfig, outcome: Outcome, score: Score) -> Line:
     failed = outcome.error is not None
-    aucs = [metrics.auc for metrics in outcome.judged]
+    scores = outcome.scores(score)
+    taught = outcome.taught_auc
     return Line(
         network=network.name,
         parameters=network.parameters,
         dense_parameters=outcome.dense_parameters,
-        validation_auc=None if failed else mean(aucs),
-        validation_auc_deviation=stdev(aucs) if len(aucs) > 1 else None,
+        score=None if failed else mean(scores),
+        score_deviation=stdev(scores) if len(scores) > 1 else None,
+        validation_auc=None if failed else mean(m.auc for m in outcome.judged),
         validation_logloss=None if failed else mean(m.logloss for m in outcome.judged),
-        epochs=None if failed else mean(outcome.kept),
+        taught_auc=mean(taught) if taught else None,
+        epochs=None if failed or taught else mean(outcome.kept),
         seconds=outcome.seconds,
         error=outcome.error,
     )
 
 
 def _rank(line: Line) -> tuple[bool, float, float]:
-    if line.validation_auc is None or line.validation_logloss is None:
+    if line.score is None or line.validation_logloss is None:
         return True, 0.0, 0.0
-    return False, -line.validation_auc, line.validation_logloss
+    return False, -line.score, line.validation_logloss
 
 
 def publish(config: RunConfig, distilled: str, lines: Sequence[Line]) -> str:
@@ -63,6 +68,7 @@ def publish(config: RunConfig, distilled: str, lines: Sequence[Line]) -> str:
     content = {
         "format": FORMAT,
         "judged_on": "validation",
+        "score": score_of(config),
         "seed": config.seed,
         "search": config.search.model_dump(mode="json"),
         "protocol": protocol_of(config),
@@ -79,6 +85,11 @@ def publish(config: RunConfig, distilled: str, lines: Sequence[Line]) -> str:
     return uri
 
 
+def score_of(config: RunConfig) -> Score:
+    """What the candidates are ranked by."""
+    return config.search.score or ("taught" if config.search.use == "cotrain" else "auc")
+
+
 def protocol_of(config: RunConfig) -> dict[str, Any]:
     """How a trial trains."""
     if config.search.use == "cotrain":
@@ -93,7 +104,8 @@ def render(lines: Sequence[Line]) -> str:
     width = max(len(word) for word in ["hyper-parameters", *told])
     head = (
         f"{'':>3} {'network':<{name_width}} {'hyper-parameters':<{width}} "
-        f"{'size':>10} {'AUC':>7} {'seeds':>7} {'LogLoss':>8} {'epoch':>6} {'seconds':>8}"
+        f"{'size':>10} {'score':>8} {'seeds':>7} {'AUC':>7} {'LogLoss':>8} {'epoch':>6} "
+        f"{'seconds':>8}"
     )
     rows = [head, "-" * len(head)]
     for place, (line, parameters) in enumerate(zip(lines, told, strict=True), start=1):
@@ -101,11 +113,13 @@ def render(lines: Sequence[Line]) -> str:
         if line.error is not None:
             rows.append(f"{start}failed: {line.error}")
             continue
-        deviation = line.validation_auc_deviation
+        deviation = line.score_deviation
         spread = "" if deviation is None else f"±{deviation:.4f}"
+        epoch = "" if line.epochs is None else f"{line.epochs:g}"
         rows.append(
-            f"{start}{line.dense_parameters:>10,} {line.validation_auc:>7.4f} {spread:>7} "
-            f"{line.validation_logloss:>8.4f} {line.epochs:>6g} {line.seconds:>8.1f}"
+            f"{start}{line.dense_parameters:>10,} {line.score:>8.4f} {spread:>7} "
+            f"{line.validation_auc:>7.4f} {line.validation_logloss:>8.4f} {epoch:>6} "
+            f"{line.seconds:>8.1f}"
         )
     return "\n".join(rows)
 

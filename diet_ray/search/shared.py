@@ -9,7 +9,8 @@ from diet_ray.evaluation.run import Run
 from diet_ray.evaluation.shared import SharedTable
 from diet_ray.logs.blocks import Blocks, Rows, read_block
 from diet_ray.memory import artifact
-from diet_ray.memory.ranking import RankingSet, read_ranking_set
+from diet_ray.memory.artifact import ValidationSample
+from diet_ray.memory.ranking import RankingSet
 from diet_ray.memory.rows import SyntheticRows
 
 
@@ -25,9 +26,10 @@ class Inherited:
 
 @dataclass(frozen=True)
 class CoTrained:
-    """For co-training: a set that contains what it is judged on, and the protocol."""
+    """For co-training: a set, the sample that it holds to judge on, and the protocol."""
 
     rows: RankingSet
+    validation: ValidationSample
     protocol: CotrainConfig
 
 
@@ -40,7 +42,7 @@ class SharedData:
     tasks: tuple[str, ...]
     models: ModelsConfig
     seed: int
-    seeds: int
+    seeds: int  # of a warm-up; a co-training's are its protocol's
     threads: int
 
 
@@ -52,7 +54,9 @@ def load_shared(config: RunConfig, blocks: Blocks | None, distilled: str) -> Sha
     described = artifact.describe(distilled)
     data: Inherited | CoTrained
     if blocks is None:
-        data = CoTrained(read_ranking_set(distilled), config.evaluation.cotrain)
+        sample = artifact.read_validation(distilled)
+        ranked = RankingSet.of(artifact.read(distilled), sample.rows.ids)
+        data = CoTrained(ranked, sample, config.evaluation.cotrain)
     else:
         artifact.check_fits(distilled, blocks.fields, config.models.embedding_dim)
         data = Inherited(
@@ -67,6 +71,6 @@ def load_shared(config: RunConfig, blocks: Blocks | None, distilled: str) -> Sha
         tasks=described.tasks,
         models=config.models,
         seed=config.seed,
-        seeds=config.search.seeds,
+        seeds=config.evaluation.seeds,
         threads=config.threads,
     )

@@ -66,7 +66,8 @@ def sweep(config: RunConfig) -> list[Line]:
         outcomes |= run_trials(config, shared, waiting, len(keys))
     else:
         progress.logger.info("Sweep: all %d trials are done already", len(keys))
-    lines = leaderboard.leaderboard([(network, outcomes[key]) for key, network in keys.items()])
+    found = [(network, outcomes[key]) for key, network in keys.items()]
+    lines = leaderboard.leaderboard(found, leaderboard.score_of(config))
     uri = leaderboard.publish(config, distilled, lines)
     _say(uri, lines)
     return lines
@@ -122,7 +123,6 @@ def trial_keys(
         "protocol": leaderboard.protocol_of(config),
         "blocks": None if blocks is None else blocks.fingerprint,
         "seed": config.seed,
-        "seeds": config.search.seeds,
         "threads": config.threads,
         "fields": described.fields,  # a fresh vector depends on its field's name
         "tasks": described.tasks,
@@ -131,7 +131,8 @@ def trial_keys(
         **runtime.numerics(),
     }
     if blocks is not None:
-        made_from["reference"] = described.reference
+        # a co-training's seeds stand in its protocol
+        made_from |= {"reference": described.reference, "seeds": config.evaluation.seeds}
     return {_key({**made_from, "candidate": space.identity(c, SPACE)}): c for c in candidates}
 
 

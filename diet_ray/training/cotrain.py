@@ -3,28 +3,31 @@
 In one-epoch training most of the difference between two architectures is how fast each of them
 trains an embedding table. A finished table, which the paper's warm start inherits, removes it.
 So here a candidate gets a fresh table over just the ids that the set's rows hold, and learns the
-reference's soft labels for a pass or two: its learning speed is compared, as in full training.
-With many passes all candidates converge to the teacher, and the order is lost (RESULTS.md).
+reference's soft labels for some hundred steps: its learning speed is compared, as in full
+training. With many steps all candidates converge to the teacher, and the order is lost
+(RESULTS.md). Several seeds of a candidate, each with an order of the rows of its own, train side
+by side; its score is their mean.
 
-Neither the log nor the reference is needed: the set's rows and a few labelled rows to judge on.
+Neither the log nor the reference is needed: the set's rows and a few rows to judge on, with their
+labels and the reference's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from diet_ray.config import CotrainConfig, ModelsConfig, NetworkConfig
-from diet_ray.logs.blocks import Rows
 from diet_ray.models.embedding import EmbeddingTable
 from diet_ray.models.registry import fresh_network
 from diet_ray.seeds import derive, torch_generator
 from diet_ray.training.curve import LossCurve
-from diet_ray.training.metrics import Metrics, measure
-from diet_ray.training.model import Recommender, adam, predict
-from diet_ray.training.soft_rows import SoftRows, soft_epoch
+from diet_ray.training.model import Recommender, adam
+from diet_ray.training.side_by_side import SideBySide
+from diet_ray.training.soft_rows import SoftRows
 
 
 class CompactIds:
@@ -53,15 +56,6 @@ class CompactIds:
         return compact
 
 
-@dataclass(frozen=True)
-class Ranking:
-    """What a candidate did on a set."""
-
-    passes: list[Metrics]  # on the judging rows, after each pass
-    training_loss: list[float]  # progressive, over all passes (`curve.py`)
-    dense_parameters: int
-
-
 def fresh_candidate(
     network: NetworkConfig,
     models: ModelsConfig,
@@ -78,24 +72,47 @@ def fresh_candidate(
 
 
 def co_train(
-    model: Recommender,
+    models: Sequence[Recommender], rows: SoftRows, protocol: CotrainConfig, seeds: Sequence[int]
+) -> list[float]:
+    """Train the models in place, side by side; returns the progressive loss, their mean.
+
+    models: fresh ones of a candidate. rows.inputs: compact ids (`CompactIds`). seeds: of the order
+    in which each model sees the rows: shuffled, and as often again as the steps take.
+    """
+    stack = SideBySide(models)
+    optimizer = adam(stack, protocol.learning_rate)
+    curve = LossCurve(protocol.steps * protocol.batch_size)
+    orders = torch.stack([_order(len(rows), protocol, seed) for seed in seeds])
+    labels = torch.sigmoid(rows.labels)
+    for batch in orders.split(protocol.batch_size, dim=1):
+        losses = stack(rows.inputs[batch], labels[batch]) * rows.weights[batch]
+        optimizer.zero_grad(set_to_none=True)
+        losses.mean(dim=1).sum().backward()  # every model's own mean: none sees another's rows
+        optimizer.step()
+        curve.add(protocol.batch_size, float(losses.detach().mean()))
+    return curve.means()
+
+
+def _order(rows: int, protocol: CotrainConfig, seed: int) -> Tensor:
+    """Row numbers (steps times batch size,): pass after shuffled pass, the last one cut."""
+    generator = torch_generator(seed, "co-training order")
+    wanted = protocol.steps * protocol.batch_size
+    passes = [torch.randperm(rows, generator=generator) for _ in range(-(-wanted // rows))]
+    return torch.cat(passes)[:wanted]
+
+
+def co_trained(
+    network: NetworkConfig,
+    models: ModelsConfig,
     rows: SoftRows,
-    judged: Rows,
-    tasks: Sequence[str],
+    sizes: dict[str, int],
+    tasks: int,
     protocol: CotrainConfig,
     seed: int,
-    after_pass: Callable[[Metrics], None] = lambda _metrics: None,
-) -> Ranking:
-    """Train `model` in place on the rows; judge it after every pass.
-
-    rows.inputs and judged.ids: compact ids (`CompactIds`). seed: of the rows' order.
-    """
-    optimizer = adam(model, protocol.learning_rate)
-    curve = LossCurve(len(rows) * protocol.passes)
-    passes: list[Metrics] = []
-    for number in range(protocol.passes):
-        generator = torch_generator(seed, "co-training order", number)
-        soft_epoch(model, optimizer, rows, protocol.batch_size, generator, curve.add)
-        passes.append(measure(predict(model, judged.ids), judged.labels, tasks))
-        after_pass(passes[-1])
-    return Ranking(passes, curve.means(), model.dense.parameter_count)
+    first: int = 0,
+) -> tuple[list[Recommender], list[float]]:
+    """A candidate by its seeds first, first + 1.., trained on the rows, and `co_train`'s loss."""
+    seeds = range(first, first + protocol.seeds)
+    fresh = [fresh_candidate(network, models, sizes, tasks, seed, number) for number in seeds]
+    orders = [derive(seed, "candidate co-training", number) for number in seeds]
+    return fresh, co_train(fresh, rows, protocol, orders)

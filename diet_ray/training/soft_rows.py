@@ -1,7 +1,7 @@
-"""Rows with soft labels and weights, and the epoch that trains on them.
+"""Rows with soft labels and weights, and the epoch that trains a dense network on them.
 
-Both uses of a distilled set run it: a dense network learns from embeddings (`candidate.py`), a
-whole recommender from ids (`cotrain.py`).
+Both uses of a distilled set take such rows: embeddings to warm up on (`candidate.py`, by this
+epoch), ids to co-train on (`cotrain.py`, by steps of its own).
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from diet_ray import storage
+from diet_ray.config import RunConfig
 from diet_ray.distill import stage as module
 from diet_ray.distill.boundary import memory_sizes, synthesise
 from diet_ray.distill.context import stage_uri
@@ -17,9 +18,11 @@ from diet_ray.distill.stage import distill_stage
 from diet_ray.distill.workers import MetaWorkers
 from diet_ray.logs.blocks import read_block
 from diet_ray.memory import artifact
+from diet_ray.memory.artifact import ValidationSample
 from diet_ray.memory.coordinator import ServerLostError, start_state
 from diet_ray.memory.rows import SyntheticRows
 from diet_ray.memory.server import durable_steps
+from diet_ray.training.model import predict
 from diet_ray.training.reference import load_reference, reference_uri
 from tests.distill.prepared import Prepared, open_stage, run_config
 from tests.distill.slow import SlowStage
@@ -46,13 +49,17 @@ def test_what_another_configuration_left_is_not_continued(
     assert durable_steps(left.work("memory")) == []
 
 
+def sample_of(prepared: Prepared, config: RunConfig) -> ValidationSample:
+    return module._validation_sample(open_stage(config, prepared.blocks, 1))
+
+
 @pytest.mark.parametrize("wanted", [1, 150, 400, 100_000])
 def test_a_sample_is_drawn_from_the_validation_block(prepared: Prepared, wanted: int) -> None:
     """400 rows in two fragments; drawn without repetition, by the run's seed alone."""
     blocks, block = prepared.blocks, prepared.blocks.block("validation")
     real = read_block(blocks, block)
     config = run_config(prepared.folder, memory={"validation_rows": wanted})
-    found = module._validation_sample(config, blocks)
+    found = sample_of(prepared, config)
     assert found.of == block.rows == 400
     assert len(found.rows) == min(wanted, block.rows)
 
@@ -61,10 +68,12 @@ def test_a_sample_is_drawn_from_the_validation_block(prepared: Prepared, wanted:
     assert chosen == sorted(set(chosen))
     assert np.array_equal(found.rows.ids, real.ids[chosen])
     assert np.array_equal(found.rows.labels, real.labels[chosen])
+    taught = predict(load_reference(reference_uri(config, 1)).recommender, real.ids)
+    assert np.allclose(found.taught, taught[chosen], rtol=1e-5, atol=1e-6)
 
-    again = module._validation_sample(config, blocks)
+    again = sample_of(prepared, config)
     assert np.array_equal(again.rows.row_ids, found.rows.row_ids)
-    other = module._validation_sample(config.model_copy(update={"seed": 6}), blocks)
+    other = sample_of(prepared, config.model_copy(update={"seed": 6}))
     assert np.array_equal(other.rows.row_ids, found.rows.row_ids) == (wanted >= block.rows)
 
 
@@ -80,6 +89,20 @@ def test_a_published_stage_holds_the_sample(undisturbed: Prepared) -> None:
             expected = [i if i in anchors[:, field] else 0 for i in ids]
             assert found.rows.ids[:, field].tolist() == expected
         assert np.array_equal(found.rows.labels, validation.labels)
+
+
+def test_a_published_sample_is_labelled_by_the_stages_own_reference(undisturbed: Prepared) -> None:
+    """Which knows the log's ids, also those that the set lacks."""
+    config, blocks = run_config(undisturbed.folder), undisturbed.blocks
+    validation = read_block(blocks, blocks.block("validation"))
+    samples = [artifact.read_validation(stage_uri(config, number)) for number in (1, 2)]
+    references = [load_reference(reference_uri(config, number)) for number in (1, 2)]
+    for sample, reference in zip(samples, references, strict=True):
+        assert np.array_equal(sample.taught, predict(reference.recommender, validation.ids))
+        assert not np.array_equal(sample.rows.ids, validation.ids)
+        by_held_ids = predict(reference.recommender, sample.rows.ids)
+        assert not np.allclose(sample.taught, by_held_ids, atol=1e-3)
+    assert not np.allclose(samples[0].taught, samples[1].taught, atol=1e-3)
 
 
 def learned_rows(prepared: Prepared) -> SyntheticRows:

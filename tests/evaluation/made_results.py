@@ -53,6 +53,7 @@ def made_row(study: str, method: str, candidate: str, seed: int, **values: objec
         "logloss": 1.2 - auc,
         "validation_auc": auc,
         "validation_logloss": 1.2 - auc,
+        "taught_auc": np.nan,
         "progressive_loss": 1.3 - auc,
         "trained_rows": TRAINED_ROWS[method],
         "warm_up_epochs": 8 if reduced else 0,
@@ -98,7 +99,7 @@ def fidelity_rows(settings: int = 4) -> list[dict]:
         for repetition in range(REPETITIONS)
         for first in [FIRST_SEED + repetition * SEEDS_OF_A_REPETITION]
         for name, quality in named
-        for seed in range(arm.seeds)
+        for seed in range(arm.seeds or 1)
     ]
 
 

@@ -41,8 +41,8 @@ EVERYTHING: dict[str, Any] = {
         "repetitions": 2,
         "arms": [
             {"method": "prefix", "share": 0.2},
-            {"method": "random", "use": "cotrain", "protocol": {"passes": 2}},
-            {"method": "distilled", "use": "cotrain"},
+            {"method": "random", "use": "cotrain", "protocol": {"steps": 4}},
+            {"method": "distilled", "use": "cotrain", "score": "taught"},
         ],
     },
     "user_field": "field_0",
@@ -89,6 +89,9 @@ def test_every_study_from_a_distilled_run_to_a_page(
     assert set(found.results["variant"]) == {"", "no-fusion"}
     assert set(found.results["ratio"].dropna()) == {RATIO, 0.03}
     assert found.results["auc"].between(0.2, 1).all()
+    taught = found.results[found.results["taught_auc"].notna()]
+    assert set(taught["arm"]) == {"distilled co-trained by soft labels"}
+    assert len(taught) == 2 * 2
     assert len(found.tried) == 7 * 2
     chosen = found.tried[found.tried["chosen"]].set_index(["method", "labels"])["learning_rate"]
     for line in found.results[found.results["use"] != "cotrain"].itertuples():

@@ -14,7 +14,13 @@ from sklearn.metrics import roc_auc_score
 
 from diet_ray import storage
 from diet_ray.config import NetworkConfig
-from diet_ray.evaluation.cells import Cell, read_cell, read_logits, run_cell
+from diet_ray.evaluation.cells import (
+    Cell,
+    read_cell,
+    read_logits,
+    read_validation_logits,
+    run_cell,
+)
 from diet_ray.evaluation.methods import METHODS, REDUCED, REFERENCE_FREE, Labels, reduced_rows
 from diet_ray.evaluation.run import Run
 from diet_ray.evaluation.shared import Shared
@@ -25,7 +31,7 @@ from diet_ray.models.embedding import EmbeddingTable
 from diet_ray.models.registry import DenseNetwork, fresh_network
 from diet_ray.seeds import derive, torch_generator
 from diet_ray.training.cotrain import CompactIds, co_train, fresh_candidate
-from diet_ray.training.metrics import Metrics, measure
+from diet_ray.training.metrics import Metrics, mean_metrics, measure
 from diet_ray.training.model import Recommender, predict
 from diet_ray.training.reference import reference_uri
 from diet_ray.training.soft_rows import SoftRows
@@ -137,6 +143,9 @@ def test_a_cell_is_judged_kept_and_repeatable(prepared: Prepared, method: str) -
     metrics, logits = Metrics(**result.test), read_logits(cell)
     test = read_block(run.blocks, run.blocks.block("test"))
     assert measure(logits, test.labels, run.blocks.tasks) == metrics
+    validation = read_block(run.blocks, run.blocks.block("validation"))
+    (on_validation,) = read_validation_logits(cell)  # of one seed
+    assert asdict(measure(on_validation, validation.labels, run.blocks.tasks)) == result.validation
     assert 0.3 < metrics.auc < 1
     assert result.validation != result.test
 
@@ -277,7 +286,8 @@ def co_trained_keys(run: Run) -> dict[str, str]:
     ("overrides", "expected"),
     [
         ({"evaluation": {"protocol": {"epochs": 3, "batch_size": 8, "learning_rate": 1}}}, set()),
-        ({"evaluation": {"cotrain": {"passes": 1}}}, set(REDUCED)),
+        ({"evaluation": {"cotrain": {"steps": 5}}}, set(REDUCED)),
+        ({"evaluation": {"cotrain": {"seeds": 3}}}, set(REDUCED)),
         ({"evaluation": {"cotrain": {"batch_size": 8}}}, set(REDUCED)),
         ({"evaluation": {"cotrain": {"learning_rate": 0.5}}}, set(REDUCED)),
         ({"benchmark": {"percentile": 50}}, {"el2n"}),
@@ -320,23 +330,43 @@ def test_a_co_trained_cell_is_a_co_training(
     test, validation = (read_block(blocks, blocks.block(name)) for name in ("test", "validation"))
     compact, tasks = CompactIds(rows.anchors), blocks.tasks
     sizes = dict(zip(blocks.fields, compact.sizes, strict=True))
-    model = fresh_candidate(cell.candidate, config.models, sizes, len(tasks), config.seed, seed)
+    seeds = [seed, seed + 1]
+    models = [
+        fresh_candidate(cell.candidate, config.models, sizes, len(tasks), config.seed, number)
+        for number in seeds
+    ]
     arrays = (compact(rows.anchors), rows.labels, rows.weights)
-    expected = co_train(
-        model,
-        SoftRows(*(torch.tensor(array) for array in arrays)),
-        replace(validation, ids=compact(validation.ids)),
-        tasks,
-        config.evaluation.cotrain,
-        derive(config.seed, "candidate co-training", seed),
-    )
-    assert result.warm_up_auc == [metrics.auc for metrics in expected.passes]
-    assert result.validation == asdict(expected.passes[-1])
-    assert result.training_loss == expected.training_loss
-    assert result.dense_parameters == expected.dense_parameters
-    logits = predict(model, compact(test.ids))
-    assert np.array_equal(read_logits(cell), logits)
-    assert Metrics(**result.test) == measure(logits, test.labels, tasks)
+    soft = SoftRows(*(torch.tensor(array) for array in arrays))
+    orders = [derive(config.seed, "candidate co-training", number) for number in seeds]
+    losses = co_train(models, soft, config.evaluation.cotrain, orders)
+    assert result.training_loss == losses
+    assert result.warm_up_auc == []
+    assert result.dense_parameters == models[0].dense.parameter_count
+
+    judged = {}
+    for name, block in (("test", test), ("validation", validation)):
+        judged[name] = np.stack([predict(model, compact(block.ids)) for model in models])
+        metrics = mean_metrics([measure(mine, block.labels, tasks) for mine in judged[name]])
+        assert getattr(result, name) == asdict(metrics)
+    assert np.array_equal(read_validation_logits(cell), judged["validation"])
+    assert np.array_equal(read_logits(cell), judged["test"].mean(axis=0))
+
+
+def test_a_co_trained_cell_is_the_mean_of_its_seeds(prepared: Prepared) -> None:
+    """Each of which is trained as it would be by itself."""
+    cell = co_trained_cell(prepared.run(), "distilled", seed=3)
+    alone = cell.protocol.model_copy(update={"seeds": 1})
+    cells = [replace(cell, seed=seed, protocol=alone) for seed in (3, 4)]
+    result, results = run_here(cell), [run_here(single) for single in cells]
+    loglosses = [single.validation["logloss"] for single in results]
+    assert loglosses[0] != pytest.approx(loglosses[1], rel=1e-3)
+    assert result.validation["logloss"] == pytest.approx(np.mean(loglosses), rel=1e-5)
+    curves = [single.training_loss for single in results]
+    assert result.training_loss == pytest.approx(np.mean(curves, axis=0), rel=1e-5)
+    on_test = np.mean([read_logits(single) for single in cells], axis=0)
+    assert float32_distance(read_logits(cell), on_test) < 1e-4
+    on_validation = np.concatenate([read_validation_logits(single) for single in cells])
+    assert float32_distance(read_validation_logits(cell), on_validation) < 1e-4
 
 
 def test_only_a_reduced_set_is_co_trained(prepared: Prepared) -> None:
@@ -393,7 +423,8 @@ def test_a_prefix_has_its_share_in_its_key_and_the_whole_is_full_data(prepared: 
 
 
 def test_rows_are_counted_as_often_as_they_are_trained_on(prepared: Prepared) -> None:
-    """Blocks of 300 rows, two of them historical; 40 rows in a set, two epochs or passes."""
+    """Blocks of 300 rows, two of them historical; 40 rows in a set, two epochs. A co-training is of
+    two seeds and six steps of 16 rows."""
     run = prepared.run()
     counted = {method: made_cell(run, method).trained_rows for method in METHODS}
     stream, newest = 3 * 300, 300
@@ -406,6 +437,6 @@ def test_rows_are_counted_as_often_as_they_are_trained_on(prepared: Prepared) ->
     }
     assert replace(made_cell(run, "prefix"), share=0.5).trained_rows == stream / 2
     for method in REDUCED:
-        assert co_trained_cell(run, method).trained_rows == 2 * 40
+        assert co_trained_cell(run, method).trained_rows == 2 * 6 * 16
         if method != "el2n":  # whose rows a scan by Ray selects
             assert len(reduced_rows(run, method, "soft", 0)) == 40

@@ -93,12 +93,20 @@ def test_without_a_space_the_candidates_are_the_settings(prepared: Prepared) -> 
         ({"arms": [{"method": "distilled", "ratio": 0.1}]}, "a distilled set's is memory.ratio"),
         ({"arms": [{"method": "warm", "share": 0.5}]}, "'warm 50%': share belongs to a prefix"),
         (
-            {"arms": [{"method": "random", "protocol": {"passes": 2}}]},
-            "'random passes=2': protocol changes keys of evaluation.cotrain; remove it, or set use",
+            {"arms": [{"method": "prefix", "protocol": {"epochs": 2}}]},
+            "'prefix epochs=2': protocol: prefix has no warm-up; remove epochs",
+        ),
+        (
+            {"arms": [{"method": "el2n", "use": "cotrain", "seeds": 2, "protocol": {"seeds": 2}}]},
+            "seeds=2': seeds stand in the arm and in its protocol; remove one of them",
         ),
         (
             {"arms": [{"method": "warm", "repetitions": 3}]},
             "'warm': 3 repetitions would share 2 references; set benchmark.fidelity.repetitions to",
+        ),
+        (
+            {"arms": [{"method": "cold", "score": "taught", "repetitions": 3}]},
+            "'cold by soft labels': 3 repetitions would share 2 references",
         ),
     ],
 )  # fmt: skip
@@ -115,8 +123,12 @@ def test_what_an_arm_can_be_is_accepted(prepared: Prepared) -> None:
         {"method": "cold", "repetitions": 5},  # needs no reference
         {"method": "warm", "repetitions": 1},
         {"method": "el2n", "ratio": 0.1, "labels": "hard"},
-        {"method": "distilled", "labels": "hard", "use": "cotrain", "protocol": {"passes": 2}},
+        {"method": "distilled", "labels": "hard", "use": "cotrain", "protocol": {"steps": 2}},
+        {"method": "random", "use": "cotrain", "seeds": 2, "score": "taught"},
+        {"method": "random", "use": "cotrain", "protocol": {"seeds": 2}},
+        {"method": "random", "protocol": {"epochs": 2, "batch_size": 8}},
         {"method": "prefix", "share": 0.1, "score": "progressive"},
+        {"method": "prefix", "protocol": {"batch_size": 8}},
     ]
     validate(config_of(prepared, arms=arms))
 
@@ -158,6 +170,21 @@ def test_no_seed_is_used_twice(prepared: Prepared) -> None:
     assert not by_repetition[0] & by_repetition[1]
     most_of_full_data = 10_000
     assert min(map(min, by_repetition)) > most_of_full_data
+
+
+def test_all_seeds_of_a_co_training_are_one_cell(prepared: Prepared) -> None:
+    for arm in ({"seeds": 3}, {"protocol": {"seeds": 3}}):
+        cells = cells_of(prepared, method="random", use="cotrain", **arm)
+        settings = {cell.candidate.title for _, cell in cells}
+        assert len(settings) == 6
+        assert len(cells) == 2 * len(settings)
+        trained = [
+            {seed for r, cell in cells if r == number for seed in range(cell.seed, cell.seed + 3)}
+            for number in (0, 1)
+        ]
+        assert [len(seeds) for seeds in trained] == [3, 3]
+        assert not trained[0] & trained[1]
+        assert {cell.protocol.seeds for _, cell in cells} == {3}
 
 
 @pytest.mark.parametrize("method", ["warm", "random", "distilled"])
@@ -207,16 +234,31 @@ def test_a_selections_ratio_changes_its_size_alone(prepared: Prepared) -> None:
         ({"method": "distilled", "labels": "hard"}, TUNED["distilled", "hard"], "hard"),
         ({"method": "prefix", "share": 0.5}, TUNED["full", ""], ""),
         (
-            {"method": "random", "use": "cotrain", "labels": "hard", "protocol": {"passes": 3}},
-            CotrainConfig(**SMALL["evaluation"]["cotrain"] | {"passes": 3}),
+            {"method": "random", "use": "cotrain", "labels": "hard", "protocol": {"steps": 3}},
+            CotrainConfig(**SMALL["evaluation"]["cotrain"] | {"steps": 3}),
             "hard",
+        ),
+        (
+            {"method": "random", "use": "cotrain", "seeds": 5},
+            CotrainConfig(**SMALL["evaluation"]["cotrain"] | {"seeds": 5}),
+            "soft",
+        ),
+        (
+            {"method": "prefix", "protocol": {"batch_size": 7}},
+            TUNED["full", ""].model_copy(update={"batch_size": 7}),
+            "",
+        ),
+        (
+            {"method": "random", "protocol": {"epochs": 7}},
+            TUNED["random", "soft"].model_copy(update={"epochs": 7}),
+            "soft",
         ),
     ],
 )
 def test_an_arm_trains_by_its_tuned_protocol_or_co_trains(
     prepared: Prepared, arm: dict[str, Any], protocol: object, labels: str
 ) -> None:
-    """A prefix is trained as full data is."""
+    """A prefix is trained as full data is. Keys of its own come on top."""
     for _, cell in cells_of(prepared, **arm):
         assert (cell.protocol, cell.labels) == (protocol, labels)
         assert cell.method == arm["method"]
@@ -247,6 +289,7 @@ def few_rows() -> pd.DataFrame:
             "validation_auc": 0.5 + place / 10 + repetition / 100 + seed / 1000,
             "validation_logloss": 0.9 - place / 20 + repetition / 50 + seed / 500,
             "progressive_loss": 0.8 - place / 30 + repetition / 70 + seed / 700,
+            "taught_auc": 0.6 + place / 40 + repetition / 90 + seed / 900,
         }
         for repetition, (place, name), seed in itertools.product(
             (0, 1), enumerate(SETTINGS), (0, 1)
@@ -258,6 +301,7 @@ def few_rows() -> pd.DataFrame:
 @pytest.mark.parametrize(
     ("score", "column", "sign"),
     [
+        ("taught", "taught_auc", 1),
         ("auc", "validation_auc", 1),
         ("logloss", "validation_logloss", -1),
         ("progressive", "progressive_loss", -1),
@@ -265,7 +309,8 @@ def few_rows() -> pd.DataFrame:
 )
 def test_a_score_is_the_mean_over_a_repetitions_seeds(score: Any, column: str, sign: int) -> None:
     rows = few_rows()
-    found = scores_of(rows, ArmConfig(method="random", score=score), SETTINGS)
+    arm = ArmConfig(method="random", score=score, label="random")
+    found = scores_of(rows, arm, SETTINGS)
     assert found.shape == (2, len(SETTINGS))
     for repetition, (place, name) in itertools.product((0, 1), enumerate(SETTINGS)):
         mine = rows[
@@ -275,7 +320,7 @@ def test_a_score_is_the_mean_over_a_repetitions_seeds(score: Any, column: str, s
         ]
         assert len(mine) == 2
         assert found[repetition, place] == pytest.approx(sign * mine[column].mean())
-    assert (np.diff(found) > 0).all()  # in all three, later settings are better
+    assert (np.diff(found) > 0).all()  # in all of them, later settings are better
 
 
 def test_the_truth_is_full_datas_test_auc_by_seed() -> None:
@@ -302,7 +347,7 @@ def test_a_line_per_arm_of_what_the_agreement_says() -> None:
         line = by_method(table)[arm.title]
         whole = agreement(truth, scores_of(RESULTS, arm, ALL_SETTINGS))
         assert {name: line[name] for name in vars(whole)} == pytest.approx(vars(whole))
-        assert (line["seeds"], line["repetitions"]) == (arm.seeds, REPETITIONS)
+        assert (line["seeds"], line["repetitions"]) == (arm.seeds or 1, REPETITIONS)
         assert line["spearman_low"] <= line["spearman"] <= line["spearman_high"]
         assert line["pairs"] == 0
     assert by_method(table)["ours"]["spearman"] > by_method(table)["random"]["spearman"]
@@ -318,14 +363,34 @@ def test_the_cost_is_one_repetitions_trainings_over_a_full_one() -> None:
     assert lines["ours"]["seconds"] == pytest.approx(2 * 1.0 / 8)
 
 
-@pytest.mark.parametrize(("score", "sign"), [("auc", 1), ("logloss", -1), ("progressive", -1)])
+def test_a_co_trainings_cell_costs_what_all_its_seeds_do() -> None:
+    arm = ArmConfig(method="random", use="cotrain")
+    cells = RESULTS["arm"] == "random"
+    ours = {"arm": arm.title, "trained_rows": 60.0, "seconds": 0.5, "seeds": 4}
+    results = RESULTS.assign(seeds=np.nan).astype({"trained_rows": float})
+    for name, value in ours.items():
+        results.loc[cells, name] = value
+    (line,) = fidelity_table(results, [arm], None, seed=0).to_dict("records")
+    assert (line["seeds"], line["repetitions"]) == (4, REPETITIONS)
+    assert (line["cost"], line["seconds"]) == (pytest.approx(0.06), pytest.approx(0.5))
+
+
+PERFECT = [("taught", 1), ("auc", 1), ("logloss", -1), ("progressive", -1)]
+
+
+@pytest.mark.parametrize(("score", "sign"), PERFECT)
 def test_a_perfect_arm_agrees_fully(score: Any, sign: int) -> None:
     """Its score is full data's mean; a loss is the better the smaller it is."""
     means = RESULTS[RESULTS["arm"] == TRUTH].groupby("candidate")["auc"].mean()
     perfect = RESULTS["candidate"].map(means)
-    names = {"auc": "validation_auc", "logloss": "validation_logloss"}
-    results = RESULTS.assign(**{names.get(score, "progressive_loss"): sign * perfect})
-    arms = [arm.model_copy(update={"score": score}) for arm in ARMS]
+    columns = {
+        "taught": "taught_auc",
+        "auc": "validation_auc",
+        "logloss": "validation_logloss",
+        "progressive": "progressive_loss",
+    }
+    results = RESULTS.assign(**{columns[score]: sign * perfect})
+    arms = [arm.model_copy(update={"score": score, "label": arm.title}) for arm in ARMS]
     for line in by_method(fidelity_table(results, arms, None, seed=0)).values():
         exact = ("spearman", "kendall", "tau_ap", "corrected", "spearman_low", "spearman_high")
         assert [line[name] for name in exact] == pytest.approx([1] * len(exact))

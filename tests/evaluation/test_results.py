@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +14,12 @@ import pytest
 from diet_ray.config import ProtocolConfig
 from diet_ray.evaluation import results as tidy
 from diet_ray.evaluation import tables
-from diet_ray.evaluation.cells import Cell, CellResult, read_logits
+from diet_ray.evaluation.cells import Cell, CellResult, read_logits, read_validation_logits
 from diet_ray.evaluation.studies import StudyCell
+from diet_ray.logs.blocks import read_block
+from diet_ray.training.metrics import taught_auc
+from diet_ray.training.model import predict
+from diet_ray.training.reference import load_reference, reference_uri
 from tests.evaluation.prepared import RATIO, Prepared, made_cell, made_result, run_here
 
 TASKS = ("task_0", "task_1")
@@ -51,6 +56,7 @@ def test_a_row_tells_cell_and_result(prepared: Prepared) -> None:
         "logloss": 0.5,
         "validation_auc": 0.6,
         "validation_logloss": 0.5,
+        "taught_auc": pytest.approx(math.nan, nan_ok=True),
         "progressive_loss": pytest.approx((0.5 + 0.5 + 0.3) / 3),
         "trained_rows": cell.trained_rows,
         "warm_up_epochs": 2,
@@ -80,6 +86,36 @@ def test_what_a_method_does_not_have_is_left_empty(prepared: Prepared, method: s
     assert row["labels"] == row["use"] == row["variant"] == ""
     assert row["reference"] == ("dcn" if method == "warm" else "")
     assert row["warm_up_epochs"] == 0
+
+
+def test_a_taught_cell_is_scored_by_its_own_teachers_labels(
+    prepared: Prepared, tmp_path: Path
+) -> None:
+    """The mean over a co-training's seeds; phi_1 stands for another repetition's reference."""
+    run, blocks = prepared.run(), prepared.blocks
+    shutil.copytree(reference_uri(run.config, 1), tmp_path / "other" / "t=2")
+    other = prepared.run(reference={"folder": str(tmp_path / "other")})
+    co_trained = replace(made_cell(run, "distilled"), protocol=run.config.evaluation.cotrain)
+    warm = made_cell(run, "warm")
+    results = [run_here(cell) for cell in (co_trained, warm)]
+    cells = [
+        StudyCell("fidelity", co_trained, "ours", 0, run),
+        StudyCell("fidelity", co_trained, "ours", 1, other),
+        StudyCell("fidelity", co_trained, "by its AUC"),
+        StudyCell("fidelity", warm, "warm", 0, run),
+    ]
+    found = tidy.frame(cells, [results[0]] * 3 + results[1:])["taught_auc"].tolist()
+
+    ids = read_block(blocks, blocks.block("validation")).ids
+    uris = (reference_uri(run.config, 2), str(tmp_path / "other" / "t=2"))
+    own, others = (predict(load_reference(uri).recommender, ids) for uri in uris)
+    by_seed = read_validation_logits(co_trained)
+    assert len(by_seed) == co_trained.protocol.seeds == 2
+    expected = [np.mean([taught_auc(mine, labels) for mine in by_seed]) for labels in (own, others)]
+    assert found[:2] == pytest.approx(expected)
+    assert math.isnan(found[2])
+    assert found[3] == pytest.approx(taught_auc(read_validation_logits(warm)[0], own))
+    assert len(set(found)) == 4
 
 
 def test_of_equally_good_epochs_the_last_one_was_kept(prepared: Prepared) -> None:

@@ -40,7 +40,7 @@ BENCHMARK: dict[str, Any] = {
         "arms": [
             {"method": "prefix", "share": 0.5},
             {"method": "warm"},
-            {"method": "kmeans", "use": "cotrain", "seeds": 2, "label": "centres"},
+            {"method": "kmeans", "use": "cotrain", "score": "taught", "label": "centres"},
             {"method": "distilled"},
         ],
     },
@@ -110,8 +110,7 @@ def test_fidelity_is_the_truth_and_every_arm_repetition_and_setting(
     assert {c.cell.candidate.title for c in cells} == {"dcn-1", "dcn-2", "wukong-1"}
     assert Counter((c.arm, c.repetition) for c in cells) == {
         (TRUTH, 0): 3 * 3,  # settings, seeds
-        **{(arm, r): 3 for arm in ("prefix 50%", "warm", "distilled") for r in (0, 1)},
-        **{("centres", r): 3 * 2 for r in (0, 1)},
+        **{(arm, r): 3 for arm in ("prefix 50%", "warm", "centres", "distilled") for r in (0, 1)},
     }
     assert [c.cell.method for c in cells if c.arm == TRUTH] == ["full"] * 9
     assert {c.cell.seed for c in cells if c.arm == TRUTH} == {0, 1, 2}
@@ -126,6 +125,25 @@ def test_another_repetition_has_a_reference_and_a_set_of_its_own(
     runs = {c.repetition: c.cell.run for c in cells if c.cell.method == "distilled"}
     assert [runs[r].config for r in (0, 1)] == [own, other]
     assert [runs[r].distilled for r in (0, 1)] == [prepared.distilled, stage_uri(other, STAGES)]
+
+
+def test_a_repetitions_own_reference_teaches_what_is_scored_by_its_labels(
+    prepared: Prepared, distilled: list[RunConfig]
+) -> None:
+    cells = cells_of(prepared, "main", "fidelity")
+    own, other = repetitions_of(cells[0].cell.run.config)
+    taught = [c for c in cells if c.teacher is not None]
+    assert {c.arm for c in taught} == {"centres"}
+    assert [c.teacher.config for c in taught if c.teacher] == [own] * 3 + [other] * 3
+    assert [c.repetition for c in taught] == [0] * 3 + [1] * 3
+    # what needs no reference is trained once, and scored by every repetition's
+    fidelity = BENCHMARK["fidelity"] | {"arms": [{"method": "cold", "score": "taught"}]}
+    cold = [c for c in cells_of(prepared, "fidelity", fidelity=fidelity) if c.arm != TRUTH]
+    assert {(c.repetition, c.cell.run.config.seed) for c in cold} == {(0, own.seed), (1, own.seed)}
+    assert {(c.repetition, c.teacher.config.seed) for c in cold if c.teacher} == {
+        (0, own.seed),
+        (1, other.seed),
+    }
 
 
 def test_without_a_distilled_arm_nothing_is_distilled(

@@ -59,7 +59,8 @@ def validation_sample(count: int = 15) -> ValidationSample:
     draw = np.random.default_rng(3)
     ids = draw.integers(0, 130, (count, FIELDS))
     labels = draw.integers(0, 2, (count, TASKS)).astype(np.float32)
-    return ValidationSample(Rows(np.arange(count) + 4_000, ids, labels), of=1_000)
+    taught = draw.normal(size=(count, TASKS)).astype(np.float32)
+    return ValidationSample(Rows(np.arange(count) + 4_000, ids, labels), taught, of=1_000)
 
 
 @pytest.fixture
@@ -105,6 +106,9 @@ def test_a_sample_is_read_with_the_ids_that_the_set_has(stage: str) -> None:
     held = load_file(f"{stage}/{SAMPLE}")
     assert held["ids"].tolist() == expected
     assert np.array_equal(held["labels"], sample.rows.labels)
+    assert np.array_equal(held["taught"], sample.taught)
+    kinds = {name: array.dtype for name, array in held.items()}
+    assert kinds == {"ids": np.int32, "labels": np.uint8, "taught": np.float32}
 
     found = artifact.read_validation(stage)
     assert found.of == 1_000
@@ -112,14 +116,21 @@ def test_a_sample_is_read_with_the_ids_that_the_set_has(stage: str) -> None:
     assert (found.rows.ids.dtype, found.rows.labels.dtype) == (np.int64, np.float32)
     assert found.rows.ids.tolist() == expected
     assert np.array_equal(found.rows.labels, sample.rows.labels)
+    assert found.taught.dtype == np.float32
+    assert np.array_equal(found.taught, sample.taught)
 
 
 def test_the_sample_has_a_checksum_of_its_own(stage: str) -> None:
     before = artifact.checksums(stage), artifact.validation_checksum(stage)
     assert before[1] == hashlib.sha256((Path(stage) / SAMPLE).read_bytes()).hexdigest()
-    artifact.publish(stage, synthetic_rows(), DESCRIPTION, validation_sample(14))
-    assert artifact.checksums(stage) == before[0]
-    assert artifact.validation_checksum(stage) != before[1]
+    sample = validation_sample()
+    taught_otherwise = replace(sample, taught=sample.taught + 1)
+    found = {before[1]}
+    for other in (validation_sample(14), taught_otherwise):
+        artifact.publish(stage, synthetic_rows(), DESCRIPTION, other)
+        assert artifact.checksums(stage) == before[0]
+        found.add(artifact.validation_checksum(stage))
+    assert len(found) == 3
 
 
 def test_a_stage_without_a_sample_cannot_judge(stage: str) -> None:
@@ -279,8 +290,8 @@ def test_a_damaged_sample_is_named(stage: str, damage: Callable[[Path], None]) -
 def test_another_format_is_refused(stage: str) -> None:
     path = Path(stage) / "_manifest.json"
     manifest = json.loads(path.read_text())
-    path.write_text(json.dumps({**manifest, "format": 1}))
-    with pytest.raises(ArtifactError, match="format 1 is not 2; distil again"):
+    path.write_text(json.dumps({**manifest, "format": 2}))
+    with pytest.raises(ArtifactError, match="format 2 is not 3; distil again"):
         artifact.describe(stage)
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 
 from diet_ray.logs.blocks import Rows
 from diet_ray.memory import artifact
-from diet_ray.memory.artifact import ArtifactError, Description, ValidationSample
-from diet_ray.memory.ranking import RankingSet, read_ranking_set
+from diet_ray.memory.artifact import Description, ValidationSample
+from diet_ray.memory.ranking import RankingSet
 from diet_ray.memory.rows import SyntheticRows
 
 ANCHORS = [[40, 7], [10, 7], [0, 9], [40, 9]]
@@ -32,29 +31,29 @@ def synthetic_rows() -> SyntheticRows:
     )
 
 
-def judged_rows(seed: int) -> Rows:
-    """Of ids known and unknown to the set."""
+def log_ids(seed: int) -> np.ndarray:
+    """Known and unknown to the set."""
     draw = np.random.default_rng(seed)
-    ids = np.stack([draw.choice([0, 5, 10, 40, 41], 12), draw.choice([0, 7, 8, 9, 40], 12)], axis=1)
-    return Rows(np.arange(12) + 100, ids, draw.integers(0, 2, (12, 2)).astype(np.float32))
+    return np.stack(
+        [draw.choice([0, 5, 10, 40, 41], 12), draw.choice([0, 7, 8, 9, 40], 12)], axis=1
+    )
 
 
-def compact(rows: Rows) -> list[list[int]]:
-    return [[KNOWN[field].get(number, 0) for field, number in enumerate(row)] for row in rows.ids]
+def compact(ids: np.ndarray) -> list[list[int]]:
+    return [[KNOWN[field].get(number, 0) for field, number in enumerate(row)] for row in ids]
 
 
-def test_rows_and_judges_get_the_sets_own_ids() -> None:
-    rows, judges = synthetic_rows(), (judged_rows(1), judged_rows(2))
-    found = RankingSet.of(rows, *judges)
+def test_rows_and_what_is_asked_get_the_sets_own_ids() -> None:
+    rows, blocks = synthetic_rows(), (log_ids(1), log_ids(2))
+    found = RankingSet.of(rows, *blocks)
     assert found.sizes == (3, 3)
     assert found.ids.tolist() == COMPACT
-    for judged, rows_of_log in zip(found.judged, judges, strict=True):
-        assert judged.ids.tolist() == compact(rows_of_log)
-        assert judged.ids.any()
-        assert not judged.ids.all()
-        assert np.array_equal(judged.labels, rows_of_log.labels)
-        assert np.array_equal(judged.row_ids, rows_of_log.row_ids)
-    assert RankingSet.of(rows).judged == ()
+    for asked, ids in zip(found.asked, blocks, strict=True):
+        assert asked.tolist() == compact(ids)
+        assert asked.dtype == np.int64
+        assert asked.any()
+        assert not asked.all()
+    assert RankingSet.of(rows).asked == ()
 
 
 def test_the_rows_to_train_on_are_the_sets_own_memory() -> None:
@@ -73,21 +72,21 @@ def test_the_rows_to_train_on_are_the_sets_own_memory() -> None:
 
 
 def test_a_folder_is_enough(tmp_path: Path) -> None:
-    """What is read back equals what is made of the rows and the block's sample in memory."""
-    rows, judged = synthetic_rows(), judged_rows(3)
+    """What is read back equals what is made of the rows and the block's sample in memory, though
+    the folder does not hold ids that the set lacks."""
+    rows, ids = synthetic_rows(), log_ids(3)
     described = Description(1, len(rows), ("a", "b"), ("x", "y"), 3, "reference", {})
     uri = str(tmp_path / "stage=1")
-    artifact.publish(uri, rows, described, ValidationSample(judged, of=500))
-    found, expected = read_ranking_set(uri), RankingSet.of(rows, judged)
+    none = np.zeros((len(ids), 2), dtype=np.float32)
+    sample = ValidationSample(Rows(np.arange(len(ids)) + 100, ids, none), none, of=500)
+    artifact.publish(uri, rows, described, sample)
+    held = artifact.read_validation(uri).rows.ids
+    assert not np.array_equal(held, ids)
+
+    found, expected = RankingSet.of(artifact.read(uri), held), RankingSet.of(rows, ids)
     assert found.sizes == expected.sizes
     for name in ("ids", "labels", "weights"):
         first, second = getattr(found, name), getattr(expected, name)
         assert first.dtype == second.dtype
         assert np.array_equal(first, second)
-    (sample,) = found.judged
-    assert np.array_equal(sample.ids, expected.judged[0].ids)
-    assert np.array_equal(sample.labels, judged.labels)
-
-    artifact.publish(uri, rows, described)
-    with pytest.raises(ArtifactError, match="no validation sample"):
-        read_ranking_set(uri)
+    assert np.array_equal(found.asked[0], expected.asked[0])

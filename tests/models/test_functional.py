@@ -14,7 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.func import jvp
+from torch.func import grad, jvp, vmap
 
 from diet_ray.config import MMoEConfig, ModelsConfig
 from diet_ray.models.functional import FlatNetwork, flatten_parameters, row_losses, taught_losses
@@ -124,6 +124,23 @@ def test_the_teacher_is_a_constant_to_the_gradient() -> None:
     tangents = direction_like(logits)
     along = jvp(taught_losses, (logits.detach(), teacher.detach()), (tangents, tangents))[1]
     torch.testing.assert_close(along, (expected[0] * tangents).sum(dim=1), rtol=1e-12, atol=1e-14)
+
+
+def test_several_models_are_taught_at_once_as_one_by_one() -> None:
+    generator = torch.Generator().manual_seed(5)
+    logits, teacher = torch.randn(2, 4, 6, TASKS, dtype=torch.float64, generator=generator)
+
+    def summed(mine: Tensor, towards: Tensor) -> Tensor:
+        return taught_losses(mine, towards).square().sum()  # so that no row's gradient is another's
+
+    for function in (taught_losses, grad(summed)):
+        found = vmap(function)(logits, teacher)
+        expected = [function(mine, own) for mine, own in zip(logits, teacher, strict=True)]
+        torch.testing.assert_close(found, torch.stack(expected), rtol=1e-12, atol=1e-14)
+    # each by a teacher of its own, or all by one
+    found = vmap(grad(summed), in_dims=(0, None))(logits, teacher[0])
+    expected = [grad(summed)(mine, teacher[0]) for mine in logits]
+    torch.testing.assert_close(found, torch.stack(expected), rtol=1e-12, atol=1e-14)
 
 
 def test_the_gradients_own_derivative_sees_the_teacher() -> None:

@@ -20,6 +20,7 @@ LINE = {
     "spearman": 0.8612,
     "spearman_low": 0.712,
     "spearman_high": 0.94,
+    "reliability_scores": 0.877,
     "corrected": 0.93,
     "kendall": 0.7,
     "tau_ap": 0.66,
@@ -29,6 +30,8 @@ LINE = {
     "top3_deviations": 0.0,
     "pairs": 132,
     "pairs_right": 0.9545,
+    "within_right": 0.801,
+    "between_right": 0.99,
 }
 
 
@@ -50,22 +53,27 @@ def test_the_agreement_is_beside_its_cost() -> None:
         "Cost": "2.34%",
         "Time": "4.12%",
         "Spearman": "0.861 [0.71, 0.94]",
+        "Repeatability": "0.877",
         "Corrected": "0.930",
         "Kendall": "0.700",
         "tau-AP": "0.660",
         "Top-1 regret": "0.0012 (0.8)",
         "Top-3 regret": "0.0000 (0.0)",
         "Significant pairs right": "95.5% of 132",
+        "Within families": "80.1%",
+        "Between": "99%",
     }
 
 
 def test_what_an_agreement_lacks_is_left_out() -> None:
-    lacking = dict.fromkeys(("spearman_low", "spearman_high", "corrected", "pairs_right"), np.nan)
-    none = LINE | lacking | {"top1_deviations": np.nan, "seconds": np.nan, "pairs": 0}
+    bounds, shares = ("spearman_low", "spearman_high"), ("pairs_right", "within_right")
+    others = ("between_right", "reliability_scores", "corrected", "top1_deviations", "seconds")
+    none = LINE | dict.fromkeys((*bounds, *shares, *others), np.nan) | {"pairs": 0}
     (section,) = agreement(pd.DataFrame([none]), [])
     line = cells(section)["Random selection"]
     assert (line["Spearman"], line["Top-1 regret"]) == ("0.861", "0.0012")
-    assert {line[name] for name in ("Time", "Corrected", "Significant pairs right")} == {"-"}
+    empty = ("Time", "Repeatability", "Corrected", "Within families", "Between")
+    assert {line[name] for name in (*empty, "Significant pairs right")} == {"-"}
     assert agreement(pd.DataFrame(), []) == []
 
 

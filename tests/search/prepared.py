@@ -22,7 +22,8 @@ from diet_ray.search.leaderboard import Line
 from diet_ray.seeds import derive, numpy_generator
 from diet_ray.training.candidate import warm_up
 from diet_ray.training.cotrain import CompactIds, co_train, fresh_candidate
-from diet_ray.training.metrics import Metrics
+from diet_ray.training.metrics import Metrics, measure, taught_auc
+from diet_ray.training.model import predict
 from diet_ray.training.reference import load_reference, reference_uri
 from diet_ray.training.soft_rows import SoftRows
 from tests.made import small_config
@@ -44,8 +45,10 @@ SPACE: dict[str, Any] = {
 def config_at(
     output: Path, space: dict[str, Any] | None = None, use: str = "cotrain", **overrides: Any
 ) -> RunConfig:
-    search = {"space": SPACE if space is None else space, "trials": 4, "use": use, "seeds": 2}
-    return small_config(str(output), search={**search, **overrides.pop("search", {})}, **overrides)
+    search = {"space": SPACE if space is None else space, "trials": 4, "use": use}
+    search |= overrides.pop("search", {})
+    evaluation = {"seeds": 2, **overrides.pop("evaluation", {})}
+    return small_config(str(output), search=search, evaluation=evaluation, **overrides)
 
 
 def publish_distilled(
@@ -74,8 +77,9 @@ def publish_distilled(
         made_from=made_from(config, blocks),
     )
     taken = validation.take(slice(0, judging))
-    sample = None if judging is None else ValidationSample(taken, len(validation))
-    artifact.publish(stage_uri(config, 3), rows, description, sample)
+    sample = ValidationSample(taken, predict(reference.recommender, taken.ids), len(validation))
+    judges = None if judging is None else sample
+    artifact.publish(stage_uri(config, 3), rows, description, judges)
 
 
 def inherit_directly(config: RunConfig, network: NetworkConfig, seed: int) -> list[Metrics]:
@@ -92,53 +96,68 @@ def inherit_directly(config: RunConfig, network: NetworkConfig, seed: int) -> li
     return warm_up(dense, reference.table, rows, validation, blocks.tasks, protocol, order)
 
 
-def co_train_directly(config: RunConfig, network: NetworkConfig, seed: int) -> list[Metrics]:
-    """Every pass of a co-training, judged on the validation block itself."""
+def co_train_directly(
+    config: RunConfig, network: NetworkConfig
+) -> tuple[list[Metrics], list[float]]:
+    """By seed, on the validation block itself: metrics, and the AUC against phi_T's labels."""
     blocks = open_blocks(config.place("blocks"))
     rows = artifact.read(stage_uri(config, 3))
     validation = read_block(blocks, blocks.block("validation"))
     compact, tasks = CompactIds(rows.anchors), blocks.tasks
     sizes = dict(zip(blocks.fields, compact.sizes, strict=True))
-    model = fresh_candidate(network, config.models, sizes, len(tasks), config.seed, seed)
+    protocol, seeds = config.evaluation.cotrain, range(config.evaluation.cotrain.seeds)
+    models = [
+        fresh_candidate(network, config.models, sizes, len(tasks), config.seed, seed)
+        for seed in seeds
+    ]
     trained = SoftRows(
         torch.tensor(compact(rows.anchors)), torch.tensor(rows.labels), torch.tensor(rows.weights)
     )
-    judged = replace(validation, ids=compact(validation.ids))
-    order = derive(config.seed, "candidate co-training", seed)
-    return co_train(model, trained, judged, tasks, config.evaluation.cotrain, order).passes
+    orders = [derive(config.seed, "candidate co-training", seed) for seed in seeds]
+    co_train(models, trained, protocol, orders)
+    logits = [predict(model, compact(validation.ids)) for model in models]
+    taught = predict(load_reference(reference_uri(config, 3)).recommender, validation.ids)
+    metrics = [measure(mine, validation.labels, tasks) for mine in logits]
+    return metrics, [taught_auc(mine, taught) for mine in logits]
 
 
 def directly(config: RunConfig) -> list[Line]:
-    """The leaderboard, from plain copies and without Ray; sizes and seconds are left out."""
+    """The leaderboard, from plain copies and without Ray; sizes and seconds are left out.
+
+    By the default score: a co-training's is taught, a warm-up's AUC.
+    """
     lines = []
     search = config.search
     for network in space.draw(search.space, search.trials, config.seed, "search.space"):
-        counted, epochs = [], []
-        for seed in range(search.seeds):
-            if search.use == "cotrain":
-                passes = co_train_directly(config, network, seed)
-                kept = len(passes)
-            else:
-                passes = inherit_directly(config, network, seed)
-                kept = max(range(len(passes)), key=lambda n, found=passes: (found[n].auc, n)) + 1
-            counted.append(passes[kept - 1])
-            epochs.append(kept)
-        aucs = [metrics.auc for metrics in counted]
+        if search.use == "cotrain":
+            counted, scores = co_train_directly(config, network)
+            taught, epochs = mean(scores), None
+        else:
+            counted, kept = [], []
+            for seed in range(config.evaluation.seeds):
+                found = inherit_directly(config, network, seed)
+                best = max(range(len(found)), key=lambda n, found=found: (found[n].auc, n))
+                counted.append(found[best])
+                kept.append(best + 1)
+            scores = [metrics.auc for metrics in counted]
+            taught, epochs = None, mean(kept)
         lines.append(
             Line(
                 network=network.name,
                 parameters=network.parameters,
                 dense_parameters=None,
-                validation_auc=mean(aucs),
-                validation_auc_deviation=stdev(aucs),
+                score=mean(scores),
+                score_deviation=stdev(scores),
+                validation_auc=mean(metrics.auc for metrics in counted),
                 validation_logloss=mean(metrics.logloss for metrics in counted),
-                epochs=mean(epochs),
+                taught_auc=taught,
+                epochs=epochs,
                 seconds=0,
             )
         )
-    return sorted(lines, key=lambda line: -line.validation_auc)
+    return sorted(lines, key=lambda line: -line.score)
 
 
-def scores(lines: list[Line]) -> list[Line]:
+def known(lines: list[Line]) -> list[Line]:
     """What of a leaderboard `directly` knows."""
     return [replace(line, dense_parameters=None, seconds=0) for line in lines]

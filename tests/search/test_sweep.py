@@ -20,10 +20,9 @@ from diet_ray.memory import artifact
 from diet_ray.memory.artifact import ArtifactError
 from diet_ray.models import registry, space
 from diet_ray.search import sweep as sweeping
+from diet_ray.search.leaderboard import Line
 from diet_ray.search.shared import CoTrained, Inherited, SharedData, load_shared
 from diet_ray.search.sweep import SearchError, sweep
-from diet_ray.search.trial import Outcome
-from diet_ray.training.metrics import Metrics
 from diet_ray.training.reference import (
     CheckpointError,
     load_reference,
@@ -31,7 +30,7 @@ from diet_ray.training.reference import (
     train_reference,
 )
 from tests.made import made_blocks
-from tests.search.prepared import config_at, directly, publish_distilled, scores
+from tests.search.prepared import SPACE, config_at, directly, known, publish_distilled
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -63,10 +62,11 @@ def leaderboard_at(output: Path) -> dict[str, Any]:
 def arrays_of(data: Inherited | CoTrained) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """What trials share, and what they make of the first ones of it for Torch."""
     if isinstance(data, CoTrained):
-        rows, (judged,) = data.rows, data.rows.judged
+        rows, judged = data.rows, data.validation
         soft = rows.soft_rows()
         made = [tensor.numpy() for tensor in (soft.inputs, soft.labels, soft.weights)]
-        return [rows.ids, rows.labels, rows.weights, judged.ids, judged.labels], made
+        asked = [*rows.asked, judged.rows.labels, judged.taught]
+        return [rows.ids, rows.labels, rows.weights, *asked], made
     made = [warm_up_rows(data.rows).inputs.numpy(), data.reference.frozen().weight.detach().numpy()]
     return [
         data.rows.embeddings,
@@ -98,8 +98,9 @@ def spy_on_trials(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.setattr(sweeping, "run_trial", spied)
 
 
+SCORES = {"cotrain": "taught", "inherit": "auc"}  # by default
 PROTOCOLS = {
-    "cotrain": {"batch_size": 16, "learning_rate": 0.01, "passes": 2},
+    "cotrain": {"batch_size": 16, "learning_rate": 0.01, "steps": 6, "seeds": 2},
     "inherit": {"warm_up_batch_size": 16, "warm_up_learning_rate": 0.01, "epochs": 2},
 }
 
@@ -120,8 +121,8 @@ def test_a_sweep_ranks_what_training_says_and_runs_nothing_twice(
     lines = sweep(config)
 
     expected = directly(config)
-    assert scores(lines) == expected
-    assert len({line.validation_auc for line in lines}) > 1
+    assert known(lines) == expected
+    assert len({line.score for line in lines}) == len(lines)
 
     reports = [json.loads(file.read_text()) for file in spied.iterdir()]
     assert len(reports) == 4
@@ -132,6 +133,7 @@ def test_a_sweep_ranks_what_training_says_and_runs_nothing_twice(
 
     published = leaderboard_at(output)
     assert published["judged_on"] == "validation"
+    assert published["score"] == SCORES[use]
     assert published["search"]["trials"] == 4
     assert published["protocol"] == PROTOCOLS[use]
     assert published["distilled"]["sha256"] == artifact.checksums(stage_uri(config, 3))
@@ -142,7 +144,7 @@ def test_a_sweep_ranks_what_training_says_and_runs_nothing_twice(
     ]
     assert "test block was not used" in caplog.text
     assert "num_cross_layers=2" in caplog.text
-    assert f"±{lines[0].validation_auc_deviation:.4f}" in caplog.text
+    assert f"±{lines[0].score_deviation:.4f}" in caplog.text
 
     again(config, output, spied, lines)
 
@@ -164,7 +166,29 @@ def again(config: RunConfig, output: Path, spied: Path, lines: list[Any]) -> Non
         replace(line, seconds=0) for line in lines
     ]
     assert [file.stem for file in spied.iterdir()] == [content["key"]]
-    assert json.loads(removed.read_text())["outcome"]["epochs"] == content["outcome"]["epochs"]
+    found, expected = json.loads(removed.read_text())["outcome"], content["outcome"]
+    assert found | {"seconds": expected["seconds"]} == expected
+
+
+def test_another_score_orders_the_same_trials_anew(
+    output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried, trials = {"dcn": SPACE["dcn"]}, {"trials": 2}
+    before = sweep(config_at(output, tried, search=trials))
+    assert [line.score for line in before] == [line.taught_auc for line in before]
+    monkeypatch.setattr(sweeping, "run_trials", None)  # nothing is left to run
+
+    for score, sign, name in (("auc", 1, "validation_auc"), ("logloss", -1, "validation_logloss")):
+        lines = sweep(config_at(output, tried, search=trials | {"score": score}))
+        assert leaderboard_at(output)["score"] == score
+        found = [line.score for line in lines]
+        assert found == sorted(found, reverse=True)
+        assert found == pytest.approx([sign * getattr(line, name) for line in lines])
+        assert all(without_score(line) in map(without_score, before) for line in lines)
+
+
+def without_score(line: Line) -> Line:
+    return replace(line, score=None, score_deviation=None)
 
 
 def test_failed_trials_are_told_and_tried_again(
@@ -181,11 +205,11 @@ def test_failed_trials_are_told_and_tried_again(
         "tests.search.networks:Fragile": {"marker": [str(marker)]},
         "dcn": {"dnn_hidden_units": [[8]]},
     }
-    config = config_at(output, broken, search={"seeds": 1})
+    config = config_at(output, broken, evaluation={"cotrain": {"seeds": 1}})
     lines = {line.network.rpartition(":")[2]: line for line in sweep(config)}
     assert marker.exists()
     assert lines["Fragile"].error is lines["dcn"].error is None
-    assert lines["dcn"].validation_auc_deviation is None  # of one seed
+    assert lines["dcn"].score_deviation is None  # of one seed
     assert lines["Raising"].error == "ArithmeticError: planted failure for 16 rows"
     assert "died" in str(lines["Doomed"].error)
     assert list(lines)[2:] == ["Raising", "Doomed"]
@@ -204,7 +228,7 @@ def test_a_copied_folder_is_enough_to_rank_on(output: Path, tmp_path: Path) -> N
     elsewhere = config_at(
         tmp_path / "elsewhere", search={"distilled": str(copied)}, memory={"keep": 0.5}
     )
-    assert scores(sweep(elsewhere)) == expected
+    assert known(sweep(elsewhere)) == expected
     found = sorted(path.name for path in (tmp_path / "elsewhere").iterdir())
     assert found == ["search"]
 
@@ -255,17 +279,20 @@ def keys_of(config: RunConfig) -> set[str]:
 @pytest.mark.parametrize(
     ("use", "overrides", "differ"),
     [
-        ("cotrain", {"search": {"seeds": 3}}, True),
+        ("cotrain", {"evaluation": {"cotrain": {"seeds": 3}}}, True),
+        ("cotrain", {"evaluation": {"seeds": 3}}, False),
+        ("cotrain", {"search": {"score": "auc"}}, False),
         ("cotrain", {"search": {"use": "inherit"}}, True),
-        ("cotrain", {"evaluation": {"cotrain": {"passes": 1}}}, True),
+        ("cotrain", {"evaluation": {"cotrain": {"steps": 5}}}, True),
         ("cotrain", {"evaluation": {"cotrain": {"learning_rate": 0.02}}}, True),
         ("cotrain", {"models": {"embedding_dim": 8}}, True),
         ("cotrain", {"evaluation": {"protocol": {"epochs": 1}}}, False),
         ("cotrain", {"name": "other", "resources": {"evaluation_tasks": 1}}, False),
-        ("inherit", {"search": {"seeds": 3}}, True),
+        ("inherit", {"evaluation": {"seeds": 3}}, True),
+        ("inherit", {"search": {"score": "logloss"}}, False),
         ("inherit", {"evaluation": {"protocol": {"epochs": 1}}}, True),
         ("inherit", {"evaluation": {"protocol": {"learning_rate": 1}}}, False),
-        ("inherit", {"evaluation": {"cotrain": {"passes": 1}}}, False),
+        ("inherit", {"evaluation": {"cotrain": {"steps": 5, "seeds": 1}}}, False),
     ],
 )
 def test_a_trials_key_holds_what_its_outcome_depends_on(
@@ -313,21 +340,3 @@ def test_trials_do_not_share_rows_that_they_cannot_take(output: Path) -> None:
     blocks = open_blocks(config.place("blocks"))
     with pytest.raises(ArtifactError, match=r"3 fields of width 4, .* take 3 fields of width 8"):
         load_shared(config, blocks, stage_uri(config, 3))
-
-
-def made_outcome() -> Outcome:
-    """Of two seeds, three epochs each."""
-    aucs = (0.6, 0.7, 0.65), (0.5, 0.55, 0.7)
-    epochs = tuple(
-        tuple(Metrics(auc, 0.5, {"task_0": auc}, {"task_0": 0.5}) for auc in seed) for seed in aucs
-    )
-    return Outcome(epochs, (2, 3), 12, 0.5)
-
-
-def test_a_candidate_is_judged_by_the_epochs_that_count() -> None:
-    assert [metrics.auc for metrics in made_outcome().judged] == [0.7, 0.7]
-
-
-def test_outcomes_survive_json() -> None:
-    outcome = made_outcome()
-    assert Outcome.from_json(json.loads(json.dumps(asdict(outcome)))) == outcome

@@ -12,14 +12,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from diet_ray.config import CotrainConfig
-from diet_ray.logs.blocks import Rows
 from diet_ray.models.embedding import EmbeddingTable
 from diet_ray.models.registry import fresh_network
 from diet_ray.seeds import derive, torch_generator
-from diet_ray.training.cotrain import CompactIds, Ranking, co_train, fresh_candidate
+from diet_ray.training import cotrain
+from diet_ray.training.cotrain import CompactIds, co_train, co_trained, fresh_candidate
 from diet_ray.training.curve import LossCurve
-from diet_ray.training.metrics import Metrics, measure
-from diet_ray.training.model import Recommender, predict
+from diet_ray.training.model import Recommender
 from diet_ray.training.soft_rows import SoftRows
 from tests.made import made_rows, small_config
 from tests.networks import small_network
@@ -27,14 +26,14 @@ from tests.training import by_hand
 
 MODELS = small_config("unused").models
 SIZES = {"field_0": 12, "field_1": 13, "field_2": 14}
-TASKS = ("task_0", "task_1")
+TASKS = 2
 ROWS = 43
-PROTOCOL = CotrainConfig(batch_size=8, learning_rate=0.01, passes=3)
+PROTOCOL = CotrainConfig(batch_size=8, learning_rate=0.01, steps=9)  # of 72 rows
 
 
 def soft_rows(kind: torch.dtype = torch.float64) -> SoftRows:
     """Real rows with confident labels and weights of their own."""
-    real = made_rows(ROWS, SIZES, len(TASKS), seed=1)
+    real = made_rows(ROWS, SIZES, TASKS, seed=1)
     draw = torch.Generator().manual_seed(2)
     return SoftRows(
         torch.from_numpy(real.ids),
@@ -43,16 +42,12 @@ def soft_rows(kind: torch.dtype = torch.float64) -> SoftRows:
     )
 
 
-JUDGED = made_rows(60, SIZES, len(TASKS), seed=2)
+def candidate(name: str = "dcn", seed: int = 0) -> Recommender:
+    return fresh_candidate(small_network(name), MODELS, SIZES, TASKS, 5, seed).double()
 
 
-def candidate(name: str = "dcn", kind: torch.dtype = torch.float64) -> Recommender:
-    found = fresh_candidate(small_network(name), MODELS, SIZES, len(TASKS), 5, 0)
-    return found.to(kind)
-
-
-def run(model: Recommender, rows: SoftRows, seed: int = 9, judged: Rows = JUDGED) -> Ranking:
-    return co_train(model, rows, judged, TASKS, PROTOCOL, seed)
+def run(model: Recommender, rows: SoftRows, seed: int = 9) -> list[float]:
+    return co_train([model], rows, PROTOCOL, [seed])
 
 
 def same(first: Recommender, second: Recommender) -> bool:
@@ -60,69 +55,99 @@ def same(first: Recommender, second: Recommender) -> bool:
     return all(torch.equal(one, other) for one, other in pairs)
 
 
-@pytest.mark.parametrize("name", ["dcn", "wukong"])
-def test_table_and_network_learn_together_as_written_out(name: str) -> None:
-    rows, model, expected = soft_rows(), candidate(name), candidate(name)
-    ranking = run(model, rows)
-
-    optimizer = torch.optim.Adam(expected.parameters(), lr=PROTOCOL.learning_rate)
-    forward = by_hand.logits_of_ids(expected)
-    curve, judged = LossCurve(ROWS * PROTOCOL.passes), []
-    for number in range(PROTOCOL.passes):
-        generator = torch_generator(9, "co-training order", number)
-        batches = by_hand.shuffled(ROWS, PROTOCOL.batch_size, generator)
-        targets = torch.sigmoid(rows.labels)
-        told = by_hand.train(forward, optimizer, rows.inputs, targets, rows.weights, batches)
-        for count, loss in told:
-            curve.add(count, loss)
-        with torch.no_grad():
-            logits = torch.stack([forward(ids) for ids in torch.from_numpy(JUDGED.ids)]).numpy()
-        judged.append(measure(logits, JUDGED.labels, TASKS))
-
-    for found, wanted in zip(model.parameters(), expected.parameters(), strict=True):
+def assert_close(first: Recommender, second: Recommender) -> None:
+    for found, wanted in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.allclose(found, wanted, rtol=1e-8, atol=1e-10)
-    assert ranking.training_loss == pytest.approx(curve.means(), rel=1e-9)
-    for metrics, wanted in zip(ranking.passes, judged, strict=True):
-        assert metrics.logloss == pytest.approx(wanted.logloss, rel=1e-9)
-        assert metrics.auc_by_task == pytest.approx(wanted.auc_by_task, rel=1e-9)
-    dense = sum(parameter.numel() for parameter in model.dense.parameters())
-    assert ranking.dense_parameters == dense
-    assert not torch.equal(model.table.weight, candidate(name).table.weight)
 
 
-def test_a_pass_is_judged_when_it_ends() -> None:
-    model, told = candidate(kind=torch.float32), []
+def written_out(
+    model: Recommender, rows: SoftRows, protocol: CotrainConfig, seed: int
+) -> list[float]:
+    """Trains one model row by row; every batch's loss before its step."""
+    generator = torch_generator(seed, "co-training order")
+    seen: list[int] = []
+    while len(seen) < protocol.steps * protocol.batch_size:
+        (whole,) = by_hand.shuffled(len(rows), len(rows), generator)
+        seen += whole
+    starts = range(0, protocol.steps * protocol.batch_size, protocol.batch_size)
+    told = by_hand.train(
+        by_hand.logits_of_ids(model),
+        torch.optim.Adam(model.parameters(), lr=protocol.learning_rate),
+        rows.inputs,
+        torch.sigmoid(rows.labels),
+        rows.weights,
+        [seen[start : start + protocol.batch_size] for start in starts],
+    )
+    return [loss for _, loss in told]
 
-    def judge(metrics: Metrics) -> None:
-        assert metrics == measure(predict(model, JUDGED.ids), JUDGED.labels, TASKS)
-        told.append(metrics)
 
-    rows = soft_rows(torch.float32)
-    ranking = co_train(model, rows, JUDGED, TASKS, PROTOCOL, 9, judge)
-    assert ranking.passes == told
-    assert len({metrics.auc for metrics in told}) == len(told) == PROTOCOL.passes
+@pytest.mark.parametrize(
+    ("name", "seeds", "batch_size", "steps"),
+    [
+        ("dcn", [9], 8, 3),  # less than a pass
+        ("dcn", [9, 2, 7], 8, 9),  # the last pass is cut, and batches lie across passes
+        ("wukong", [9], 8, 9),
+        ("wukong", [3, 9], 50, 2),  # a batch of more rows than there are
+        ("dcn", [4, 9], 2, ROWS + 3),  # more steps than rows
+    ],
+)
+def test_table_and_network_learn_together_as_written_out(
+    name: str, seeds: list[int], batch_size: int, steps: int
+) -> None:
+    protocol = CotrainConfig(batch_size=batch_size, learning_rate=0.01, steps=steps)
+    rows = soft_rows()
+    models, expected = ([candidate(name, seed) for seed in seeds] for _ in range(2))
+    found = co_train(models, rows, protocol, seeds)
 
-    short = PROTOCOL.model_copy(update={"passes": 1})
-    once = co_train(candidate(kind=torch.float32), rows, JUDGED, TASKS, short, 9)
-    assert once.passes == ranking.passes[:1]
+    losses = []
+    for model, other, seed in zip(models, expected, seeds, strict=True):
+        losses.append(written_out(other, rows, protocol, seed))
+        assert_close(model, other)
+        assert not torch.equal(model.table.weight, candidate(name, seed).table.weight)
+    curve = LossCurve(steps * batch_size)
+    for loss in np.mean(losses, axis=0).tolist():
+        curve.add(batch_size, loss)
+    assert found == pytest.approx(curve.means(), rel=1e-9)
 
 
-def test_rows_that_judge_are_not_learned_from() -> None:
-    models = candidate(), candidate()
-    for model, judged in zip(models, (JUDGED, JUDGED.take(slice(0, 20))), strict=True):
-        run(model, soft_rows(), judged=judged)
-    assert same(*models)
+@pytest.mark.parametrize("seed", [0, 9])
+def test_rows_are_seen_pass_after_shuffled_pass(seed: int) -> None:
+    """However many steps there are, the longer training only goes on where the shorter ends."""
+    longest = cotrain._order(ROWS, CotrainConfig(batch_size=10, steps=15), seed).tolist()
+    assert len(longest) == 150
+    passes = [longest[start : start + ROWS] for start in range(0, 150, ROWS)]
+    assert [len(seen) for seen in passes] == [ROWS, ROWS, ROWS, 150 - 3 * ROWS]
+    for seen in passes[:3]:
+        assert sorted(seen) == list(range(ROWS)) != seen
+    assert len(set(passes[3])) == len(passes[3])
+    assert len({tuple(seen) for seen in passes}) == 4
+    for batch_size, steps in ((10, 3), (4, 11), (43, 2), (1, 1)):
+        order = cotrain._order(ROWS, CotrainConfig(batch_size=batch_size, steps=steps), seed)
+        assert order.tolist() == longest[: batch_size * steps]
 
 
 def test_the_order_is_a_function_of_the_seed() -> None:
     rows = soft_rows()
     models = [candidate() for _ in range(3)]
     seeds = zip(models, (9, 9, 8), strict=True)
+    torch.rand(3)  # the global generator has no say
     first, again, other = (run(model, rows, seed) for model, seed in seeds)
     assert first == again
     assert same(models[0], models[1])
     assert first != other
     assert not same(models[0], models[2])
+
+
+def test_a_model_learns_by_its_own_order_whoever_is_beside_it() -> None:
+    rows, seeds = soft_rows(), [9, 8, 9]
+    models = [candidate() for _ in seeds]
+    co_train(models, rows, PROTOCOL, seeds)
+    for model, seed in zip(models, seeds, strict=True):
+        alone = candidate()
+        run(alone, rows, seed)
+        assert_close(model, alone)
+    assert same(models[0], models[2])
+    assert not same(models[0], models[1])
 
 
 def test_a_row_without_weight_does_not_count() -> None:
@@ -145,16 +170,41 @@ def test_a_candidate_is_a_pure_function_of_its_seeds() -> None:
     table = EmbeddingTable(
         SIZES, MODELS.embedding_dim, MODELS.embedding_std, derive(5, "candidate table", 7)
     )
-    dense = fresh_network(network, MODELS, len(SIZES), len(TASKS), 5, "candidate", 7)
+    dense = fresh_network(network, MODELS, len(SIZES), TASKS, 5, "candidate", 7)
     expected = Recommender(table, dense)
     for state in (0, 1):
         torch.manual_seed(state)
-        assert same(fresh_candidate(network, MODELS, SIZES, len(TASKS), 5, 7), expected)
+        assert same(fresh_candidate(network, MODELS, SIZES, TASKS, 5, 7), expected)
     for seeds in ((5, 8), (6, 7)):
-        other = fresh_candidate(network, MODELS, SIZES, len(TASKS), *seeds)
+        other = fresh_candidate(network, MODELS, SIZES, TASKS, *seeds)
         pairs = zip(other.parameters(), expected.parameters(), strict=True)
         # biases start at zero whatever the seed
         assert not any(torch.equal(one, two) for one, two in pairs if one.ndim > 1)
+
+
+@pytest.mark.parametrize("first", [0, 500_000])
+def test_a_candidates_seeds_decide_start_and_order(first: int) -> None:
+    network, rows = small_network("dcn"), soft_rows(torch.float32)
+    protocol = PROTOCOL.model_copy(update={"seeds": 3})
+    models, losses = co_trained(network, MODELS, rows, SIZES, TASKS, protocol, 5, first)
+
+    numbers = [first, first + 1, first + 2]
+    expected = [fresh_candidate(network, MODELS, SIZES, TASKS, 5, number) for number in numbers]
+    orders = [derive(5, "candidate co-training", number) for number in numbers]
+    assert losses == co_train(expected, rows, protocol, orders)
+    for model, wanted in zip(models, expected, strict=True):
+        assert same(model, wanted)
+    assert not same(models[0], models[1])
+
+
+def test_candidates_count_from_0() -> None:
+    network, rows = small_network("dcn"), soft_rows(torch.float32)
+    found, expected = (
+        co_trained(network, MODELS, rows, SIZES, TASKS, PROTOCOL, 5, *first) for first in ((), (0,))
+    )
+    assert len(found[0]) == PROTOCOL.seeds
+    assert found[1] == expected[1]
+    assert all(same(*pair) for pair in zip(found[0], expected[0], strict=True))
 
 
 ids = st.integers(2, 12).flatmap(

@@ -1,4 +1,4 @@
-"""AUC and LogLoss against counting pairs and adding logarithms."""
+"""AUC and LogLoss, by labels hard and soft, against counting pairs and adding logarithms."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from diet_ray.logs.blocks import Blocks, BlocksError
-from diet_ray.training.metrics import check_measurable, measure
+from diet_ray.training.metrics import (
+    Metrics,
+    check_measurable,
+    mean_metrics,
+    measure,
+    taught_auc,
+)
 from tests.made import made_blocks
 
 
@@ -62,6 +68,70 @@ def test_a_confident_error_stays_finite() -> None:
     assert found.auc == 0
     assert math.isfinite(found.logloss)
     assert found.logloss > 30
+
+
+def test_the_mean_of_several_models_is_that_of_every_number() -> None:
+    draw = np.random.default_rng(3)
+    aucs, loglosses = draw.random((3, 2)), draw.random((3, 2))
+    parts = [
+        Metrics(
+            float(auc.mean()),
+            float(logloss.mean()),
+            {"click": auc[0], "like": auc[1]},
+            {"click": logloss[0], "like": logloss[1]},
+        )
+        for auc, logloss in zip(aucs, loglosses, strict=True)
+    ]
+    found = mean_metrics(parts)
+    assert found.auc == pytest.approx(aucs.mean())
+    assert found.logloss == pytest.approx(loglosses.mean())
+    by_task = zip(("click", "like"), aucs.mean(axis=0), loglosses.mean(axis=0), strict=True)
+    for task, auc, logloss in by_task:
+        assert found.auc_by_task[task] == pytest.approx(auc)
+        assert found.logloss_by_task[task] == pytest.approx(logloss)
+    assert mean_metrics(parts[:1]) == parts[0]
+
+
+def slow_taught_auc(scores: np.ndarray, taught: np.ndarray) -> float:
+    """Over all pairs of rows, a row and itself too: the first is a one and the second a zero."""
+    ones = [1 / (1 + math.exp(-z)) for z in taught.tolist()]
+    wins = total = 0.0
+    for first, p in zip(scores.tolist(), ones, strict=True):
+        for second, q in zip(scores.tolist(), ones, strict=True):
+            weight = p * (1 - q)
+            wins += weight * (float(first > second) + 0.5 * float(first == second))
+            total += weight
+    return wins / total
+
+
+soft = st.lists(st.tuples(st.integers(-4, 4), st.floats(-6, 6)), min_size=1, max_size=20)
+
+
+@given(soft)
+def test_against_soft_labels_every_pair_counts_by_its_probability(
+    table: list[tuple[int, float]],
+) -> None:
+    logits = np.array([[z / 2] for z, _ in table], dtype=np.float32)
+    taught = np.array([[y] for _, y in table], dtype=np.float32)
+    expected = slow_taught_auc(logits[:, 0], taught[:, 0])
+    assert taught_auc(logits, taught) == pytest.approx(expected, abs=1e-12)
+
+
+def test_against_soft_labels_the_mean_is_over_tasks() -> None:
+    draw = np.random.default_rng(4)
+    logits, taught = draw.normal(size=(2, 40, 3)).astype(np.float32)
+    by_task = [slow_taught_auc(logits[:, k], taught[:, k]) for k in range(3)]
+    assert len(set(by_task)) == 3
+    assert taught_auc(logits, taught) == pytest.approx(sum(by_task) / 3, abs=1e-12)
+
+
+@given(rows)
+def test_labels_of_which_nobody_doubts_are_hard_ones(table: list[tuple[int, bool]]) -> None:
+    logits = np.array([[z / 2] for z, _ in table], dtype=np.float32)
+    labels = np.array([[y] for _, y in table], dtype=np.float32)
+    assume(0 < labels.sum() < len(labels))
+    expected = measure(logits, labels, ["click"]).auc
+    assert taught_auc(logits, labels * 80 - 40) == pytest.approx(expected, abs=1e-12)
 
 
 def with_rate(blocks: Blocks, name: str, rate: float) -> Blocks:

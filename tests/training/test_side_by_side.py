@@ -1,0 +1,106 @@
+"""Models trained as one stack, against each of them trained by itself."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from diet_ray.training.cotrain import fresh_candidate
+from diet_ray.training.model import Recommender, adam
+from diet_ray.training.side_by_side import SideBySide
+from tests.made import small_config
+from tests.networks import SMALL_NETWORKS, small_network
+
+MODELS = small_config("unused").models
+SIZES = {"field_0": 6, "field_1": 7, "field_2": 8}
+SEEDS, STEPS, BATCH, TASKS = 3, 5, 7, 2
+LEARNING_RATE = 0.01
+
+every_network = pytest.mark.parametrize("name", SMALL_NETWORKS)
+
+
+def fresh_models(name: str) -> list[Recommender]:
+    """One per seed, in float64."""
+    network = small_network(name)
+    candidates = (
+        fresh_candidate(network, MODELS, SIZES, TASKS, 4, seed).double() for seed in range(SEEDS)
+    )
+    return list(candidates)
+
+
+def made_batches() -> tuple[Tensor, Tensor]:
+    """Ids (STEPS, S, B, F) and labels (STEPS, S, B, K) in [0, 1]: every model has its own rows."""
+    draw = torch.Generator().manual_seed(1)
+    shape = STEPS, SEEDS, BATCH
+    columns = [torch.randint(size, shape, generator=draw) for size in SIZES.values()]
+    labels = torch.rand(*shape, TASKS, generator=draw, dtype=torch.float64)
+    return torch.stack(columns, dim=-1), labels
+
+
+def train_stack(models: list[Recommender], ids: Tensor, labels: Tensor) -> Tensor:
+    """A step per batch; the losses before it (STEPS, S, B)."""
+    stack, told = SideBySide(models), []
+    optimizer = adam(stack, LEARNING_RATE)
+    for batch_ids, batch_labels in zip(ids, labels, strict=True):
+        losses = stack(batch_ids, batch_labels)
+        optimizer.zero_grad()
+        losses.mean(dim=1).sum().backward()
+        optimizer.step()
+        told.append(losses.detach())
+    return torch.stack(told)
+
+
+def train_alone(model: Recommender, ids: Tensor, labels: Tensor) -> Tensor:
+    """The same of one model and its own rows, (STEPS, B)."""
+    optimizer, told = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE), []
+    for batch_ids, batch_labels in zip(ids, labels, strict=True):
+        losses = model(batch_ids, batch_labels)
+        optimizer.zero_grad()
+        losses.mean().backward()
+        optimizer.step()
+        told.append(losses.detach())
+    return torch.stack(told)
+
+
+@every_network
+def test_every_model_is_trained_as_if_it_were_alone(name: str) -> None:
+    (ids, labels), models, alone = made_batches(), fresh_models(name), fresh_models(name)
+    losses = train_stack(models, ids, labels)
+    asked = ids[0, 0]
+    for seed, (model, expected) in enumerate(zip(models, alone, strict=True)):
+        own = train_alone(expected, ids[:, seed], labels[:, seed])
+        torch.testing.assert_close(losses[:, seed], own, rtol=1e-9, atol=1e-12)
+        for found, wanted in zip(model.parameters(), expected.parameters(), strict=True):
+            torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-12)
+        # a model itself knows what it has learned
+        torch.testing.assert_close(model(asked), expected(asked), rtol=1e-9, atol=1e-12)
+    assert not torch.equal(models[0](asked), models[1](asked))
+    assert not torch.equal(models[0](asked), fresh_models(name)[0](asked))
+
+
+@every_network
+def test_one_models_rows_are_nothing_to_another(name: str) -> None:
+    ids, labels = made_batches()
+    models, others = fresh_models(name), fresh_models(name)
+    other_ids, other_labels = ids.clone(), labels.clone()
+    other_ids[:, 1] = (ids[:, 1] + 1) % min(SIZES.values())
+    other_labels[:, 1] = 1 - labels[:, 1]
+    losses = train_stack(models, ids, labels), train_stack(others, other_ids, other_labels)
+    for seed, (model, other) in enumerate(zip(models, others, strict=True)):
+        pairs = zip(model.parameters(), other.parameters(), strict=True)
+        same = [torch.equal(one, two) for one, two in pairs]
+        assert all(same) if seed != 1 else not all(same)
+        assert torch.equal(losses[0][:, seed], losses[1][:, seed]) == (seed != 1)
+
+
+def test_a_models_parameters_are_slices_of_the_stack() -> None:
+    models = fresh_models("dcn")
+    before = [[parameter.clone() for parameter in model.parameters()] for model in models]
+    stack = SideBySide(models)
+    assert len(list(stack.parameters())) == len(stack.stacked) == len(before[0])
+    for seed, (model, values) in enumerate(zip(models, before, strict=True)):
+        for whole, own, value in zip(stack.stacked, model.parameters(), values, strict=True):
+            assert torch.equal(own, value)
+            assert own.data_ptr() == whole[seed].data_ptr()
+            assert not own.requires_grad  # it is the stack that is trained
