@@ -126,13 +126,23 @@ SMALL: dict[str, Any] = {
         "learning_rate": 0.01,
     },
     "scoring": {"batch_rows": 64},
-    "memory": {"ratio": 0.05},
+    # Every part of the method is on, as in the paper.
+    "memory": {"ratio": 0.05, "keep": 0.8, "new_rows": "boundary", "anchored": False},
     "distill": {
         "rounds": 2,
         "outer_steps": 4,
+        "hard_fraction": 0.1,
+        "active_fraction": 0.5,
+        "unseen": False,
         "commit_every": 2,
         "target_batch": 32,
-        "inner": {"steps": 6, "window": 3, "batch_size": 16},
+        "inner": {
+            "start": "previous_reference",
+            "steps": 6,
+            "window": 3,
+            "batch_size": 16,
+        },
+        "outer": {"embedding_step": 0.15, "label_step": 0.03},
     },
     "evaluation": {
         "candidates": [

@@ -80,9 +80,9 @@ def test_a_configuration_survives_being_written_and_read(write: Any) -> None:
 
 def test_unseen_rows_need_anchors(write: Any) -> None:
     with pytest.raises(ConfigError, match=r"memory\.anchored"):
-        load_config(write(SMALLEST), ["distill.unseen=true"])
-    anchored = ["distill.unseen=true", "memory.anchored=true"]
-    assert load_config(write(SMALLEST), anchored).distill.unseen
+        load_config(write(SMALLEST), ["memory.anchored=false"])
+    seen = ["distill.unseen=false", "memory.anchored=false"]
+    assert not load_config(write(SMALLEST), seen).memory.anchored
 
 
 def test_it_cannot_be_changed_afterwards(write: Any) -> None:
@@ -222,7 +222,7 @@ def test_overlapping_intervals(
     ("overrides", "words"),
     [
         (["logs.timezone=Asia/Atlantis"], "'Asia/Atlantis' is not a time zone; use a name such as"),
-        (["distill.inner.window=200"], "window 200 is longer than the unroll of 100 steps"),
+        (["distill.inner.window=200"], "window 200 is longer than the unroll of 140 steps"),
         (["logs.source=kuairand"], "source 'kuairand' needs logs.path"),
         (["logs.source=table", "logs.path=raw"], "source 'table' needs logs.table"),
         (["logs.source=csv"], "logs.source: 'csv' Input should be 'kuairand', 'tmall'"),
@@ -264,7 +264,10 @@ def test_overlapping_intervals(
         (["evaluation.full_protocol={epochs: 3}"], "full_protocol: epochs is a key of the warm-up"),
         (["benchmark.tuning.tried=[{}, {epochs: 0}]"], "entry 2: epochs: 0.0 Input should be"),
         (
-            ["distill.inner.networks=[{name: dcn}, {name: wukong}]"],
+            [
+                "distill.inner.networks=[{name: dcn}, {name: wukong}]",
+                "distill.inner.start=previous_reference",
+            ],
             "start 'previous_reference' takes the reference's parameters, which do not fit wukong",
         ),
         (

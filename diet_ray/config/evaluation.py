@@ -257,16 +257,16 @@ class BenchmarkConfig(Section):
     study_seeds: PositiveInt = 3
     """Of the ratio, ablation and transfer studies."""
     ablations: dict[str, dict[str, dict[str, Any]]] = {
-        "no-fusion": {"memory": {"keep": 0.0}},
-        "no-target-selection": {"distill": {"hard_fraction": 1.0}},
-        "no-memory-selection": {"distill": {"active_fraction": 1.0}},
-        "none": {
-            "memory": {"keep": 0.0},
-            "distill": {"hard_fraction": 1.0, "active_fraction": 1.0},
+        "with-fusion": {"memory": {"keep": 0.8}},
+        "with-target-selection": {"distill": {"hard_fraction": 0.1}},
+        "with-memory-selection": {"distill": {"active_fraction": 0.5}},
+        "newest-block-only": {"memory": {"keep": 0.0}},
+        "no-meta-gradient": {
+            "distill": {"outer_steps": 1, "outer": {"embedding_step": 1e-6, "label_step": 1e-6}}
         },
     }
     """Name to the keys of `scoring`, `memory` and `distill` that it changes, at least one of them.
-    The default switches off what the paper's Table 4 does, in a recipe that has it on."""
+    The default switches parts of the paper's method on, one by one, in a recipe without them."""
 
     @model_validator(mode="after")
     def _titles_differ(self) -> BenchmarkConfig:

@@ -1,4 +1,9 @@
-"""The recipe of a distillation: scoring, memory, inner loop, outer loop."""
+"""The recipe of a distillation: scoring, memory, inner loop, outer loop.
+
+The defaults are the recipe for a log that nobody has looked at: random rows of every block, all of
+them kept and moved along with the reference, meta-gradients with small steps from fresh proxies.
+`configs/*_paper.yaml` state the paper's where it differs.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +25,10 @@ class ScoringConfig(Section):
 class MemoryConfig(Section):
     ratio: Fraction = 0.015
     """Synthetic rows over historical rows."""
-    keep: Annotated[float, Field(ge=0, le=1)] = 0.8
-    """Share of the previous memory that fusion keeps; the rest makes place for new rows."""
-    new_rows: Literal["boundary", "random"] = "boundary"
+    keep: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Share of the previous memory that fusion keeps; the rest makes place for new rows. 1 keeps it
+    all; the paper's is below."""
+    new_rows: Literal["boundary", "random"] = "random"
     """Which rows of a block become new synthetic rows: the EL2N band of each label group (the
     paper's), or rows drawn at random."""
     percentile: Annotated[float, Field(gt=0, lt=100)] = 90
@@ -35,7 +41,7 @@ class MemoryConfig(Section):
     """Rows of the validation block, drawn at random, that the set carries along with their labels
     and the reference's, so that candidates can be judged without the log; at most as many as the
     block has."""
-    anchored: bool = False
+    anchored: bool = True
     """Kept rows move along with the reference: what phi_t changed of their source row is added to
     them. The paper leaves them in the space of the stage that made them."""
 
@@ -44,13 +50,13 @@ class InnerConfig(Section):
     networks: list[NetworkConfig] = []
     """Networks that the proxy takes by turns from shard to shard, so that the rows serve them all;
     the first one is the proxy of fusion and addressing. Empty: the reference's."""
-    start: Literal["previous_reference", "fresh", "mixed"] = "previous_reference"
+    start: Literal["previous_reference", "fresh", "mixed"] = "fresh"
     """theta_0 of the proxy: phi_{t-1}'s dense network (fresh at t = 1), a freshly initialised one,
     or the two by turns from shard to shard. Networks other than the reference's start `fresh`."""
     optimizer: Literal["sgd", "adam"] = "adam"
     learning_rate: PositiveFloat = 1e-3
     batch_size: PositiveInt = 128
-    steps: PositiveInt = 100
+    steps: PositiveInt = 140
     """N: the longest unroll."""
     window: PositiveInt = 20
     """W: only the last W steps are differentiated (RaT-BPTT)."""
@@ -65,9 +71,9 @@ class InnerConfig(Section):
 
 
 class OuterConfig(Section):
-    embedding_step: PositiveFloat = 0.15
+    embedding_step: PositiveFloat = 0.02
     """Adam step of the embeddings in units of the reference table's standard deviation."""
-    label_step: PositiveFloat = 0.03
+    label_step: PositiveFloat = 0.04
     """Adam step of the soft labels, in logits."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """Over all outer steps of a stage."""
@@ -78,21 +84,21 @@ class OuterConfig(Section):
 
 
 class DistillConfig(Section):
-    rounds: PositiveInt = 2
+    rounds: PositiveInt = 1
     """Addressing (hard targets, active memory) is renewed this often per stage."""
-    outer_steps: PositiveInt = 30
+    outer_steps: PositiveInt = 60
     """M: meta-gradient steps per round."""
     candidate_fraction: Fraction = 1.0
     """Share of the block that is looked at for hard targets, drawn anew each round."""
-    hard_fraction: Fraction = 0.1
+    hard_fraction: Fraction = 1.0
     """Share of those candidates, the least aligned, that become hard targets; 1 takes them all."""
-    active_fraction: Fraction = 0.5
+    active_fraction: Fraction = 1.0
     """Share of the memory, the most responsible, that is updated; 1 takes it all."""
-    target_batch: PositiveInt = 1_024
+    target_batch: PositiveInt = 2_048
     """Real rows in one shard's outer loss."""
     logical_shards: PositiveInt = 2
     """G: independent meta-gradients averaged in one outer step."""
-    unseen: bool = False
+    unseen: bool = True
     """From stage 2 on, rows are embedded by phi_{t-1}, which has not trained on them, as candidates
     meet new rows; else by phi_t (the paper's). The artifact is in phi_t's space either way."""
     commit_every: PositiveInt = 10
