@@ -77,7 +77,6 @@ def synthesise(rows: Rows, reference: Reference, truth_blend: float = 0.0) -> Sy
         labels=logits.numpy(),
         stages=np.full(len(rows), reference.stage, dtype=np.int32),
         source_rows=rows.row_ids,
-        weights=np.ones(len(rows), dtype=np.float32),
         anchors=rows.ids.astype(np.int32),
     )
 

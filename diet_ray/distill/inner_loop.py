@@ -52,15 +52,12 @@ def _root(second: Tensor) -> Tensor:
     return torch.where(positive, torch.sqrt(torch.where(positive, second, 1)), 0)
 
 
-def inner_loss(
-    network: FlatNetwork, theta: Tensor, embeddings: Tensor, labels: Tensor, weights: Tensor
-) -> Tensor:
-    """Mean weighted training loss of a batch of synthetic rows, as a candidate's warm-up has it.
+def inner_loss(network: FlatNetwork, theta: Tensor, embeddings: Tensor, labels: Tensor) -> Tensor:
+    """Mean training loss of a batch of synthetic rows, as a candidate's warm-up has it.
 
-    labels (B, K), logits; weights (B,).
+    embeddings (B, F, d); labels (B, K), logits.
     """
-    losses = network.training_losses(theta, embeddings, torch.sigmoid(labels))
-    return (losses * weights).mean()
+    return network.training_losses(theta, embeddings, torch.sigmoid(labels)).mean()
 
 
 def inner_batches(

@@ -24,8 +24,8 @@ from diet_ray.config import InnerConfig
 from diet_ray.distill.inner_loop import State, initial_state, inner_loss, update
 from diet_ray.models.functional import FlatNetwork, row_losses
 
-Batch = tuple[Tensor, Tensor, Tensor]
-"""Embeddings, labels and weights of the rows of an inner step."""
+Batch = tuple[Tensor, Tensor]
+"""Embeddings and labels of the rows of an inner step."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,6 @@ def meta_gradient(
     theta: Tensor,
     embeddings: Tensor,
     labels: Tensor,
-    weights: Tensor,
     batches: list[Tensor],
     target_embeddings: Tensor,
     target_labels: Tensor,
@@ -51,9 +50,8 @@ def meta_gradient(
 ) -> MetaGradient:
     """d outer loss / d (embeddings, labels) through the last `inner.window` of the inner steps.
 
-    theta (P,), the proxy's start; embeddings (m, F, d), labels (m, K), logits, and weights (m,) of
-    the active rows; batches: positions of the rows of each inner step; targets: real rows, their
-    labels 0/1.
+    theta (P,), the proxy's start; embeddings (m, F, d) and labels (m, K), logits, of the active
+    rows; batches: positions of the rows of each inner step; targets: real rows, their labels 0/1.
     """
     first_differentiated = max(len(batches) - inner.window, 0)
     state = initial_state(theta.detach(), inner)
@@ -61,7 +59,7 @@ def meta_gradient(
     for step, batch in enumerate(batches):
         if step >= first_differentiated:
             states.append(state)
-        rows = embeddings[batch], labels[batch], weights[batch]
+        rows = embeddings[batch], labels[batch]
         state = _inner_step(network, state, rows, step, inner)
     adjoint, outer_loss = _outer_adjoint(network, state, target_embeddings, target_labels)
     result = MetaGradient(
@@ -73,12 +71,7 @@ def meta_gradient(
     for step in range(len(batches) - 1, first_differentiated - 1, -1):
         batch = batches[step]
         adjoint, by_embeddings, by_labels = _step_back(
-            network,
-            states.pop(),
-            adjoint,
-            (embeddings[batch], labels[batch], weights[batch]),
-            step,
-            inner,
+            network, states.pop(), adjoint, (embeddings[batch], labels[batch]), step, inner
         )
         result.embeddings[batch] += by_embeddings
         result.labels[batch] += by_labels
@@ -114,9 +107,8 @@ def _step_back(
     inner: InnerConfig,
 ) -> tuple[State, Tensor, Tensor]:
     """The adjoint before a step, and the step's share of the gradients of its batch."""
-    embeddings, labels, weights = batch
-    theta, rows, soft = (x.detach().requires_grad_(True) for x in (state[0], embeddings, labels))
-    loss = inner_loss(network, theta, rows, soft, weights)
+    theta, rows, soft = (x.detach().requires_grad_(True) for x in (state[0], *batch))
+    loss = inner_loss(network, theta, rows, soft)
     gradient = torch.autograd.grad(loss, theta, create_graph=True)[0]
     variables = [x.detach().requires_grad_(True) for x in (*state, gradient)]
     updated = update(tuple(variables[:-1]), variables[-1], step, inner)

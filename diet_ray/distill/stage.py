@@ -53,7 +53,7 @@ def distill_stage(
         name=f"memory-server-{number}",
     )
     try:
-        embeddings, labels = _optimise(stage, memory, start.weights)
+        embeddings, labels = _optimise(stage, memory)
     finally:
         memory.close()
     learned = replace(start, embeddings=embeddings, labels=labels)
@@ -106,9 +106,7 @@ def _carried_over(stage: Stage, previous: SyntheticRows) -> SyntheticRows:
     return re_embed(followed, stage.reference, stage.embedder)
 
 
-def _optimise(
-    stage: Stage, memory: MemoryCoordinator, weights: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _optimise(stage: Stage, memory: MemoryCoordinator) -> tuple[np.ndarray, np.ndarray]:
     """Algorithm 2: rounds of addressing and outer steps, from wherever the memory stands.
 
     Returns the learned embeddings and labels.
@@ -124,12 +122,7 @@ def _optimise(
                     number = memory.step // distill.outer_steps
                     found = address(stage, memory, number)
                     task = RoundTask(
-                        stage.number,
-                        number,
-                        found.targets,
-                        found.active,
-                        weights[found.active],
-                        memory.client,
+                        stage.number, number, found.targets, found.active, memory.client
                     )
                     _round(stage, memory, task, phase)
                 return memory.pull_all()

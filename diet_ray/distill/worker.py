@@ -35,7 +35,6 @@ class RoundTask:
     round: int
     targets: Rows  # hard targets
     active: np.ndarray  # (m,) int64, active rows of the memory, ascending
-    weights: np.ndarray  # (m,) float32, of the active rows in the inner loop
     memory: MemoryClient
 
 
@@ -165,7 +164,6 @@ class MetaWorker:
             self._tensor(inner_start(*start, load=self._reference)),
             embeddings,
             labels,
-            self._tensor(task.weights),
             batches,
             *self._move(*targets),
             inner,

@@ -128,7 +128,6 @@ def _distillation(run: Run) -> Callable[[], None]:
                 flatten_parameters(proxy),
                 rows.inputs,
                 rows.labels,
-                rows.weights,
                 inner_batches(len(rows.labels), inner.batch_size, length, generator),
                 targets,
                 torch.from_numpy(part.labels),

@@ -20,11 +20,7 @@ from diet_ray.training.soft_rows import SoftRows
 
 def warm_up_rows(rows: SyntheticRows) -> SoftRows:
     """Synthetic rows as a warm-up takes them, over the same memory."""
-    return SoftRows(
-        torch.from_numpy(rows.embeddings),
-        torch.from_numpy(rows.labels),
-        torch.from_numpy(rows.weights),
-    )
+    return SoftRows(torch.from_numpy(rows.embeddings), torch.from_numpy(rows.labels))
 
 
 @dataclass(frozen=True)

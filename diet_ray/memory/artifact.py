@@ -3,9 +3,9 @@
 Layout: ``distilled/stage=<t>/rows-00000.parquet``.. and then ``_manifest.json``, which makes the
 stage visible. Columns: ``embedding`` (Arrow fixed-shape tensor F x d), ``label`` (fixed-shape
 tensor K, logits), ``source_stage``, ``source_row`` and ``anchor`` (the stage that added the row,
-the real row it started from, and that row's ids, a fixed-shape tensor F), ``weight``. The
-manifest states shapes, the reference that the rows belong to, the configuration and versions,
-and a checksum per file.
+the real row it started from, and that row's ids, a fixed-shape tensor F). The manifest states
+shapes, the reference that the rows belong to, the configuration and versions, and a checksum per
+file.
 
 ``_validation.safetensors`` holds a sample of m rows of the validation block: ``ids`` (m, F) int32,
 0 for an id that no anchor of the set has, ``labels`` (m, K) uint8, 0 or 1, and ``taught`` (m, K)
@@ -37,7 +37,7 @@ from diet_ray.logs.blocks import Rows
 from diet_ray.memory.rows import SyntheticRows
 from diet_ray.version import __version__
 
-FORMAT = 3
+FORMAT = 4
 ROWS_PER_FILE = 65_536
 _MANIFEST = "_manifest.json"
 _VALIDATION = "_validation.safetensors"
@@ -131,7 +131,6 @@ def _table(rows: SyntheticRows) -> pa.Table:
             "label": pa.FixedShapeTensorArray.from_numpy_ndarray(rows.labels),
             "source_stage": rows.stages,
             "source_row": rows.source_rows,
-            "weight": rows.weights,
             "anchor": pa.FixedShapeTensorArray.from_numpy_ndarray(rows.anchors),
         }
     )
@@ -198,7 +197,6 @@ def read(uri: str) -> SyntheticRows:
                 labels=table["label"].combine_chunks().to_numpy_ndarray(),
                 stages=table["source_stage"].to_numpy(),
                 source_rows=table["source_row"].to_numpy(),
-                weights=table["weight"].to_numpy(),
                 anchors=table["anchor"].combine_chunks().to_numpy_ndarray(),
             )
         )
@@ -237,21 +235,20 @@ def _checked(uri: str, name: str, checksum: str) -> str:
     return path
 
 
-class DistilledDataset(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """A stage as a torch dataset of (embedding (F, d), soft label (K,) logits, weight ())."""
+class DistilledDataset(Dataset[tuple[Tensor, Tensor]]):
+    """A stage as a torch dataset of (embedding (F, d), soft label (K,) logits)."""
 
     def __init__(self, rows: SyntheticRows, description: Description) -> None:
         self.description = description
-        self.embeddings, self.labels, self.weights = (
-            torch.from_numpy(np.array(array))
-            for array in (rows.embeddings, rows.labels, rows.weights)
+        self.embeddings, self.labels = (
+            torch.from_numpy(np.array(array)) for array in (rows.embeddings, rows.labels)
         )
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
-        return self.embeddings[index], self.labels[index], self.weights[index]
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.embeddings[index], self.labels[index]
 
 
 def load_distilled(uri: str) -> DistilledDataset:

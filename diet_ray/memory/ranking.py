@@ -1,8 +1,8 @@
 """A published set as candidates are ranked on it (`training/cotrain.py`): its folder is enough.
 
-What is read: the rows' anchors (the ids of the real rows that they started from), soft labels and
-weights, and the sample of the validation block with its labels and the reference's. Neither the
-log nor the reference is.
+What is read: the rows' anchors (the ids of the real rows that they started from) and soft labels,
+and the sample of the validation block with its labels and the reference's. Neither the log nor the
+reference is.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ class RankingSet:
     sizes: tuple[int, ...]  # ids per field, with id 0
     ids: np.ndarray  # (n, F) int64
     labels: np.ndarray  # (n, K) float32, logits
-    weights: np.ndarray  # (n,) float32
     asked: tuple[np.ndarray, ...]  # ids (m, F) int64 of every block of rows to ask about
 
     @staticmethod
@@ -35,14 +34,9 @@ class RankingSet:
             sizes=tuple(compact.sizes),
             ids=compact(rows.anchors),
             labels=rows.labels,
-            weights=rows.weights,
             asked=tuple(compact(ids) for ids in asked),
         )
 
     def soft_rows(self) -> SoftRows:
         """The rows to train on, over the same memory."""
-        return SoftRows(
-            torch.from_numpy(self.ids),
-            torch.from_numpy(self.labels),
-            torch.from_numpy(self.weights),
-        )
+        return SoftRows(torch.from_numpy(self.ids), torch.from_numpy(self.labels))

@@ -11,13 +11,12 @@ import numpy as np
 
 @dataclass(frozen=True)
 class SyntheticRows:
-    """n synthetic rows: embedding and soft label are learned, the rest is lineage and weight."""
+    """n synthetic rows: embedding and soft label are learned, the rest is lineage."""
 
     embeddings: np.ndarray  # (n, F, d) float32
     labels: np.ndarray  # (n, K) float32, logits
     stages: np.ndarray  # (n,) int32, the stage that added the row
     source_rows: np.ndarray  # (n,) int64, row id of the real row it started from
-    weights: np.ndarray  # (n,) float32, weight in a candidate's warm-up, mean 1
     anchors: np.ndarray  # (n, F) int32, ids of that real row
 
     def __len__(self) -> int:

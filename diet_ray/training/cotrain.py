@@ -85,7 +85,7 @@ def co_train(
     orders = torch.stack([_order(len(rows), protocol, seed) for seed in seeds])
     labels = torch.sigmoid(rows.labels)
     for batch in orders.split(protocol.batch_size, dim=1):
-        losses = stack(rows.inputs[batch], labels[batch]) * rows.weights[batch]
+        losses = stack(rows.inputs[batch], labels[batch])
         optimizer.zero_grad(set_to_none=True)
         losses.mean(dim=1).sum().backward()  # every model's own mean: none sees another's rows
         optimizer.step()

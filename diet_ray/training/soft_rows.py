@@ -1,4 +1,4 @@
-"""Rows with soft labels and weights, and the epoch that trains a dense network on them.
+"""Rows with soft labels, and the epoch that trains a dense network on them.
 
 Both uses of a distilled set take such rows: embeddings to warm up on (`candidate.py`, by this
 epoch), ids to co-train on (`cotrain.py`, by steps of its own).
@@ -19,7 +19,6 @@ class SoftRows:
 
     inputs: Tensor  # embeddings (n, F, d) float32, or ids (n, F) int64
     labels: Tensor  # (n, K) float32 soft labels, as logits
-    weights: Tensor  # (n,) float32, mean 1
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -36,12 +35,11 @@ def soft_epoch(
     """One pass over the rows in the generator's order.
 
     model: (inputs, labels in [0, 1]) to every row's training loss (B,). after_batch gets a batch's
-    rows and its mean weighted loss before the step.
+    rows and its mean loss before the step.
     """
     order = torch.randperm(len(rows), generator=generator)
     for batch in order.split(batch_size):
-        losses = model(rows.inputs[batch], torch.sigmoid(rows.labels[batch]))
-        loss = (losses * rows.weights[batch]).mean()
+        loss = model(rows.inputs[batch], torch.sigmoid(rows.labels[batch])).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

@@ -163,14 +163,13 @@ class SlowStage:
         """S_t from S_{t-1}; embeddings and labels in float64."""
         rows, delta, labels = self._start(previous)
         place = self.before.embed(rows.anchors)
-        embeddings, labels = self._optimise(place + delta, labels, torch.tensor(rows.weights))
+        embeddings, labels = self._optimise(place + delta, labels)
         embeddings = self.now.embed(rows.anchors) + (embeddings - place)
         return SyntheticRows(
             embeddings.numpy(),
             labels.numpy(),
             rows.stages,
             rows.source_rows,
-            rows.weights,
             rows.anchors,
         )
 
@@ -191,7 +190,6 @@ class SlowStage:
             labels=np.zeros((new_count, previous.labels.shape[1])),
             stages=np.full(new_count, self.number),
             source_rows=new.row_ids,
-            weights=np.ones(new_count),
             anchors=new.ids,
         )
         delta = (embeddings - self.before.embed(anchors))[kept]
@@ -201,9 +199,7 @@ class SlowStage:
             torch.cat([labels[kept], self.now.logits(new.ids)]),
         )
 
-    def _optimise(
-        self, embeddings: Tensor, labels: Tensor, weights: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _optimise(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The outer loop; rows that no gradient touches in a step are not moved by it."""
         distill, outer = self.config.distill, self.config.distill.outer
         memory = SlowMemory(embeddings, labels)
@@ -214,7 +210,7 @@ class SlowStage:
                 targets, active = self._address(*rows)
             gradients, touched = [torch.zeros_like(part) for part in rows], set()
             for shard in range(distill.logical_shards):
-                *found, of_shard = self._shard(step, shard, *rows, weights, targets, active)
+                *found, of_shard = self._shard(step, shard, *rows, targets, active)
                 for gradient, part in zip(gradients, found, strict=True):
                     gradient[active] += part / distill.logical_shards
                 touched |= of_shard
@@ -250,7 +246,6 @@ class SlowStage:
         shard: int,
         embeddings: Tensor,
         labels: Tensor,
-        weights: Tensor,
         targets: Rows,
         active: np.ndarray,
     ) -> tuple[Tensor, Tensor, set[int]]:
@@ -263,12 +258,10 @@ class SlowStage:
         batches = inner_batches(len(active), inner.batch_size, length, order)
         chosen = draw.choice(len(targets), distill.target_batch, replace=False)
         rows = [part[active].clone().requires_grad_(True) for part in (embeddings, labels)]
-        own_weights = weights[active]
 
         def gradient(theta: Tensor, batch: Tensor) -> Tensor:
             logits, soft = self.before.network(theta, rows[0][batch]), rows[1][batch].sigmoid()
-            losses = binary_cross_entropy_with_logits(logits, soft, reduction="none").mean(dim=1)
-            loss = (own_weights[batch] * losses).mean()
+            loss = binary_cross_entropy_with_logits(logits, soft)
             return torch.autograd.grad(loss, theta, create_graph=True)[0]
 
         theta, _ = unrolled(gradient, self.before.theta, batches, inner.window, inner)

@@ -92,7 +92,6 @@ def test_synthetic_rows_are_what_the_reference_makes_of_real_ones(prepared: Prep
     assert (made.stages == 2).all()
     assert (made.source_rows == rows.row_ids).all()
     assert (made.anchors == rows.ids).all()
-    assert (made.weights == 1).all()
 
 
 def test_soft_labels_may_start_blended_with_the_truth(prepared: Prepared) -> None:

@@ -38,7 +38,7 @@ def synthetic_rows() -> SoftRows:
     embeddings, labels = (
         torch.randn(ROWS, *shape, generator=draw, dtype=torch.float64) for shape in ((3, 4), (2,))
     )
-    return SoftRows(embeddings, labels, torch.linspace(0.5, 1.5, ROWS, dtype=torch.float64))
+    return SoftRows(embeddings, labels)
 
 
 def inner_loop(dense: DenseNetwork, rows: SoftRows, inner: InnerConfig) -> list[State]:
@@ -47,8 +47,8 @@ def inner_loop(dense: DenseNetwork, rows: SoftRows, inner: InnerConfig) -> list[
     steps = EPOCHS * ROWS // BATCH
     for step, batch in enumerate(inner_batches(ROWS, BATCH, steps, order())):
         theta = state[0].detach().requires_grad_(True)
-        part = (rows.inputs[batch], rows.labels[batch], rows.weights[batch])
-        gradient = torch.autograd.grad(inner_loss(network, theta, *part), theta)[0]
+        loss = inner_loss(network, theta, rows.inputs[batch], rows.labels[batch])
+        gradient = torch.autograd.grad(loss, theta)[0]
         state = tuple(x.detach() for x in update(state, gradient, step, inner))
         states.append(state)
     return states
@@ -114,18 +114,15 @@ def test_a_state_starts_without_moments() -> None:
     assert [float(moment.abs().sum()) for moment in state[1:]] == [0, 0]
 
 
-def test_the_loss_is_weighted_cross_entropy_with_soft_labels() -> None:
+def test_the_loss_is_cross_entropy_with_soft_labels() -> None:
     models = ModelsConfig(
         embedding_dim=2, mmoe=MMoEConfig(experts=2, expert_units=[4], gate_units=[], tower_units=[])
     )
     network = NetworkConfig(name="dcn", parameters={"dnn_hidden_units": [4]})
     dense = fresh_network(network, models, 3, 2, seed=0)
-    embeddings, labels, weights = torch.randn(5, 3, 2), torch.randn(5, 2), torch.rand(5)
-    found = inner_loss(FlatNetwork(dense), flatten_parameters(dense), embeddings, labels, weights)
-    by_row = binary_cross_entropy_with_logits(
-        dense(embeddings), labels.sigmoid(), reduction="none"
-    ).mean(dim=1)
-    expected = (by_row * weights).sum() / 5
+    embeddings, labels = torch.randn(5, 3, 2), torch.randn(5, 2)
+    found = inner_loss(FlatNetwork(dense), flatten_parameters(dense), embeddings, labels)
+    expected = binary_cross_entropy_with_logits(dense(embeddings), labels.sigmoid())
     assert float(found) == pytest.approx(float(expected), rel=1e-6)
 
 

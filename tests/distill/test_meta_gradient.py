@@ -47,7 +47,6 @@ class Problem:
     theta: Tensor
     embeddings: Tensor
     labels: Tensor
-    weights: Tensor
     batches: list[Tensor]
     target_embeddings: Tensor
     target_labels: Tensor
@@ -84,7 +83,6 @@ def problem(name: str, steps: int = STEPS, *, starved: bool = False) -> Problem:
         flatten_parameters(dense),
         normal(ROWS, FIELDS, DIM),
         normal(ROWS, TASKS),
-        torch.linspace(0.4, 1.6, ROWS, dtype=torch.float64),
         inner_batches(ROWS, BATCH, steps, draw),
         normal(11, FIELDS, DIM),
         (normal(11, TASKS) > 0).double(),
@@ -98,9 +96,7 @@ def inner_config(optimizer: str, window: int, steps: int = STEPS) -> InnerConfig
     return InnerConfig(batch_size=BATCH, steps=steps, window=window, **given)
 
 
-def step_gradient(
-    given: Problem, theta: Tensor, rows: Tensor, labels: Tensor, weights: Tensor
-) -> Tensor:
+def step_gradient(given: Problem, theta: Tensor, rows: Tensor, labels: Tensor) -> Tensor:
     """grad_theta of a batch's training loss, written out; its graph holds all it depends on.
 
     With z_b the logits of branch b of n, and m their mean, the loss is cross-entropy of m against
@@ -111,7 +107,6 @@ def step_gradient(
     logits = given.branches(theta, rows)
     mean = logits.mean(dim=0)
     errors = (mean.sigmoid() - labels) / len(logits) + (logits.sigmoid() - mean.sigmoid())
-    errors = errors * weights[:, None]
     return torch.autograd.grad(logits, theta, errors / labels.numel(), create_graph=True)[0]
 
 
@@ -121,8 +116,7 @@ def unrolled_loss(
     """The outer loss, its graph reaching back to the data through the last `window` steps."""
 
     def gradient(theta: Tensor, batch: Tensor) -> Tensor:
-        soft = labels[batch].sigmoid()
-        return step_gradient(given, theta, embeddings[batch], soft, given.weights[batch])
+        return step_gradient(given, theta, embeddings[batch], labels[batch].sigmoid())
 
     theta, state = unrolled(gradient, given.theta, given.batches, window, inner)
     if given.starved:

@@ -106,7 +106,7 @@ def test_a_published_sample_is_labelled_by_the_stages_own_reference(undisturbed:
 
 
 def learned_rows(prepared: Prepared) -> SyntheticRows:
-    """As many rows of the first stage as it has, moved by learning, each with its own weight."""
+    """As many rows of the first stage as it has, moved by learning."""
     config, draw = run_config(prepared.folder), np.random.default_rng(0)
     block = read_block(prepared.blocks, prepared.blocks.historical[0])
     count, _ = memory_sizes(config, prepared.blocks)[0]
@@ -115,8 +115,7 @@ def learned_rows(prepared: Prepared) -> SyntheticRows:
         (part + scale * draw.normal(size=part.shape)).astype(np.float32)
         for part, scale in ((start.embeddings, 0.02), (start.labels, 0.5))
     )
-    weights = np.linspace(0.2, 1.8, count, dtype=np.float32)
-    return replace(start, embeddings=embeddings, labels=labels, weights=weights)
+    return replace(start, embeddings=embeddings, labels=labels)
 
 
 def test_a_stage_is_what_plain_loops_make(prepared: Prepared, tmp_path: Path) -> None:
@@ -138,9 +137,8 @@ def test_a_stage_is_what_plain_loops_make(prepared: Prepared, tmp_path: Path) ->
     slow = SlowStage(config, prepared.blocks, 2)
     expected = slow.run(previous)
     assert slow.clipped
-    for name in ("stages", "source_rows", "anchors", "weights"):
+    for name in ("stages", "source_rows", "anchors"):
         assert getattr(found, name).tolist() == getattr(expected, name).tolist()
-    assert len(set(found.weights)) > 2
     distances = (found.embeddings - expected.embeddings, found.labels - expected.labels)
     steps = config.distill.outer.embedding_step * slow.before.unit, config.distill.outer.label_step
     for distance, step in zip(distances, steps, strict=True):
@@ -191,8 +189,7 @@ def optimise(prepared: Prepared, folder: Path, memory: UnluckyMemory) -> None:
         storage.write_tensors(stage.work(f"round={number}.safetensors"), found)
     workers: Any = NoWorkers()
     unlucky: Any = memory
-    weights = np.ones(3, dtype=np.float32)
-    embeddings, labels = module._optimise(replace(stage, workers=workers), unlucky, weights)
+    embeddings, labels = module._optimise(replace(stage, workers=workers), unlucky)
     assert embeddings.all()
     assert labels.all()
 

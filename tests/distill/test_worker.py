@@ -37,7 +37,6 @@ from tests.distill.prepared import (
 from tests.networks import small_network
 
 STAGE, REAL, SYNTHETIC = 2, 60, 24
-WEIGHTS = np.linspace(0.5, 1.5, SYNTHETIC, dtype=np.float32)  # of the synthetic rows
 
 
 def real_rows(prepared: Prepared) -> Rows:
@@ -121,8 +120,7 @@ def test_synthetic_rows_are_trained_on_and_real_ones_judge(
 
 
 def round_task(prepared: Prepared, memory: LocalMemory, active: np.ndarray) -> RoundTask:
-    targets, weights = real_rows(prepared), WEIGHTS[active]
-    return RoundTask(STAGE, 0, targets, active, weights, memory)  # type: ignore[arg-type]
+    return RoundTask(STAGE, 0, real_rows(prepared), active, memory)  # type: ignore[arg-type]
 
 
 def test_a_shard_is_the_meta_gradient_of_its_own_draw(prepared: Prepared, tmp_path: Path) -> None:
@@ -142,7 +140,6 @@ def test_a_shard_is_the_meta_gradient_of_its_own_draw(prepared: Prepared, tmp_pa
         torch.tensor(inner_start(config, STAGE, 0, 0, 1)),
         torch.tensor(rows.embeddings[active]),
         torch.tensor(rows.labels[active]),
-        torch.tensor(WEIGHTS[active]),
         inner_batches(
             len(active),
             inner.batch_size,

@@ -75,7 +75,6 @@ def publish_distilled(
         labels=real.labels * 4 - 2,
         stages=np.ones(rows, dtype=np.int32),
         source_rows=real.row_ids,
-        weights=np.linspace(0.5, 1.5, rows, dtype=np.float32),
         anchors=real.ids.astype(np.int32),
     )
     description = artifact.Description(

@@ -196,7 +196,7 @@ def slow_warm_up(
             labels = torch.tensor(batch.labels).sigmoid()
             losses = dense(torch.tensor(batch.embeddings), labels)
             optimizer.zero_grad()
-            (losses * torch.tensor(batch.weights)).mean().backward()
+            losses.mean().backward()
             optimizer.step()
         logits = predict(Recommender(table, dense), judge.ids)
         by_task = zip(judge.labels.T, logits.T, strict=True)
@@ -335,8 +335,7 @@ def test_a_co_trained_cell_is_a_co_training(
         fresh_candidate(cell.candidate, config.models, sizes, len(tasks), config.seed, number)
         for number in seeds
     ]
-    arrays = (compact(rows.anchors), rows.labels, rows.weights)
-    soft = SoftRows(*(torch.tensor(array) for array in arrays))
+    soft = SoftRows(torch.tensor(compact(rows.anchors)), torch.tensor(rows.labels))
     orders = [derive(config.seed, "candidate co-training", number) for number in seeds]
     losses = co_train(models, soft, config.evaluation.cotrain, orders)
     assert result.training_loss == losses
@@ -402,8 +401,8 @@ def test_a_prefix_is_the_first_share_of_the_stream(prepared: Prepared) -> None:
     model = fresh_candidate(cell.candidate, config.models, sizes, tasks, config.seed, seed)
     forward = by_hand.logits_of_ids(model)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.evaluation.protocol.learning_rate)
-    arrays = (stream.ids, stream.labels, np.ones(len(stream), dtype=np.float32))
-    told = by_hand.train(forward, optimizer, *map(torch.from_numpy, arrays), batches)
+    ids, labels = torch.from_numpy(stream.ids), torch.from_numpy(stream.labels)
+    told = by_hand.train(forward, optimizer, ids, labels, batches)
 
     # of fewer batches than the curve has parts, every one is told by itself
     assert result.training_loss == pytest.approx([loss for _, loss in told], rel=1e-3)

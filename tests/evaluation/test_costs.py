@@ -29,13 +29,13 @@ def test_an_epoch_of_distillation_sees_every_new_row_once(
     run = prepared.run(distill={"target_batch": 70, "inner": {"steps": 6, "window": 3}})
     costs._distillation(run)()
     assert len(calls) == 5  # of 300 rows, at most 70 at a time
-    labels = np.concatenate([call[7].numpy() for call in calls])
+    labels = np.concatenate([call[6].numpy() for call in calls])
     expected = read_block(run.blocks, run.blocks.historical[-1]).labels
     assert np.array_equal(labels.sum(axis=0), expected.sum(axis=0))
-    assert max(len(call[7]) for call in calls) <= 70
+    assert max(len(call[6]) for call in calls) <= 70
     for call in calls:
         assert len(call[2]) == DISTILLED_ROWS
-        assert len(call[5]) == 4, "inner steps: the mean of 3 to 6"
+        assert len(call[4]) == 4, "inner steps: the mean of 3 to 6"
 
 
 def test_the_proxies_of_a_distillation_take_turns(

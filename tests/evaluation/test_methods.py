@@ -37,7 +37,6 @@ def test_selected_rows_are_embedded_by_the_last_reference_and_labelled_as_asked(
     rows = selected_rows(run, method, 3)
     assert np.array_equal(found.source_rows, rows.row_ids)
     assert np.array_equal(found.anchors, rows.ids)
-    assert (found.weights == 1).all()
     expected = prepared.reference.table(torch.from_numpy(rows.ids)).detach().numpy()
     assert np.array_equal(found.embeddings, expected)
     blended = (1 - share) * probabilities(prepared, rows) + share * rows.labels
@@ -60,7 +59,7 @@ def test_the_distilled_set_is_taken_as_it_is(prepared: Prepared) -> None:
         reduced_rows(prepared.run(), "distilled", "soft", 0),
         artifact.read(prepared.distilled),
     )
-    for name in ("embeddings", "labels", "weights", "source_rows"):
+    for name in ("embeddings", "labels", "source_rows"):
         assert np.array_equal(getattr(found, name), getattr(kept, name))
 
 

@@ -28,7 +28,7 @@ from diet_ray.memory.rows import SyntheticRows
 
 ROWS, FIELDS, DIM, TASKS = 23, 3, 4, 2
 TENSORS = {"embedding": (FIELDS, DIM), "label": (TASKS,), "anchor": (FIELDS,)}
-COLUMNS = [*TENSORS, "source_stage", "source_row", "weight"]
+COLUMNS = [*TENSORS, "source_stage", "source_row"]
 SAMPLE = "_validation.safetensors"
 
 DESCRIPTION = Description(
@@ -49,7 +49,6 @@ def synthetic_rows(count: int = ROWS) -> SyntheticRows:
         labels=draw.normal(size=(count, TASKS)).astype(np.float32),
         stages=draw.integers(1, 4, count).astype(np.int32),
         source_rows=draw.integers(0, 2**40, count),
-        weights=draw.random(count).astype(np.float32),
         anchors=draw.integers(1, 100, (count, FIELDS)).astype(np.int32),
     )
 
@@ -158,8 +157,7 @@ def columns_of(found: pa.Table) -> dict[str, np.ndarray]:
 
 def assert_columns(found: dict[str, np.ndarray]) -> None:
     rows = synthetic_rows()
-    lineage = (rows.anchors, rows.stages, rows.source_rows)
-    arrays = (rows.embeddings, rows.labels, *lineage, rows.weights)
+    arrays = (rows.embeddings, rows.labels, rows.anchors, rows.stages, rows.source_rows)
     for name, array in zip(COLUMNS, arrays, strict=True):
         # foreign readers see a tensor as a flat list
         assert (np.asarray(found[name]).reshape(array.shape) == array).all(), name
@@ -229,7 +227,7 @@ def test_a_torch_data_loader_takes_it(stage: str) -> None:
     batches = list(DataLoader(dataset, batch_size=10))
     assert [batch[0].shape for batch in batches] == [(10, 3, 4), (10, 3, 4), (3, 3, 4)]
     for column, array in zip(
-        zip(*batches, strict=True), (rows.embeddings, rows.labels, rows.weights), strict=True
+        zip(*batches, strict=True), (rows.embeddings, rows.labels), strict=True
     ):
         assert torch.cat(column).equal(torch.from_numpy(array))
 
@@ -290,8 +288,8 @@ def test_a_damaged_sample_is_named(stage: str, damage: Callable[[Path], None]) -
 def test_another_format_is_refused(stage: str) -> None:
     path = Path(stage) / "_manifest.json"
     manifest = json.loads(path.read_text())
-    path.write_text(json.dumps({**manifest, "format": 2}))
-    with pytest.raises(ArtifactError, match="format 2 is not 3; distil again"):
+    path.write_text(json.dumps({**manifest, "format": 3}))
+    with pytest.raises(ArtifactError, match="format 3 is not 4; distil again"):
         artifact.describe(stage)
 
 

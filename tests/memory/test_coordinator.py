@@ -40,7 +40,6 @@ def synthetic_rows() -> SyntheticRows:
         labels=draw.normal(size=(ROWS, TASKS)).astype(np.float32),
         stages=np.ones(ROWS, dtype=np.int32),
         source_rows=np.arange(ROWS),
-        weights=np.ones(ROWS, dtype=np.float32),
         anchors=np.ones((ROWS, FIELDS), dtype=np.int32),
     )
 

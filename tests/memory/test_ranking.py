@@ -26,7 +26,6 @@ def synthetic_rows() -> SyntheticRows:
         labels=draw.normal(size=(rows, 2)).astype(np.float32),
         stages=np.ones(rows, dtype=np.int32),
         source_rows=np.arange(rows),
-        weights=np.linspace(0.5, 1.5, rows, dtype=np.float32),
         anchors=np.array(ANCHORS, dtype=np.int32),
     )
 
@@ -63,11 +62,7 @@ def test_the_rows_to_train_on_are_the_sets_own_memory() -> None:
     assert len(trained) == len(rows)
     assert trained.inputs.tolist() == COMPACT
     assert trained.inputs.dtype == torch.int64
-    for tensor, array in (
-        (trained.inputs, found.ids),
-        (trained.labels, rows.labels),
-        (trained.weights, rows.weights),
-    ):
+    for tensor, array in ((trained.inputs, found.ids), (trained.labels, rows.labels)):
         assert tensor.data_ptr() == array.ctypes.data
 
 
@@ -85,7 +80,7 @@ def test_a_folder_is_enough(tmp_path: Path) -> None:
 
     found, expected = RankingSet.of(artifact.read(uri), held), RankingSet.of(rows, ids)
     assert found.sizes == expected.sizes
-    for name in ("ids", "labels", "weights"):
+    for name in ("ids", "labels"):
         first, second = getattr(found, name), getattr(expected, name)
         assert first.dtype == second.dtype
         assert np.array_equal(first, second)

@@ -30,7 +30,6 @@ def synthetic_rows(seed: int = 0) -> SyntheticRows:
         labels=draw.normal(size=(ROWS, TASKS)).astype(np.float32),
         stages=np.ones(ROWS, dtype=np.int32),
         source_rows=np.arange(ROWS),
-        weights=np.ones(ROWS, dtype=np.float32),
         anchors=np.ones((ROWS, FIELDS), dtype=np.int32),
     )
 

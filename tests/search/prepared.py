@@ -64,7 +64,6 @@ def publish_distilled(
         labels=real.labels * 4 - 2,
         stages=np.full(ROWS, 3, dtype=np.int32),
         source_rows=real.row_ids,
-        weights=np.linspace(0.5, 1.5, ROWS, dtype=np.float32),
         anchors=real.ids.astype(np.int32),
     )
     description = artifact.Description(
@@ -87,7 +86,7 @@ def inherit_directly(config: RunConfig, network: NetworkConfig, seed: int) -> li
     blocks = open_blocks(config.place("blocks"))
     reference = load_reference(reference_uri(config, 3))
     dataset = artifact.load_distilled(stage_uri(config, 3))
-    rows = SoftRows(dataset.embeddings, dataset.labels, dataset.weights)
+    rows = SoftRows(dataset.embeddings, dataset.labels)
     validation = read_block(blocks, blocks.block("validation"))
     sizes = len(blocks.fields), len(blocks.tasks)
     dense = fresh_network(network, config.models, *sizes, config.seed, "candidate", seed)
@@ -110,9 +109,7 @@ def co_train_directly(
         fresh_candidate(network, config.models, sizes, len(tasks), config.seed, seed)
         for seed in seeds
     ]
-    trained = SoftRows(
-        torch.tensor(compact(rows.anchors)), torch.tensor(rows.labels), torch.tensor(rows.weights)
-    )
+    trained = SoftRows(torch.tensor(compact(rows.anchors)), torch.tensor(rows.labels))
     orders = [derive(config.seed, "candidate co-training", seed) for seed in seeds]
     co_train(models, trained, protocol, orders)
     logits = [predict(model, compact(validation.ids)) for model in models]

@@ -64,9 +64,9 @@ def arrays_of(data: Inherited | CoTrained) -> tuple[list[np.ndarray], list[np.nd
     if isinstance(data, CoTrained):
         rows, judged = data.rows, data.validation
         soft = rows.soft_rows()
-        made = [tensor.numpy() for tensor in (soft.inputs, soft.labels, soft.weights)]
+        made = [tensor.numpy() for tensor in (soft.inputs, soft.labels)]
         asked = [*rows.asked, judged.rows.labels, judged.taught]
-        return [rows.ids, rows.labels, rows.weights, *asked], made
+        return [rows.ids, rows.labels, *asked], made
     made = [warm_up_rows(data.rows).inputs.numpy(), data.reference.frozen().weight.detach().numpy()]
     return [
         data.rows.embeddings,

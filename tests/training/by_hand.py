@@ -38,18 +38,17 @@ def train(
     optimizer: torch.optim.Optimizer,
     inputs: Tensor,
     targets: Tensor,
-    weights: Tensor,
     batches: Iterable[Sequence[int]],
 ) -> list[tuple[int, float]]:
     """A step for every batch of row numbers; returns every batch's rows and loss before its step.
 
-    inputs (n, ..), targets (n, K) in [0, 1], weights (n,).
+    inputs (n, ..), targets (n, K) in [0, 1].
     """
     told = []
     for batch in batches:
         loss = torch.zeros((), dtype=targets.dtype)
         for row in batch:
-            loss = loss + weights[row] * row_loss(forward(inputs[row]), targets[row]) / len(batch)
+            loss = loss + row_loss(forward(inputs[row]), targets[row]) / len(batch)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

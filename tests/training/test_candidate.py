@@ -57,7 +57,7 @@ def rows(blocks: Blocks, table: EmbeddingTable) -> SoftRows:
     """Real rows with confident soft labels."""
     real = read_block(blocks, blocks.historical[0]).take(slice(0, 200))
     labels = torch.from_numpy(real.labels * 6 - 3)
-    return SoftRows(table(torch.from_numpy(real.ids)).detach(), labels, torch.ones(200))
+    return SoftRows(table(torch.from_numpy(real.ids)).detach(), labels)
 
 
 def run(
@@ -114,21 +114,6 @@ def test_warm_up_leaves_the_table_alone(
     before = table.weight.detach().clone()
     run(dense_network(), table, rows, validation)
     assert torch.equal(table.weight, before)
-
-
-def test_rows_without_weight_do_not_count(
-    table: EmbeddingTable, rows: SoftRows, validation: Rows
-) -> None:
-    weights = torch.ones(200)
-    weights[::2] = 0
-    lying = rows.labels.clone()
-    lying[::2] *= -1
-    trained = []
-    for labels, some in [(rows.labels, weights), (lying, weights), (lying, torch.ones(200))]:
-        trained.append(dense_network())
-        run(trained[-1], table, replace(rows, labels=labels, weights=some), validation)
-    assert same(trained[0], trained[1])
-    assert not same(trained[1], trained[2])
 
 
 def test_warm_up_learns_from_soft_labels(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -32,14 +30,10 @@ PROTOCOL = CotrainConfig(batch_size=8, learning_rate=0.01, steps=9)  # of 72 row
 
 
 def soft_rows(kind: torch.dtype = torch.float64) -> SoftRows:
-    """Real rows with confident labels and weights of their own."""
+    """Real rows with confident labels."""
     real = made_rows(ROWS, SIZES, TASKS, seed=1)
-    draw = torch.Generator().manual_seed(2)
-    return SoftRows(
-        torch.from_numpy(real.ids),
-        torch.from_numpy(real.labels * 4 - 2).to(kind),
-        torch.rand(ROWS, generator=draw, dtype=torch.float64).to(kind) * 2,
-    )
+    labels = torch.from_numpy(real.labels * 4 - 2).to(kind)
+    return SoftRows(torch.from_numpy(real.ids), labels)
 
 
 def candidate(name: str = "dcn", seed: int = 0) -> Recommender:
@@ -75,7 +69,6 @@ def written_out(
         torch.optim.Adam(model.parameters(), lr=protocol.learning_rate),
         rows.inputs,
         torch.sigmoid(rows.labels),
-        rows.weights,
         [seen[start : start + protocol.batch_size] for start in starts],
     )
     return [loss for _, loss in told]
@@ -148,21 +141,6 @@ def test_a_model_learns_by_its_own_order_whoever_is_beside_it() -> None:
         assert_close(model, alone)
     assert same(models[0], models[2])
     assert not same(models[0], models[1])
-
-
-def test_a_row_without_weight_does_not_count() -> None:
-    rows, weights = soft_rows(), soft_rows().weights
-    weights[::3] = 0
-    labels, ids = rows.labels.clone(), rows.inputs.clone()
-    labels[::3] *= -1
-    ids[::3] = 1
-    light = replace(rows, weights=weights)
-    models = [candidate() for _ in range(3)]
-    different = replace(light, labels=labels, inputs=ids)
-    for model, seen in zip(models, (light, different, rows), strict=True):
-        run(model, seen)
-    assert same(models[0], models[1])
-    assert not same(models[0], models[2])
 
 
 def test_a_candidate_is_a_pure_function_of_its_seeds() -> None:

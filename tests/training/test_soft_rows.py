@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 
@@ -25,7 +23,6 @@ def soft_rows() -> SoftRows:
     return SoftRows(
         inputs=torch.randn(shape, generator=draw, dtype=torch.float64),
         labels=torch.randn(ROWS, TASKS, generator=draw, dtype=torch.float64) * 2,
-        weights=torch.rand(ROWS, generator=draw, dtype=torch.float64) * 2,
     )
 
 
@@ -47,7 +44,7 @@ def same(first: DenseNetwork, second: DenseNetwork) -> bool:
 
 
 @pytest.mark.parametrize("name", ["dcn", "wukong"])
-def test_an_epoch_is_one_weighted_step_per_batch(name: str) -> None:
+def test_an_epoch_is_one_step_per_batch(name: str) -> None:
     rows, dense, expected = soft_rows(), dense_network(name), dense_network(name)
     optimizer = adam(dense, LEARNING_RATE)
     plain = torch.optim.Adam(expected.parameters(), lr=LEARNING_RATE)
@@ -61,7 +58,6 @@ def test_an_epoch_is_one_weighted_step_per_batch(name: str) -> None:
             plain,
             rows.inputs,
             torch.sigmoid(rows.labels),
-            rows.weights,
             by_hand.shuffled(ROWS, BATCH, generators[1]),
         )
         assert [rows for rows, _ in told] == [rows for rows, _ in should] == [8, 8, 8, 8, 5]
@@ -77,15 +73,3 @@ def test_the_order_is_the_generators() -> None:
     torch.rand(3)  # the global generator has no say
     assert same(first, trained(rows))
     assert not same(first, trained(rows, seed=2))
-
-
-def test_a_row_without_weight_does_not_count() -> None:
-    rows = soft_rows()
-    weights = rows.weights.clone()
-    weights[::3] = 0
-    inputs, labels = rows.inputs.clone(), rows.labels.clone()
-    inputs[::3] += 1
-    labels[::3] *= -1
-    light = replace(rows, weights=weights)
-    assert same(trained(light), trained(replace(light, inputs=inputs, labels=labels)))
-    assert not same(trained(light), trained(rows))
