@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from diet_ray.models.embedding import EmbeddingTable
+from diet_ray.models.functional import row_losses
 from diet_ray.training.cotrain import fresh_candidate
 from diet_ray.training.model import Recommender, adam
 from diet_ray.training.side_by_side import SideBySide
@@ -104,3 +106,30 @@ def test_a_models_parameters_are_slices_of_the_stack() -> None:
             assert torch.equal(own, value)
             assert own.data_ptr() == whole[seed].data_ptr()
             assert not own.requires_grad  # it is the stack that is trained
+
+
+class Normalised(nn.Module):
+    """A network that keeps statistics of the rows it has seen, which are no parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        width = len(SIZES) * MODELS.embedding_dim
+        self.layers = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(width), nn.Linear(width, TASKS))
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        return row_losses(self.layers(embeddings), labels)
+
+
+def test_every_model_keeps_statistics_of_its_own_rows() -> None:
+    def normalised() -> list[Recommender]:
+        torch.manual_seed(3)
+        tables = [EmbeddingTable(SIZES, MODELS.embedding_dim, 1.0, seed) for seed in range(SEEDS)]
+        return [Recommender(table, Normalised()).double() for table in tables]
+
+    (ids, labels), models, alone = made_batches(), normalised(), normalised()
+    train_stack(models, ids, labels)
+    for seed, (model, expected) in enumerate(zip(models, alone, strict=True)):
+        train_alone(expected, ids[:, seed], labels[:, seed])
+        for found, wanted in zip(model.buffers(), expected.buffers(), strict=True):
+            torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-12)
+        assert model.dense.layers[1].num_batches_tracked == STEPS
