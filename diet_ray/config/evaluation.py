@@ -145,8 +145,8 @@ class ArmConfig(Section):
     use: Literal["inherit", "cotrain"] = "inherit"
     """Of a reduced set: on phi_T's table with the subsequent block after it (the paper's), or table
     and network together on the set alone."""
-    labels: Literal["soft", "hard"] = "soft"
-    """Of a reduced set."""
+    labels: Literal["soft", "taught", "hard"] = "soft"
+    """Of a reduced set; a distilled one's soft labels are learned, taught are the reference's."""
     ratio: Fraction | None = None
     """Size of a selection; default: `memory.ratio`."""
     share: Fraction = 1.0
@@ -178,7 +178,7 @@ class ArmConfig(Section):
             return self.label
         share = "" if self.share == 1 else f"{100 * self.share:g}%"
         ratio = "" if self.ratio is None else f"{100 * self.ratio:g}%"
-        labels = self.labels if self.labels == "hard" else ""
+        labels = "" if self.labels == "soft" else self.labels
         use = "co-trained" if self.use == "cotrain" else ""
         changed = " ".join(f"{key}={value:g}" for key, value in self.protocol.items())
         parts = (self.method, share, ratio, labels, use, changed, self.SCORES[self.score])
@@ -215,7 +215,7 @@ class FidelityConfig(Section):
         ArmConfig(method="distilled"),
         ArmConfig(method="random", labels="hard", use="cotrain", score="taught"),
         ArmConfig(method="random", use="cotrain", score="taught"),
-        ArmConfig(method="distilled", use="cotrain", score="taught"),
+        ArmConfig(method="distilled", labels="taught", use="cotrain", score="taught"),
     ]
     """What is compared; the last one against every other."""
 

@@ -23,7 +23,7 @@ from diet_ray.distill.worker import RoundTask
 from diet_ray.distill.workers import MetaWorkers
 from diet_ray.logs.blocks import Blocks, read_rows
 from diet_ray.memory import artifact
-from diet_ray.memory.artifact import ValidationSample
+from diet_ray.memory.artifact import RankingData
 from diet_ray.memory.coordinator import MemoryCoordinator, ServerLostError, start_state
 from diet_ray.memory.rows import SyntheticRows
 from diet_ray.memory.server import durable_steps
@@ -58,19 +58,24 @@ def distill_stage(
         memory.close()
     learned = replace(start, embeddings=embeddings, labels=labels)
     rows = re_embed(learned, stage.embedder, stage.reference)
-    sample = _validation_sample(stage)
-    artifact.publish(stage_uri(config, number), rows, stage.describe(len(rows)), sample)
+    ranking = _ranking_data(stage, rows)
+    artifact.publish(stage_uri(config, number), rows, stage.describe(len(rows)), ranking)
     storage.remove(stage.work())
     return rows
 
 
-def _validation_sample(stage: Stage) -> ValidationSample:
+def _ranking_data(stage: Stage, rows: SyntheticRows) -> RankingData:
+    """phi_t's labels of the rows and of a sample of the validation block."""
     config, block = stage.config, stage.blocks.block("validation")
     count = min(config.memory.validation_rows, block.rows)
     draw = numpy_generator(config.seed, "validation sample")
     chosen = np.sort(draw.choice(block.rows, count, replace=False))
-    rows = read_rows(stage.blocks, block, block.fragments[0].first_row_id + chosen)
-    return ValidationSample(rows, predict(stage.reference.recommender, rows.ids), block.rows)
+    judged = read_rows(stage.blocks, block, block.fragments[0].first_row_id + chosen)
+    own, taught = (
+        predict(stage.reference.recommender, ids.astype(np.int64))
+        for ids in (rows.anchors, judged.ids)
+    )
+    return RankingData(own, judged, taught, block.rows)
 
 
 def _initialise(stage: Stage, previous: SyntheticRows | None) -> SyntheticRows:

@@ -82,7 +82,15 @@ def _problems(arm: ArmConfig, repetitions: int) -> list[str]:
     refused = [
         (arm.title == TRUTH, f"full data's trainings are called {TRUTH!r}; give it another label"),
         (arm.use == "cotrain" and not reduced, f"{method} has no reduced set to co-train on"),
-        (arm.labels == "hard" and not reduced, f"{method} has no reduced set; remove labels"),
+        (arm.labels != "soft" and not reduced, f"{method} has no reduced set; remove labels"),
+        (
+            arm.labels == "taught" and selects,
+            f"the soft labels of {method} are the reference's; set labels to soft",
+        ),
+        (
+            arm.labels == "taught" and arm.use != "cotrain",
+            "taught labels are for ranking; set use to cotrain, or labels to soft",
+        ),
         (
             arm.ratio is not None and not selects,
             "ratio belongs to a selection; a distilled set's is memory.ratio",

@@ -13,7 +13,8 @@ A reduced set has two uses: `inherit`, the above, and `cotrain` (`training/cotra
 candidate trains a table of its own on the set alone.
 
 The rows of a selection are labelled by phi_T (soft), by the truth (hard) or by both (blended, as
-`memory.truth_blend` says, which is how the distilled set starts).
+`memory.truth_blend` says, which is how the distilled set starts). A distilled set's soft labels
+are learned; it has phi_T's own of its rows as well (taught).
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ WITH_HISTORY = ("full", "prefix")
 OF_TABLES = tuple(method for method in METHODS if method != "prefix")  # it is a rival as a score
 REDUCED = ("random", "kmeans", "el2n", "distilled")
 
-Labels = Literal["", "soft", "blended", "hard"]
+Labels = Literal["", "soft", "taught", "blended", "hard"]
 Use = Literal["", "inherit", "cotrain"]
 
 
@@ -61,7 +62,11 @@ def reduced_rows(run: Run, method: str, labels: Labels, seed: int) -> SyntheticR
     torch.set_num_threads(run.config.threads)
     if method == "distilled":
         rows = artifact.read(run.distilled)
-        return replace(rows, labels=_truth(run, rows)) if labels == "hard" else rows
+        if labels == "hard":
+            return replace(rows, labels=_truth(run, rows))
+        if labels == "taught":
+            return replace(rows, labels=artifact.read_ranking_data(run.distilled).row_taught)
+        return rows
     selected = selected_rows(run, method, seed)
     blend = {"soft": 0.0, "blended": run.config.memory.truth_blend, "hard": 1.0}[labels]
     return synthesise(selected, run.reference(), blend)

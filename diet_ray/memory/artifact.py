@@ -7,10 +7,11 @@ the real row it started from, and that row's ids, a fixed-shape tensor F). The m
 shapes, the reference that the rows belong to, the configuration and versions, and a checksum per
 file.
 
-``_validation.safetensors`` holds a sample of m rows of the validation block: ``ids`` (m, F) int32,
-0 for an id that no anchor of the set has, ``labels`` (m, K) uint8, 0 or 1, and ``taught`` (m, K)
-float32, the soft labels of the reference, logits. With it the folder is all that ranking a
-candidate needs (`ranking.py`).
+``_ranking.safetensors`` holds what makes the folder all that ranking a candidate needs
+(`ranking.py`): ``row_taught`` (n, K) float32, the reference's own soft labels of the rows, logits,
+as they were before others were learned; and a sample of m rows of the validation block: ``ids``
+(m, F) int32, 0 for an id that no anchor of the set has, ``labels`` (m, K) uint8, 0 or 1, and
+``taught`` (m, K) float32, the reference's soft labels.
 
 Names are chosen for foreign readers: what is no distilled row begins with an underscore and does
 not end in ``.parquet``, which hides it from those that open the whole folder, and no column is
@@ -37,10 +38,10 @@ from diet_ray.logs.blocks import Rows
 from diet_ray.memory.rows import SyntheticRows
 from diet_ray.version import __version__
 
-FORMAT = 4
+FORMAT = 5
 ROWS_PER_FILE = 65_536
 _MANIFEST = "_manifest.json"
-_VALIDATION = "_validation.safetensors"
+_RANKING = "_ranking.safetensors"
 _LIBRARIES = ("torch", "ray", "pyarrow", "numpy")
 
 
@@ -62,11 +63,12 @@ class Description:
 
 
 @dataclass(frozen=True)
-class ValidationSample:
-    """Labelled rows of the validation block, to judge on."""
+class RankingData:
+    """What ranking needs beside the rows: phi_t's labels of theirs, and rows to judge on."""
 
-    rows: Rows
-    taught: np.ndarray  # (m, K) float32, phi_t's logits
+    row_taught: np.ndarray  # (n, K) float32, phi_t's logits of the set's own rows
+    rows: Rows  # a sample of the validation block
+    taught: np.ndarray  # (m, K) float32, phi_t's logits of it
     of: int  # rows of the block
 
 
@@ -79,11 +81,11 @@ def publish(
     uri: str,
     rows: SyntheticRows,
     description: Description,
-    validation: ValidationSample | None = None,
+    ranking: RankingData | None = None,
 ) -> None:
     """Write a stage: data first, manifest last; what an earlier attempt left there is removed.
 
-    Without a validation sample the set can be trained on, but not ranked on by itself.
+    Without what ranking needs the set can be trained on, but not ranked on by itself.
     """
     storage.remove(storage.join(uri, _MANIFEST))
     storage.remove(uri)
@@ -104,19 +106,23 @@ def publish(
         "schema": {name: str(kind) for name, kind in zip(*_schema(rows), strict=True)},
         "versions": {"diet_ray": __version__, **{name: version(name) for name in _LIBRARIES}},
         "sha256": files,
-        "validation": None if validation is None else _publish_sample(uri, rows, validation),
+        "ranking": None if ranking is None else _publish_ranking(uri, rows, ranking),
     }
     storage.write_json(storage.join(uri, _MANIFEST), manifest)
 
 
-def _publish_sample(uri: str, rows: SyntheticRows, sample: ValidationSample) -> dict[str, Any]:
-    ids = sample.rows.ids.astype(np.int32)
+def _publish_ranking(uri: str, rows: SyntheticRows, ranking: RankingData) -> dict[str, Any]:
+    ids = ranking.rows.ids.astype(np.int32)
     for field in range(ids.shape[1]):
         ids[~np.isin(ids[:, field], rows.anchors[:, field]), field] = 0
-    labels, taught = sample.rows.labels.astype(np.uint8), sample.taught.astype(np.float32)
-    place = storage.join(uri, _VALIDATION)
-    checksum = storage.write_tensors(place, {"ids": ids, "labels": labels, "taught": taught})
-    return {"rows": len(ids), "of": sample.of, "sha256": checksum}
+    tensors: dict[str, np.ndarray] = {
+        "row_taught": ranking.row_taught.astype(np.float32),
+        "ids": ids,
+        "labels": ranking.rows.labels.astype(np.uint8),
+        "taught": ranking.taught.astype(np.float32),
+    }
+    checksum = storage.write_tensors(storage.join(uri, _RANKING), tensors)
+    return {"validation_rows": len(ids), "of": ranking.of, "sha256": checksum}
 
 
 def _schema(rows: SyntheticRows) -> tuple[list[str], list[pa.DataType]]:
@@ -179,9 +185,9 @@ def checksums(uri: str) -> dict[str, str]:
     return dict(_manifest(uri)["sha256"])
 
 
-def validation_checksum(uri: str) -> str | None:
-    """SHA-256 of a published stage's validation sample, if it has one."""
-    stated = _manifest(uri)["validation"]
+def ranking_checksum(uri: str) -> str | None:
+    """SHA-256 of what a published stage holds for ranking, if it does."""
+    stated = _manifest(uri)["ranking"]
     return None if stated is None else str(stated["sha256"])
 
 
@@ -203,21 +209,21 @@ def read(uri: str) -> SyntheticRows:
     return SyntheticRows.concatenate(parts)
 
 
-def read_validation(uri: str) -> ValidationSample:
-    """The sample of the validation block that a published stage holds; its row ids only count.
+def read_ranking_data(uri: str) -> RankingData:
+    """What a published stage holds for ranking; its sample's row ids only count.
 
-    Raises ArtifactError, also for a stage that was published without one.
+    Raises ArtifactError, also for a stage that was published without it.
     """
-    stated = _manifest(uri)["validation"]
+    stated = _manifest(uri)["ranking"]
     if stated is None:
         raise ArtifactError(
             f"{storage.join(uri, _MANIFEST)}: the set holds no validation sample to judge on; "
             "name a stage that jobs/distill.py published"
         )
-    arrays = storage.read_tensors(_checked(uri, _VALIDATION, stated["sha256"]))
+    arrays = storage.read_tensors(_checked(uri, _RANKING, stated["sha256"]))
     ids, labels = arrays["ids"].astype(np.int64), arrays["labels"].astype(np.float32)
     rows = Rows(np.arange(len(ids)), ids, labels)
-    return ValidationSample(rows, arrays["taught"], stated["of"])
+    return RankingData(arrays["row_taught"], rows, arrays["taught"], stated["of"])
 
 
 def _checked(uri: str, name: str, checksum: str) -> str:

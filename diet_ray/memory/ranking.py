@@ -1,8 +1,9 @@
 """A published set as candidates are ranked on it (`training/cotrain.py`): its folder is enough.
 
-What is read: the rows' anchors (the ids of the real rows that they started from) and soft labels,
-and the sample of the validation block with its labels and the reference's. Neither the log nor the
-reference is.
+What is read: the rows' anchors (the ids of the real rows that they started from), the reference's
+soft labels of them, and the sample of the validation block with both kinds of labels. Neither the
+log nor the reference is. The labels that the set learned are not taken: they were learned for a
+warm-up on a finished table, and order candidates worse (RESULTS.md).
 """
 
 from __future__ import annotations

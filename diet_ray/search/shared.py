@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from diet_ray.config import CotrainConfig, ModelsConfig, ProtocolConfig, RunConfig
 from diet_ray.evaluation.run import Run
 from diet_ray.evaluation.shared import SharedTable
 from diet_ray.logs.blocks import Blocks, Rows, read_block
 from diet_ray.memory import artifact
-from diet_ray.memory.artifact import ValidationSample
 from diet_ray.memory.ranking import RankingSet
 from diet_ray.memory.rows import SyntheticRows
 
@@ -26,10 +27,11 @@ class Inherited:
 
 @dataclass(frozen=True)
 class CoTrained:
-    """For co-training: a set, the sample that it holds to judge on, and the protocol."""
+    """For co-training: a set with the reference's labels, rows to judge on, and the protocol."""
 
     rows: RankingSet
-    validation: ValidationSample
+    judged: Rows
+    taught: np.ndarray  # (m, K), the reference's soft labels of the rows that judge
     protocol: CotrainConfig
 
 
@@ -54,9 +56,10 @@ def load_shared(config: RunConfig, blocks: Blocks | None, distilled: str) -> Sha
     described = artifact.describe(distilled)
     data: Inherited | CoTrained
     if blocks is None:
-        sample = artifact.read_validation(distilled)
-        ranked = RankingSet.of(artifact.read(distilled), sample.rows.ids)
-        data = CoTrained(ranked, sample, config.evaluation.cotrain)
+        held = artifact.read_ranking_data(distilled)
+        rows = replace(artifact.read(distilled), labels=held.row_taught)
+        ranked = RankingSet.of(rows, held.rows.ids)
+        data = CoTrained(ranked, held.rows, held.taught, config.evaluation.cotrain)
     else:
         artifact.check_fits(distilled, blocks.fields, config.models.embedding_dim)
         data = Inherited(

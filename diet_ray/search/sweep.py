@@ -127,7 +127,7 @@ def trial_keys(
         "fields": described.fields,  # a fresh vector depends on its field's name
         "tasks": described.tasks,
         "distilled": artifact.checksums(distilled),
-        "validation": artifact.validation_checksum(distilled),
+        "ranking": artifact.ranking_checksum(distilled),
         **runtime.numerics(),
     }
     if blocks is not None:

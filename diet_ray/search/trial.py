@@ -104,11 +104,10 @@ def _co_train(network: NetworkConfig, shared: SharedData, data: CoTrained) -> Ou
     )
     (asked,) = data.rows.asked
     logits = [predict(model, asked) for model in models]
-    labels, taught = data.validation.rows.labels, data.validation.taught
     return Outcome(
-        epochs=tuple((measure(mine, labels, shared.tasks),) for mine in logits),
+        epochs=tuple((measure(mine, data.judged.labels, shared.tasks),) for mine in logits),
         kept=(1,) * len(models),
-        taught_auc=tuple(taught_auc(mine, taught) for mine in logits),
+        taught_auc=tuple(taught_auc(mine, data.taught) for mine in logits),
         dense_parameters=models[0].dense.parameter_count,
     )
 

@@ -18,7 +18,7 @@ from diet_ray.distill.stage import distill_stage
 from diet_ray.distill.workers import MetaWorkers
 from diet_ray.logs.blocks import read_block
 from diet_ray.memory import artifact
-from diet_ray.memory.artifact import ValidationSample
+from diet_ray.memory.artifact import RankingData
 from diet_ray.memory.coordinator import ServerLostError, start_state
 from diet_ray.memory.rows import SyntheticRows
 from diet_ray.memory.server import durable_steps
@@ -49,8 +49,11 @@ def test_what_another_configuration_left_is_not_continued(
     assert durable_steps(left.work("memory")) == []
 
 
-def sample_of(prepared: Prepared, config: RunConfig) -> ValidationSample:
-    return module._validation_sample(open_stage(config, prepared.blocks, 1))
+def sample_of(prepared: Prepared, config: RunConfig) -> RankingData:
+    """For rows whose anchors are real rows of the first block."""
+    stage = open_stage(config, prepared.blocks, 1)
+    rows = synthesise(read_block(prepared.blocks, stage.block), stage.reference, 0.0)
+    return module._ranking_data(stage, rows)
 
 
 @pytest.mark.parametrize("wanted", [1, 150, 400, 100_000])
@@ -82,7 +85,7 @@ def test_a_published_stage_holds_the_sample(undisturbed: Prepared) -> None:
     validation = read_block(blocks, blocks.block("validation"))
     for number in (1, 2):
         uri = stage_uri(config, number)
-        found, anchors = artifact.read_validation(uri), artifact.read(uri).anchors
+        found, anchors = artifact.read_ranking_data(uri), artifact.read(uri).anchors
         assert found.of == len(found.rows) == len(validation)  # by default more than there are
         for field in range(anchors.shape[1]):
             ids = validation.ids[:, field]
@@ -95,9 +98,13 @@ def test_a_published_sample_is_labelled_by_the_stages_own_reference(undisturbed:
     """Which knows the log's ids, also those that the set lacks."""
     config, blocks = run_config(undisturbed.folder), undisturbed.blocks
     validation = read_block(blocks, blocks.block("validation"))
-    samples = [artifact.read_validation(stage_uri(config, number)) for number in (1, 2)]
+    samples = [artifact.read_ranking_data(stage_uri(config, number)) for number in (1, 2)]
     references = [load_reference(reference_uri(config, number)) for number in (1, 2)]
-    for sample, reference in zip(samples, references, strict=True):
+    for number, (sample, reference) in enumerate(zip(samples, references, strict=True), start=1):
+        rows = artifact.read(stage_uri(config, number))
+        own = predict(reference.recommender, rows.anchors.astype(np.int64))
+        assert np.array_equal(sample.row_taught, own)
+        assert not np.allclose(rows.labels, own, atol=1e-3)  # others were learned
         assert np.array_equal(sample.taught, predict(reference.recommender, validation.ids))
         assert not np.array_equal(sample.rows.ids, validation.ids)
         by_held_ids = predict(reference.recommender, sample.rows.ids)

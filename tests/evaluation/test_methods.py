@@ -74,6 +74,16 @@ def test_hard_labels_of_the_distilled_set_are_those_of_its_source_rows(prepared:
     assert np.array_equal(found.embeddings, artifact.read(prepared.distilled).embeddings)
 
 
+def test_taught_labels_of_the_distilled_set_are_its_references(prepared: Prepared) -> None:
+    publish_distilled(prepared.distilled, prepared.blocks, prepared.reference, first=280)
+    found = reduced_rows(prepared.run(), "distilled", "taught", 0)
+    kept = artifact.read(prepared.distilled)
+    expected = predict(prepared.reference.recommender, kept.anchors.astype(np.int64))
+    np.testing.assert_allclose(found.labels, expected, rtol=1e-5, atol=1e-6)
+    assert not np.allclose(kept.labels, expected, atol=0.1)
+    assert np.array_equal(found.anchors, kept.anchors)
+
+
 def test_a_source_row_of_another_log_has_no_truth(prepared: Prepared) -> None:
     few = made_blocks(str(prepared.folder / "few"), rows=30, historical=1)
     run = replace(prepared.run(), blocks=few)

@@ -23,13 +23,13 @@ from torch.utils.data import DataLoader
 from diet_ray import load_distilled, storage
 from diet_ray.logs.blocks import Rows
 from diet_ray.memory import artifact
-from diet_ray.memory.artifact import ArtifactError, Description, ValidationSample
+from diet_ray.memory.artifact import ArtifactError, Description, RankingData
 from diet_ray.memory.rows import SyntheticRows
 
 ROWS, FIELDS, DIM, TASKS = 23, 3, 4, 2
 TENSORS = {"embedding": (FIELDS, DIM), "label": (TASKS,), "anchor": (FIELDS,)}
 COLUMNS = [*TENSORS, "source_stage", "source_row"]
-SAMPLE = "_validation.safetensors"
+SAMPLE = "_ranking.safetensors"
 
 DESCRIPTION = Description(
     stage=3,
@@ -53,13 +53,14 @@ def synthetic_rows(count: int = ROWS) -> SyntheticRows:
     )
 
 
-def validation_sample(count: int = 15) -> ValidationSample:
+def validation_sample(count: int = 15) -> RankingData:
     """Of a block of 1,000 rows, which holds more ids than the set."""
     draw = np.random.default_rng(3)
     ids = draw.integers(0, 130, (count, FIELDS))
     labels = draw.integers(0, 2, (count, TASKS)).astype(np.float32)
     taught = draw.normal(size=(count, TASKS)).astype(np.float32)
-    return ValidationSample(Rows(np.arange(count) + 4_000, ids, labels), taught, of=1_000)
+    rows = Rows(np.arange(count) + 4_000, ids, labels)
+    return RankingData(synthetic_rows().labels - 1, rows, taught, of=1_000)
 
 
 @pytest.fixture
@@ -107,9 +108,10 @@ def test_a_sample_is_read_with_the_ids_that_the_set_has(stage: str) -> None:
     assert np.array_equal(held["labels"], sample.rows.labels)
     assert np.array_equal(held["taught"], sample.taught)
     kinds = {name: array.dtype for name, array in held.items()}
-    assert kinds == {"ids": np.int32, "labels": np.uint8, "taught": np.float32}
+    floats = {"row_taught": np.float32, "taught": np.float32}
+    assert kinds == {"ids": np.int32, "labels": np.uint8, **floats}
 
-    found = artifact.read_validation(stage)
+    found = artifact.read_ranking_data(stage)
     assert found.of == 1_000
     assert found.rows.row_ids.tolist() == list(range(len(sample.rows)))
     assert (found.rows.ids.dtype, found.rows.labels.dtype) == (np.int64, np.float32)
@@ -117,28 +119,31 @@ def test_a_sample_is_read_with_the_ids_that_the_set_has(stage: str) -> None:
     assert np.array_equal(found.rows.labels, sample.rows.labels)
     assert found.taught.dtype == np.float32
     assert np.array_equal(found.taught, sample.taught)
+    assert found.row_taught.dtype == np.float32
+    assert np.array_equal(found.row_taught, sample.row_taught)
 
 
 def test_the_sample_has_a_checksum_of_its_own(stage: str) -> None:
-    before = artifact.checksums(stage), artifact.validation_checksum(stage)
+    before = artifact.checksums(stage), artifact.ranking_checksum(stage)
     assert before[1] == hashlib.sha256((Path(stage) / SAMPLE).read_bytes()).hexdigest()
     sample = validation_sample()
     taught_otherwise = replace(sample, taught=sample.taught + 1)
     found = {before[1]}
-    for other in (validation_sample(14), taught_otherwise):
+    rows_otherwise = replace(sample, row_taught=sample.row_taught + 1)
+    for other in (validation_sample(14), taught_otherwise, rows_otherwise):
         artifact.publish(stage, synthetic_rows(), DESCRIPTION, other)
         assert artifact.checksums(stage) == before[0]
-        found.add(artifact.validation_checksum(stage))
-    assert len(found) == 3
+        found.add(artifact.ranking_checksum(stage))
+    assert len(found) == 4
 
 
 def test_a_stage_without_a_sample_cannot_judge(stage: str) -> None:
     artifact.publish(stage, synthetic_rows(), DESCRIPTION)
     assert_equal(artifact.read(stage), synthetic_rows())
-    assert artifact.validation_checksum(stage) is None
+    assert artifact.ranking_checksum(stage) is None
     told = r"stage=3/_manifest\.json: the set holds no validation sample.*name a stage that jobs/"
     with pytest.raises(ArtifactError, match=told):
-        artifact.read_validation(stage)
+        artifact.read_ranking_data(stage)
 
 
 def test_the_same_rows_give_the_same_bytes(stage: str, tmp_path: Path) -> None:
@@ -279,9 +284,9 @@ def test_a_damaged_file_is_named(stage: str, damage: Callable[[Path], None]) -> 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_sample_is_named(stage: str, damage: Callable[[Path], None]) -> None:
     damage(Path(stage) / SAMPLE)
-    told = r"stage=3/_validation\.safetensors: its content is not .* distil it again"
+    told = r"stage=3/_ranking\.safetensors: its content is not .* distil it again"
     with pytest.raises(ArtifactError, match=told):
-        artifact.read_validation(stage)
+        artifact.read_ranking_data(stage)
     assert_equal(artifact.read(stage), synthetic_rows())  # which needs no sample
 
 
@@ -289,7 +294,7 @@ def test_another_format_is_refused(stage: str) -> None:
     path = Path(stage) / "_manifest.json"
     manifest = json.loads(path.read_text())
     path.write_text(json.dumps({**manifest, "format": 3}))
-    with pytest.raises(ArtifactError, match="format 3 is not 4; distil again"):
+    with pytest.raises(ArtifactError, match="format 3 is not 5; distil again"):
         artifact.describe(stage)
 
 

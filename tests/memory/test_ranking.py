@@ -9,7 +9,7 @@ import torch
 
 from diet_ray.logs.blocks import Rows
 from diet_ray.memory import artifact
-from diet_ray.memory.artifact import Description, ValidationSample
+from diet_ray.memory.artifact import Description, RankingData
 from diet_ray.memory.ranking import RankingSet
 from diet_ray.memory.rows import SyntheticRows
 
@@ -73,9 +73,9 @@ def test_a_folder_is_enough(tmp_path: Path) -> None:
     described = Description(1, len(rows), ("a", "b"), ("x", "y"), 3, "reference", {})
     uri = str(tmp_path / "stage=1")
     none = np.zeros((len(ids), 2), dtype=np.float32)
-    sample = ValidationSample(Rows(np.arange(len(ids)) + 100, ids, none), none, of=500)
+    sample = RankingData(rows.labels, Rows(np.arange(len(ids)) + 100, ids, none), none, of=500)
     artifact.publish(uri, rows, described, sample)
-    held = artifact.read_validation(uri).rows.ids
+    held = artifact.read_ranking_data(uri).rows.ids
     assert not np.array_equal(held, ids)
 
     found, expected = RankingSet.of(artifact.read(uri), held), RankingSet.of(rows, ids)

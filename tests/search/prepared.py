@@ -14,7 +14,7 @@ from diet_ray.config import NetworkConfig, RunConfig
 from diet_ray.distill.context import made_from, stage_uri
 from diet_ray.logs.blocks import Blocks, open_blocks, read_block
 from diet_ray.memory import artifact
-from diet_ray.memory.artifact import ValidationSample
+from diet_ray.memory.artifact import RankingData
 from diet_ray.memory.rows import SyntheticRows
 from diet_ray.models import space
 from diet_ray.models.registry import fresh_network
@@ -76,7 +76,8 @@ def publish_distilled(
         made_from=made_from(config, blocks),
     )
     taken = validation.take(slice(0, judging))
-    sample = ValidationSample(taken, predict(reference.recommender, taken.ids), len(validation))
+    own, taught = (predict(reference.recommender, ids) for ids in (real.ids, taken.ids))
+    sample = RankingData(own, taken, taught, len(validation))
     judges = None if judging is None else sample
     artifact.publish(stage_uri(config, 3), rows, description, judges)
 
@@ -109,11 +110,14 @@ def co_train_directly(
         fresh_candidate(network, config.models, sizes, len(tasks), config.seed, seed)
         for seed in seeds
     ]
-    trained = SoftRows(torch.tensor(compact(rows.anchors)), torch.tensor(rows.labels))
+    reference = load_reference(reference_uri(config, 3)).recommender
+    own, taught = (
+        predict(reference, ids) for ids in (rows.anchors.astype(np.int64), validation.ids)
+    )
+    trained = SoftRows(torch.tensor(compact(rows.anchors)), torch.tensor(own))
     orders = [derive(config.seed, "candidate co-training", seed) for seed in seeds]
     co_train(models, trained, protocol, orders)
     logits = [predict(model, compact(validation.ids)) for model in models]
-    taught = predict(load_reference(reference_uri(config, 3)).recommender, validation.ids)
     metrics = [measure(mine, validation.labels, tasks) for mine in logits]
     return metrics, [taught_auc(mine, taught) for mine in logits]
 
