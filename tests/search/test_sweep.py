@@ -62,10 +62,10 @@ def leaderboard_at(output: Path) -> dict[str, Any]:
 def arrays_of(data: Inherited | CoTrained) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """What trials share, and what they make of the first ones of it for Torch."""
     if isinstance(data, CoTrained):
-        rows, judged = data.rows, data.validation
+        rows = data.rows
         soft = rows.soft_rows()
         made = [tensor.numpy() for tensor in (soft.inputs, soft.labels)]
-        asked = [*rows.asked, judged.rows.labels, judged.taught]
+        asked = [*rows.asked, data.judged.labels, data.taught]
         return [rows.ids, rows.labels, *asked], made
     made = [warm_up_rows(data.rows).inputs.numpy(), data.reference.frozen().weight.detach().numpy()]
     return [
