@@ -3,7 +3,8 @@
 What is read: the rows' anchors (the ids of the real rows that they started from), the reference's
 soft labels of them, and the sample of the validation block with both kinds of labels. Neither the
 log nor the reference is. The labels that the set learned are not taken: they were learned for a
-warm-up on a finished table, and order candidates worse (RESULTS.md).
+warm-up on a finished table and order candidates no better (RESULTS.md), while a score compares with
+the reference's own.
 """
 
 from __future__ import annotations
