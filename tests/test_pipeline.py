@@ -50,6 +50,7 @@ def test_a_benchmarks_sets_are_refused_before_the_reference_is_trained(
     monkeypatch.setattr(pipeline, "prepare", lambda _: blocks)
     monkeypatch.setattr(pipeline.runtime, "check_resources", lambda _: None)
     monkeypatch.setattr(pipeline, "train_reference", None)
-    config = small_config(str(tmp_path / "run"), benchmark={"ratios": [0.0001]})
+    benchmark = {"studies": ["ratio"], "ratios": [0.0001]}
+    config = small_config(str(tmp_path / "run"), benchmark=benchmark)
     with pytest.raises(ConfigError, match=r"set 'dcn-ratio-0\.0001': .* selects no new row of"):
         benchmark_logs(config)
