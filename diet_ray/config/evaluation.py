@@ -134,6 +134,9 @@ class TuningConfig(Section):
         return self.tried_without_warm_up or own
 
 
+Score = Literal["taught", "auc", "logloss"]
+"""On validation rows: AUC against the reference's soft labels, AUC or LogLoss against their own."""
+
 Study = Literal["main", "fidelity", "ratio", "ablation", "transfer", "cost"]
 
 
@@ -158,9 +161,8 @@ class ArmConfig(Section):
     `evaluation.cotrain`."""
     repetitions: PositiveInt | None = None
     """Default: those of the study."""
-    score: Literal["taught", "auc", "logloss", "progressive"] = "auc"
-    """On validation: AUC against the reference's soft labels, AUC or LogLoss against the labels; or
-    the progressive loss of the last third of the training."""
+    score: Literal[Score, "progressive"] = "auc"
+    """On validation, or the progressive loss of the last third of the training."""
     label: str | None = None
     """How tables name it; default: made of the keys above."""
 
@@ -272,10 +274,6 @@ class BenchmarkConfig(Section):
     def _titles_differ(self) -> BenchmarkConfig:
         refuse_equal_titles("references", self.references)
         return self
-
-
-Score = Literal["taught", "auc", "logloss"]
-"""On validation rows: AUC against the reference's soft labels, AUC or LogLoss against their own."""
 
 
 class SearchConfig(Section):
