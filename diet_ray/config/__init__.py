@@ -22,7 +22,6 @@ from diet_ray.config.evaluation import (
     FidelityConfig,
     ProtocolConfig,
     Score,
-    SearchConfig,
     TuningConfig,
 )
 from diet_ray.config.file import describe_keys, load_config, parse_command_line
@@ -36,6 +35,7 @@ from diet_ray.config.recipe import (
     ScoringConfig,
 )
 from diet_ray.config.run import ResourcesConfig, RunConfig
+from diet_ray.config.search import BudgetConfig, SearchConfig
 from diet_ray.config.section import (
     ConfigError,
     Fraction,
@@ -44,10 +44,12 @@ from diet_ray.config.section import (
     Section,
     describe_errors,
 )
+from diet_ray.config.space import OptionConfig, Space
 
 __all__ = [
     "ArmConfig",
     "BenchmarkConfig",
+    "BudgetConfig",
     "ConfigError",
     "CotrainConfig",
     "DistillConfig",
@@ -62,6 +64,7 @@ __all__ = [
     "MemoryConfig",
     "ModelsConfig",
     "NetworkConfig",
+    "OptionConfig",
     "OuterConfig",
     "PositiveFloat",
     "PositiveInt",
@@ -73,6 +76,7 @@ __all__ = [
     "ScoringConfig",
     "SearchConfig",
     "Section",
+    "Space",
     "SyntheticConfig",
     "TableConfig",
     "TuningConfig",

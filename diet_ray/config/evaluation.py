@@ -1,4 +1,4 @@
-"""How candidates are trained and judged: protocol, check, benchmark, search."""
+"""How candidates are trained and judged: protocol, check, benchmark."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pydantic import (
     model_validator,
 )
 
-from diet_ray import storage
 from diet_ray.config.models import NetworkConfig, refuse_equal_titles
 from diet_ray.config.section import Fraction, PositiveFloat, PositiveInt, Section, describe_errors
+from diet_ray.config.space import Space, check_conditions
 
 
 class ProtocolConfig(Section):
@@ -200,9 +200,9 @@ class ArmConfig(Section):
 class FidelityConfig(Section):
     """Does a cheap score order architectures as full training does? (Figure 1)"""
 
-    space: dict[str, dict[str, list[Any]]] = {}
-    """Network name to hyper-parameter to values: the settings are drawn from it, the networks by
-    turns. Empty: `evaluation.candidates` are the settings."""
+    space: Space = {}
+    """Network name to hyper-parameter to values, as in `search.space`: the settings are drawn from
+    it, the networks by turns. Empty: `evaluation.candidates` are the settings."""
     settings: PositiveInt = 50
     """How many are drawn."""
     full_seeds: PositiveInt = 4
@@ -220,6 +220,11 @@ class FidelityConfig(Section):
         ArmConfig(method="distilled", labels="taught", use="cotrain", score="taught"),
     ]
     """What is compared; the last one against every other."""
+
+    @field_validator("space")
+    @classmethod
+    def _conditions_can_hold(cls, value: Space) -> Space:
+        return check_conditions(value)
 
 
 class BenchmarkConfig(Section):
@@ -274,32 +279,3 @@ class BenchmarkConfig(Section):
     def _titles_differ(self) -> BenchmarkConfig:
         refuse_equal_titles("references", self.references)
         return self
-
-
-class SearchConfig(Section):
-    space: dict[str, dict[str, list[Any]]] = {"dcn": {}, "wukong": {}}
-    """Network name to hyper-parameter to the values tried."""
-    trials: PositiveInt = 8
-    """Candidates drawn from the space without repetition."""
-    use: Literal["cotrain", "inherit"] = "cotrain"
-    """How a trial trains: table and network together from nothing, as `evaluation.cotrain` says,
-    on the set's folder alone; or the network on phi_T's table, a warm-up as
-    `evaluation.protocol` says, which needs the run's blocks and reference too (the paper's)."""
-    distilled: str | None = None
-    """Folder (any URI) of a published set; default: the run's last stage."""
-    score: Score | None = None
-    """What candidates are ranked by, the mean over seeds; default: taught, or auc to inherit."""
-
-    @model_validator(mode="after")
-    def _score_is_known(self) -> SearchConfig:
-        if self.use == "inherit" and self.score == "taught":
-            raise ValueError(
-                "score: taught compares with the reference, whose finished table every candidate "
-                "of use: inherit has; set score to auc or logloss"
-            )
-        return self
-
-    @field_validator("distilled")
-    @classmethod
-    def _same_place_in_every_process(cls, value: str | None) -> str | None:
-        return None if value is None else storage.absolute(value)

@@ -183,7 +183,7 @@ def _co_trained(
     cell: Cell, protocol: CotrainConfig, shared: Shared, rows: SyntheticRows
 ) -> _Trained:
     config, blocks = cell.run.config, cell.run.blocks
-    ranked = RankingSet.of(rows, shared.test.ids, shared.validation.ids)
+    ranked = RankingSet.of(rows.anchors, rows.labels, shared.test.ids, shared.validation.ids)
     sizes = dict(zip(blocks.fields, ranked.sizes, strict=True))
     models, losses = co_trained(
         cell.candidate,

@@ -21,7 +21,7 @@ called like the folder's key ``stage``, which some of them put in a column's pla
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -193,20 +193,29 @@ def ranking_checksum(uri: str) -> str | None:
 
 def read(uri: str) -> SyntheticRows:
     """All rows of a published stage, checked against its checksums. Raises ArtifactError."""
-    parts = []
+    parts = [
+        SyntheticRows(
+            embeddings=table["embedding"].combine_chunks().to_numpy_ndarray(),
+            labels=table["label"].combine_chunks().to_numpy_ndarray(),
+            stages=table["source_stage"].to_numpy(),
+            source_rows=table["source_row"].to_numpy(),
+            anchors=table["anchor"].combine_chunks().to_numpy_ndarray(),
+        )
+        for table in _tables(uri)
+    ]
+    return SyntheticRows.concatenate(parts)
+
+
+def read_anchors(uri: str) -> np.ndarray:
+    """The rows' anchors alone, int32 (n, F), checked as by `read`. Raises ArtifactError."""
+    parts = [t["anchor"].combine_chunks().to_numpy_ndarray() for t in _tables(uri, ["anchor"])]
+    return np.concatenate(parts)
+
+
+def _tables(uri: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
     for name, checksum in sorted(checksums(uri).items()):
         with storage.open_parquet(_checked(uri, name, checksum)) as file:
-            table = file.read()
-        parts.append(
-            SyntheticRows(
-                embeddings=table["embedding"].combine_chunks().to_numpy_ndarray(),
-                labels=table["label"].combine_chunks().to_numpy_ndarray(),
-                stages=table["source_stage"].to_numpy(),
-                source_rows=table["source_row"].to_numpy(),
-                anchors=table["anchor"].combine_chunks().to_numpy_ndarray(),
-            )
-        )
-    return SyntheticRows.concatenate(parts)
+            yield file.read(columns)
 
 
 def read_ranking_data(uri: str) -> RankingData:

@@ -8,7 +8,7 @@ with phi_T's tables underneath, is trained for one epoch on the subsequent block
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from torch import Tensor
 
@@ -31,10 +31,11 @@ def warm_up(
     tasks: Sequence[str],
     protocol: ProtocolConfig,
     seed: int,
+    after_epoch: Callable[[list[Metrics]], None] = lambda _history: None,
 ) -> list[Metrics]:
     """Train `dense` in place to its best epoch on validation; returns the metrics of every epoch.
 
-    `table` is only looked up, never changed.
+    `table` is only looked up, never changed. after_epoch gets the metrics of all epochs so far.
     """
     optimizer = adam(dense, protocol.warm_up_learning_rate)
     history: list[Metrics] = []
@@ -46,6 +47,7 @@ def warm_up(
         history.append(measure(logits, validation.labels, tasks))
         if history[-1].auc == max(metrics.auc for metrics in history):
             best = copy.deepcopy(dense.state_dict())
+        after_epoch(history)
     dense.load_state_dict(best)
     return history
 

@@ -14,7 +14,7 @@ labels and the reference's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -71,8 +71,16 @@ def fresh_candidate(
     return Recommender(table, fresh_network(network, models, len(sizes), tasks, seed, *path))
 
 
+AfterBatch = Callable[[int, float], None]
+"""Takes the rows of a step, of one model, and their loss, the mean over rows and models."""
+
+
 def co_train(
-    models: Sequence[Recommender], rows: SoftRows, protocol: CotrainConfig, seeds: Sequence[int]
+    models: Sequence[Recommender],
+    rows: SoftRows,
+    protocol: CotrainConfig,
+    seeds: Sequence[int],
+    after_batch: AfterBatch = lambda _rows, _loss: None,
 ) -> list[float]:
     """Train the models in place, side by side; returns the progressive loss, their mean.
 
@@ -89,7 +97,9 @@ def co_train(
         optimizer.zero_grad(set_to_none=True)
         losses.mean(dim=1).sum().backward()  # every model's own mean: none sees another's rows
         optimizer.step()
-        curve.add(protocol.batch_size, float(losses.detach().mean()))
+        loss = float(losses.detach().mean())
+        curve.add(protocol.batch_size, loss)
+        after_batch(protocol.batch_size, loss)
     return curve.means()
 
 
@@ -110,9 +120,10 @@ def co_trained(
     protocol: CotrainConfig,
     seed: int,
     first: int = 0,
+    after_batch: AfterBatch = lambda _rows, _loss: None,
 ) -> tuple[list[Recommender], list[float]]:
     """A candidate by its seeds first, first + 1.., trained on the rows, and `co_train`'s loss."""
     seeds = range(first, first + protocol.seeds)
     fresh = [fresh_candidate(network, models, sizes, tasks, seed, number) for number in seeds]
     orders = [derive(seed, "candidate co-training", number) for number in seeds]
-    return fresh, co_train(fresh, rows, protocol, orders)
+    return fresh, co_train(fresh, rows, protocol, orders, after_batch)
