@@ -289,6 +289,19 @@ class SearchConfig(Section):
     """Folder (any URI) of a published set; default: the run's last stage."""
     score: Score | None = None
     """What candidates are ranked by, the mean over seeds; default: taught, or auc to inherit."""
+    verify: Annotated[int, Field(ge=0)] = 0
+    """Candidates, spread evenly over the leaderboard, that are trained on full data too, by
+    `evaluation.seeds` seeds each: how far to trust the order. Needs the run's blocks."""
+    finish: Annotated[int, Field(ge=0)] = 0
+    """So many of the best go on: warm-started on the set, trained on the subsequent block, judged
+    on test, and kept as models to deploy. Needs the run's blocks and reference."""
+
+    @field_validator("verify")
+    @classmethod
+    def _one_has_no_order(cls, value: int) -> int:
+        if value == 1:
+            raise ValueError("one candidate has no order; name 2 or more, or 0 for none")
+        return value
 
     @model_validator(mode="after")
     def _score_is_known(self) -> SearchConfig:
