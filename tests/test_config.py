@@ -253,6 +253,7 @@ def test_overlapping_intervals(
         ),
         (["search.score=acu"], "search.score: 'acu' Input should be 'taught', 'auc' or 'logloss'"),
         (["search.seeds=2"], "search.seeds: unknown key"),
+        (["search.verify=1"], "search.verify: 1 one candidate has no order; name 2 or more"),
         (["benchmark.labels=[firm]"], "benchmark.labels.0: 'firm' Input should be 'soft', 'blend"),
         (["benchmark.tuning.tried=[]"], "nothing to try; [{}] tries the protocol of the check"),
         (["benchmark.tuning.tried_without_warm_up=[]"], "nothing to try; [{}] tries the protocol"),

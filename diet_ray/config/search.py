@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from diet_ray import storage
 from diet_ray.config.evaluation import Score
@@ -68,6 +68,12 @@ class SearchConfig(Section):
     """Folder (any URI) of a published set; default: the run's last stage."""
     score: Score | None = None
     """What candidates are ranked by, the mean over seeds; default: taught, or auc to inherit."""
+    verify: Annotated[int, Field(ge=0)] = 0
+    """Candidates, spread evenly over the leaderboard, that are trained on full data too, by
+    `evaluation.seeds` seeds each: how far to trust the order. Needs the run's blocks."""
+    finish: Annotated[int, Field(ge=0)] = 0
+    """So many of the best go on: warm-started on the set, trained on the subsequent block, judged
+    on test, and kept as models to deploy. Needs the run's blocks and reference."""
     mlflow: str | None = None
     """Tracking URI of an MLflow store that trials are logged to as well, such as
     sqlite:///mlflow.db; needs the extra diet_ray[mlflow]."""
@@ -76,6 +82,13 @@ class SearchConfig(Section):
     def ranked_by(self) -> Score:
         """What candidates are ranked by."""
         return self.score or ("taught" if self.use == "cotrain" else "auc")
+
+    @field_validator("verify")
+    @classmethod
+    def _one_has_no_order(cls, value: int) -> int:
+        if value == 1:
+            raise ValueError("one candidate has no order; name 2 or more, or 0 for none")
+        return value
 
     @field_validator("space")
     @classmethod

@@ -73,7 +73,8 @@ def test_a_folder_is_enough(tmp_path: Path) -> None:
     described = Description(1, len(rows), ("a", "b"), ("x", "y"), 3, "reference", {})
     uri = str(tmp_path / "stage=1")
     none = np.zeros((len(ids), 2), dtype=np.float32)
-    sample = RankingData(rows.labels, Rows(np.arange(len(ids)) + 100, ids, none), none, of=500)
+    asked = Rows(np.arange(len(ids)) + 100, ids, none)
+    sample = RankingData(rows.labels, asked, none, of=500, full_rows=900)
     artifact.publish(uri, rows, described, sample)
     held = artifact.read_ranking_data(uri).rows.ids
     assert not np.array_equal(held, ids)

@@ -77,7 +77,8 @@ def publish_distilled(
     )
     taken = validation.take(slice(0, judging))
     own, taught = (predict(reference.recommender, ids) for ids in (real.ids, taken.ids))
-    sample = RankingData(own, taken, taught, len(validation))
+    full_rows = blocks.historical_rows + blocks.block("subsequent").rows
+    sample = RankingData(own, taken, taught, len(validation), full_rows)
     judges = None if judging is None else sample
     artifact.publish(stage_uri(config, 3), rows, description, judges)
 
