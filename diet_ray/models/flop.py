@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from diet_ray.models.modes import evaluating
+
 
 def forward_flop(network: nn.Module, fields: int, embedding_dim: int) -> float:
     """Floating-point operations of one forward pass, per row, in eval mode.
@@ -17,15 +19,12 @@ def forward_flop(network: nn.Module, fields: int, embedding_dim: int) -> float:
     is computed once per batch, whatever its rows, is not part of it. NaN where the network cannot
     be counted.
     """
-    was_training = network.training
-    network.eval()
     try:
-        fewer, more = (_batch_flop(network, rows, fields, embedding_dim) for rows in (2, 4))
-        return (more - fewer) / 2
+        with evaluating(network):
+            fewer, more = (_batch_flop(network, rows, fields, embedding_dim) for rows in (2, 4))
     except Exception:  # a network of anyone's own: whatever it does not like about being counted
         return math.nan
-    finally:
-        network.train(was_training)
+    return (more - fewer) / 2
 
 
 @torch.no_grad()
