@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import mean
 from typing import Any
@@ -22,7 +22,8 @@ from diet_ray import runtime
 from diet_ray.config import Score
 from diet_ray.evaluation.shared import warm_up_rows
 from diet_ray.models.candidate import Candidate
-from diet_ray.models.registry import fresh_network
+from diet_ray.models.flop import forward_flop
+from diet_ray.models.registry import DenseNetwork, fresh_network
 from diet_ray.search.shared import CoTrained, Inherited, SharedData
 from diet_ray.seeds import derive
 from diet_ray.training.candidate import best_epoch, warm_up
@@ -56,6 +57,17 @@ class Outcome:
         if score == "taught":
             return list(self.taught_auc)
         return [metrics.auc if score == "auc" else -metrics.logloss for metrics in self.judged]
+
+    def until(self, rounds: int) -> Outcome:
+        """As it was told after its first rounds."""
+        if self.taught_auc:
+            first = {k: getattr(self, k)[:rounds] for k in ("epochs", "kept", "taught_auc")}
+            return replace(self, rounds=rounds, **first)
+        left, epochs = rounds, []
+        for of_seed in self.epochs:
+            epochs.append(of_seed[:left])
+            left -= len(epochs[-1])
+        return replace(self, rounds=rounds, **_warmed_up([found for found in epochs if found]))
 
     @staticmethod
     def from_json(content: dict[str, Any]) -> Outcome:
@@ -135,6 +147,7 @@ def _co_train(
     (asked,) = data.rows.asked
     epochs: tuple[tuple[Metrics, ...], ...] = ()
     taught: tuple[float, ...] = ()
+    flop = _flop(candidate, shared)
     for seeds in shared.groups:
         models, _ = co_trained(
             candidate.network,
@@ -156,10 +169,17 @@ def _co_train(
                 kept=(1,) * len(epochs),
                 taught_auc=taught,
                 dense_parameters=models[0].dense.parameter_count,
+                flop=flop,
                 trained_rows=len(epochs) * protocol.steps * protocol.batch_size,
                 rounds=len(epochs),
             )
         )
+
+
+def _flop(candidate: Candidate, shared: SharedData) -> float | None:
+    models = candidate.models(shared.models)
+    dense = DenseNetwork(candidate.network, models, len(shared.fields), len(shared.tasks))
+    return forward_flop(dense, len(shared.fields), models.embedding_dim)
 
 
 class _Passes:
@@ -178,11 +198,18 @@ class _Passes:
             self.seen, self.loss_sum = 0, 0.0
 
 
+def _warmed_up(epochs: Sequence[Sequence[Metrics]]) -> dict[str, Any]:
+    """Of an outcome: metrics by seed and epoch, and the epochs that count."""
+    kept = tuple(best_epoch([metrics.auc for metrics in found]) for found in epochs)
+    return {"epochs": tuple(map(tuple, epochs)), "kept": kept}
+
+
 def _warm_up(candidate: Candidate, shared: SharedData, data: Inherited, tell: Tell) -> None:
     fields, tasks, protocol = len(shared.fields), len(shared.tasks), data.protocol
     if candidate.learning_rate is not None:
         protocol = protocol.model_copy(update={"warm_up_learning_rate": candidate.learning_rate})
     done: list[list[Metrics]] = []
+    flop = _flop(candidate, shared)
     for seed in range(shared.seeds):
         dense = fresh_network(
             candidate.network, shared.models, fields, tasks, shared.seed, "candidate", seed
@@ -195,9 +222,9 @@ def _warm_up(candidate: Candidate, shared: SharedData, data: Inherited, tell: Te
             rounds = sum(map(len, so_far))
             tell(
                 Outcome(
-                    tuple(map(tuple, so_far)),
-                    tuple(best_epoch([metrics.auc for metrics in found]) for found in so_far),
+                    **_warmed_up(so_far),
                     dense_parameters=parameters,
+                    flop=flop,
                     trained_rows=rounds * len(data.rows),
                     rounds=rounds,
                 )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import time
+from itertools import accumulate
 from statistics import mean
 from typing import Any
 
@@ -28,7 +29,7 @@ from diet_ray.models.candidate import Candidate
 from diet_ray.models.space import TRIES
 from diet_ray.search.kept import Found, Trials
 from diet_ray.search.proposals import Proposals
-from diet_ray.search.shared import SharedData
+from diet_ray.search.shared import SharedData, doubling
 from diet_ray.search.trial import Outcome, one_line, run_trial
 from diet_ray.search.watched import callbacks
 
@@ -207,7 +208,9 @@ def _recall(made: TrialScheduler, key: str, outcome: Outcome, config: RunConfig)
     trial: Any = _Known(key)
     made.on_trial_add(None, trial)
     told: dict[str, Any] = {}
-    for number, score in outcome.reported(config.search.ranked_by):
+    ends = accumulate(doubling(outcome.rounds)) if outcome.taught_auc else range(1, outcome.rounds + 1)
+    for number in ends:
+        score = mean(outcome.until(number).scores(config.search.ranked_by))
         told = {"round": number, "score": score}
         made.on_trial_result(None, trial, told)
     if told:
