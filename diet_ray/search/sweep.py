@@ -29,6 +29,7 @@ from diet_ray.memory import artifact
 from diet_ray.memory.artifact import ArtifactError
 from diet_ray.models import space
 from diet_ray.search import leaderboard
+from diet_ray.search.candidate import Candidate
 from diet_ray.search.leaderboard import Line
 from diet_ray.search.shared import SharedData, load_shared
 from diet_ray.search.trial import Outcome, one_line, run_trial
@@ -66,8 +67,9 @@ def sweep(config: RunConfig) -> list[Line]:
         outcomes |= run_trials(config, shared, waiting, len(keys))
     else:
         progress.logger.info("Sweep: all %d trials are done already", len(keys))
-    found = [(network, outcomes[key]) for key, network in keys.items()]
-    lines = leaderboard.leaderboard(found, leaderboard.score_of(config))
+    found = [(Candidate(network), outcomes[key]) for key, network in keys.items()]
+    full_rows = artifact.full_rows(distilled)
+    lines = leaderboard.leaderboard(found, leaderboard.score_of(config), full_rows)
     uri = leaderboard.publish(config, distilled, lines)
     _say(uri, lines)
     return lines

@@ -29,6 +29,8 @@ class Outcome:
     kept: tuple[int, ...] = ()  # by seed, the one that counts, from 1
     taught_auc: tuple[float, ...] = ()  # by seed, against the reference's labels; of co-trainings
     dense_parameters: int | None = None
+    trained_rows: int = 0  # visited by all seeds that are done
+    flop: float | None = None  # of a row's way forward through the dense network
     seconds: float = 0.0
     error: str | None = None
 

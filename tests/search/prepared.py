@@ -124,7 +124,7 @@ def co_train_directly(
 
 
 def directly(config: RunConfig) -> list[Line]:
-    """The leaderboard, from plain copies and without Ray; sizes and seconds are left out.
+    """The leaderboard, from plain copies and without Ray; sizes, seconds and the like are left out.
 
     By the default score: a co-training's is taught, a warm-up's AUC.
     """
@@ -147,13 +147,21 @@ def directly(config: RunConfig) -> list[Line]:
             Line(
                 network=network.name,
                 parameters=network.parameters,
+                embedding_dim=None,
+                learning_rate=None,
                 dense_parameters=None,
+                flop=None,
                 score=mean(scores),
                 score_deviation=stdev(scores),
+                seeds=len(scores),
+                stopped=False,
+                places=None,
                 validation_auc=mean(metrics.auc for metrics in counted),
                 validation_logloss=mean(metrics.logloss for metrics in counted),
                 taught_auc=taught,
                 epochs=epochs,
+                trained_rows=0,
+                cost=None,
                 seconds=0,
             )
         )
@@ -162,4 +170,5 @@ def directly(config: RunConfig) -> list[Line]:
 
 def known(lines: list[Line]) -> list[Line]:
     """What of a leaderboard `directly` knows."""
-    return [replace(line, dense_parameters=None, seconds=0) for line in lines]
+    unknown = {"dense_parameters": None, "flop": None, "places": None, "cost": None}
+    return [replace(line, **unknown, trained_rows=0, seconds=0) for line in lines]
