@@ -62,6 +62,12 @@ def filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
     return pafs.PyFileSystem(pafs.FSSpecHandler(remote)), path
 
 
+def local_path(uri: str) -> str | None:
+    """The path on this machine, for libraries that know no other; None for a place elsewhere."""
+    found, path = filesystem(uri)
+    return path if isinstance(found, pafs.LocalFileSystem) else None
+
+
 def exists(uri: str) -> bool:
     """Whether a file or folder is there."""
     fs, path = filesystem(uri)

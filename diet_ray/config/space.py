@@ -17,6 +17,7 @@ hyper-parameters.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,7 @@ class OptionConfig(Section):
         given = [n for n in ("choice", "range", "integer") if getattr(self, n) is not None]
         if len(given) != 1:
             raise ValueError(
-                f"give exactly one of choice, range and integer, not {' and '.join(given) or 'none'}"
+                f"found {' and '.join(given) or 'none'}; give one of choice, range and integer"
             )
         if self.choice is not None:
             if not self.choice:
@@ -77,11 +78,11 @@ class OptionConfig(Section):
         assert found is not None
         return found
 
-    def values(self) -> list[Any] | None:
+    def values(self) -> Sequence[Any] | None:
         """All values, in order; None for a range, which has no end of them."""
         if self.choice is not None:
             return self.choice
-        return None if self.integer is None else list(range(self.integer[0], self.integer[1] + 1))
+        return None if self.integer is None else range(self.integer[0], self.integer[1] + 1)
 
     def ends(self) -> list[Any]:
         """Values that say whether all are valid: every one of a choice, the ends of a range."""
@@ -92,15 +93,16 @@ class OptionConfig(Section):
         if self.choice is not None:
             return self.choice[int(generator.integers(len(self.choice)))]
         low, high = self.bounds
-        if self.integer is not None and not self.log:
-            return int(generator.integers(low, high, endpoint=True))
         if self.integer is not None:  # every whole number owns what rounds to it
             low, high = low - 0.5, high + 0.5
-        drawn = generator.uniform(math.log(low), math.log(high)) if self.log else None
-        value = float(generator.uniform(low, high)) if drawn is None else math.exp(drawn)
+        if self.log:
+            value = math.exp(generator.uniform(math.log(low), math.log(high)))
+        else:
+            value = float(generator.uniform(low, high))
         if self.integer is None:
             return value
-        return min(max(round(value), self.integer[0]), self.integer[1])
+        first, last = self.integer
+        return min(max(round(value), first), last)
 
     def holds(self, values: dict[str, Any]) -> bool:
         """Whether `when` is met by the values chosen before."""
@@ -116,7 +118,7 @@ Space = dict[str, Options]
 
 
 def check_conditions(space: Space) -> Space:
-    """Whether every `when` names a hyper-parameter that stands before its own. Raises ValueError."""
+    """Whether every `when` names a hyper-parameter that stands before it. Raises ValueError."""
     for network, options in space.items():
         before = set(space.get(EVERY_NETWORK, {})) if network != EVERY_NETWORK else set()
         for name, option in options.items():

@@ -43,7 +43,9 @@ class Candidate:
         Raises ConfigError for hyper-parameters that its network does not take.
         """
         parameters = parameters_of(self.network).model_dump(mode="json")
-        return json.dumps([self.network.name, parameters, *filter(None, [self.own])], sort_keys=True)
+        return json.dumps(
+            [self.network.name, parameters, *filter(None, [self.own])], sort_keys=True
+        )
 
     def as_json(self) -> dict[str, Any]:
         """What `from_json` reads."""

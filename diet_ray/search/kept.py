@@ -33,9 +33,7 @@ class Trials:
 
     def key(self, candidate: Candidate) -> str:
         """Equal keys mean equal outcomes. Raises ConfigError."""
-        text = json.dumps(
-            {**self.made_from, "candidate": candidate.identity()}, sort_keys=True
-        )
+        text = json.dumps({**self.made_from, "candidate": candidate.identity()}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def uri(self, key: str) -> str:

@@ -9,6 +9,7 @@ co-training tells its loss after every pass over the rows.
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -40,8 +41,8 @@ class Outcome:
     kept: tuple[int, ...] = ()  # by seed, the one that counts, from 1
     taught_auc: tuple[float, ...] = ()  # by seed, against the reference's labels; of co-trainings
     dense_parameters: int | None = None
-    flop: float | None = None  # of one row's forward pass
-    trained_rows: int = 0  # visited by all seeds together
+    trained_rows: int = 0  # visited by all seeds that are done
+    flop: float | None = None  # of a row's way forward through the dense network
     seconds: float = 0.0
     rounds: int = 0
     stopped: bool = False  # before its last round
@@ -57,6 +58,10 @@ class Outcome:
         if score == "taught":
             return list(self.taught_auc)
         return [metrics.auc if score == "auc" else -metrics.logloss for metrics in self.judged]
+
+    def score(self, score: Score) -> float | None:
+        """The mean over seeds; None for a failed trial."""
+        return mean(self.scores(score)) if self.error is None else None
 
     def until(self, rounds: int) -> Outcome:
         """As it was told after its first rounds."""
@@ -93,7 +98,7 @@ def run_trial(variant: dict[str, Any], shared: SharedData) -> None:
     def tell(outcome: Outcome) -> None:
         told: dict[str, Any] = {"outcome": asdict(outcome)}
         if outcome.error is None:
-            told |= {"round": outcome.rounds, "score": mean(outcome.scores(shared.score))}
+            told |= {"round": outcome.rounds, "score": outcome.score(shared.score)}
             told |= {
                 f"validation_{name}": mean(getattr(metrics, name) for metrics in outcome.judged)
                 for name in ("auc", "logloss")
@@ -179,7 +184,8 @@ def _co_train(
 def _flop(candidate: Candidate, shared: SharedData) -> float | None:
     models = candidate.models(shared.models)
     dense = DenseNetwork(candidate.network, models, len(shared.fields), len(shared.tasks))
-    return forward_flop(dense, len(shared.fields), models.embedding_dim)
+    found = forward_flop(dense, len(shared.fields), models.embedding_dim)
+    return None if math.isnan(found) else found
 
 
 class _Passes:
@@ -215,9 +221,7 @@ def _warm_up(candidate: Candidate, shared: SharedData, data: Inherited, tell: Te
             candidate.network, shared.models, fields, tasks, shared.seed, "candidate", seed
         )
 
-        def after_epoch(
-            epochs: list[Metrics], parameters: int = dense.parameter_count
-        ) -> None:
+        def after_epoch(epochs: list[Metrics], parameters: int = dense.parameter_count) -> None:
             so_far = [*done, epochs]
             rounds = sum(map(len, so_far))
             tell(

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import time
 from itertools import accumulate
-from statistics import mean
 from typing import Any
 
 from ray import tune
@@ -54,7 +53,7 @@ def run_trials(
     trials: Trials,
     proposals: Proposals,
     known: Found,
-    full_rows: int,
+    full_rows: int | None,
 ) -> Found:
     """Run trials until the proposals, their number or the budget end; returns `known` and theirs.
 
@@ -102,7 +101,7 @@ class Asker(Searcher):
         trials: Trials,
         proposals: Proposals,
         known: Found,
-        full_rows: int,
+        full_rows: int | None,
     ) -> None:
         super().__init__(metric="score", mode="max")
         self.search, self.trials, self.proposals = config.search, trials, proposals
@@ -119,7 +118,8 @@ class Asker(Searcher):
                 break
             key = self.trials.key(candidate)
             if key in self.found:
-                self.proposals.tell(candidate, self._score(self.found[key][1]))
+                known = self.found[key][1]
+                self.proposals.tell(candidate, known.score(self.search.ranked_by))
             elif key in (other for other, _ in self.running.values()):
                 self.proposals.tell(candidate, None)
             else:
@@ -133,18 +133,14 @@ class Asker(Searcher):
         return (
             len(self.found) + len(self.running) >= self.search.trials
             or time.monotonic() - self.started > (budget.seconds or float("inf"))
-            or spent > (budget.cost or float("inf")) * self.full_rows
+            or spent > (budget.cost or float("inf")) * (self.full_rows or float("inf"))
         )
-
-    def _score(self, outcome: Outcome) -> float | None:
-        scores = [] if outcome.error else outcome.scores(self.search.ranked_by)
-        return mean(scores) if scores else None
 
     def ended(self, trial_id: str, outcome: Outcome) -> tuple[str, Candidate]:
         """A trial is over; returns its key and candidate."""
         key, candidate = self.running.pop(trial_id)
         self.found[key] = candidate, outcome
-        self.proposals.tell(candidate, self._score(outcome))
+        self.proposals.tell(candidate, outcome.score(self.search.ranked_by))
         return key, candidate
 
     def on_trial_complete(
@@ -208,9 +204,11 @@ def _recall(made: TrialScheduler, key: str, outcome: Outcome, config: RunConfig)
     trial: Any = _Known(key)
     made.on_trial_add(None, trial)
     told: dict[str, Any] = {}
-    ends = accumulate(doubling(outcome.rounds)) if outcome.taught_auc else range(1, outcome.rounds + 1)
+    ends = (
+        accumulate(doubling(outcome.rounds)) if outcome.taught_auc else range(1, outcome.rounds + 1)
+    )
     for number in ends:
-        score = mean(outcome.until(number).scores(config.search.ranked_by))
+        score = outcome.until(number).score(config.search.ranked_by)
         told = {"round": number, "score": score}
         made.on_trial_result(None, trial, told)
     if told:

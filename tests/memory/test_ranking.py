@@ -79,7 +79,10 @@ def test_a_folder_is_enough(tmp_path: Path) -> None:
     held = artifact.read_ranking_data(uri).rows.ids
     assert not np.array_equal(held, ids)
 
-    found, expected = RankingSet.of(artifact.read_anchors(uri), artifact.read(uri).labels, held), RankingSet.of(rows.anchors, rows.labels, ids)
+    found, expected = (
+        RankingSet.of(artifact.read_anchors(uri), artifact.read(uri).labels, held),
+        RankingSet.of(rows.anchors, rows.labels, ids),
+    )
     assert found.sizes == expected.sizes
     for name in ("ids", "labels"):
         first, second = getattr(found, name), getattr(expected, name)

@@ -16,9 +16,9 @@ from diet_ray.logs.blocks import Blocks, open_blocks, read_block
 from diet_ray.memory import artifact
 from diet_ray.memory.artifact import RankingData
 from diet_ray.memory.rows import SyntheticRows
-from diet_ray.models import space
 from diet_ray.models.registry import fresh_network
 from diet_ray.search.leaderboard import Line
+from diet_ray.search.proposals import listed
 from diet_ray.seeds import derive, numpy_generator
 from diet_ray.training.candidate import warm_up
 from diet_ray.training.cotrain import CompactIds, co_train, fresh_candidate
@@ -124,13 +124,14 @@ def co_train_directly(
 
 
 def directly(config: RunConfig) -> list[Line]:
-    """The leaderboard, from plain copies and without Ray; sizes and seconds are left out.
+    """The leaderboard, from plain copies and without Ray; sizes, seconds and the like are left out.
 
     By the default score: a co-training's is taught, a warm-up's AUC.
     """
     lines = []
     search = config.search
-    for network in space.draw(search.space, search.trials, config.seed, "search.space"):
+    for candidate in listed(config):
+        network = candidate.network
         if search.use == "cotrain":
             counted, scores = co_train_directly(config, network)
             taught, epochs = mean(scores), None
@@ -147,13 +148,21 @@ def directly(config: RunConfig) -> list[Line]:
             Line(
                 network=network.name,
                 parameters=network.parameters,
+                embedding_dim=None,
+                learning_rate=None,
                 dense_parameters=None,
+                flop=None,
                 score=mean(scores),
                 score_deviation=stdev(scores),
+                seeds=len(scores),
+                stopped=False,
+                places=None,
                 validation_auc=mean(metrics.auc for metrics in counted),
                 validation_logloss=mean(metrics.logloss for metrics in counted),
                 taught_auc=taught,
                 epochs=epochs,
+                trained_rows=0,
+                cost=None,
                 seconds=0,
             )
         )
@@ -162,4 +171,5 @@ def directly(config: RunConfig) -> list[Line]:
 
 def known(lines: list[Line]) -> list[Line]:
     """What of a leaderboard `directly` knows."""
-    return [replace(line, dense_parameters=None, seconds=0) for line in lines]
+    unknown = {"dense_parameters": None, "flop": None, "places": None, "cost": None}
+    return [replace(line, **unknown, trained_rows=0, seconds=0) for line in lines]
