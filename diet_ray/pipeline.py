@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from diet_ray import progress, runtime, storage
-from diet_ray.config import RunConfig
+from diet_ray.config import ConfigError, RunConfig
 from diet_ray.distill.boundary import memory_sizes
 from diet_ray.distill.parts import recipe_name
 from diet_ray.distill.stream import distill_stream
@@ -85,11 +85,31 @@ def _distilled_run(config: RunConfig, blocks: Blocks) -> Run:
     return Run(config, blocks, distill_stream(config, blocks))
 
 
+def check_networks(config: RunConfig) -> None:
+    """Whether every network that the configuration names can be built. Raises ConfigError."""
+    named = {
+        "reference.network": [config.reference.network],
+        "distill.inner.networks": config.distill.inner.networks,
+        "evaluation.candidates": config.evaluation.candidates,
+    }
+    for key, networks in named.items():
+        for number, network in enumerate(networks):
+            where = key if key == "reference.network" else f"{key}.{number}"
+            try:
+                parameters_of(network)
+            except ConfigError as error:
+                raise ConfigError(f"{where}: {error}") from None
+
+
+def check_benchmark(config: RunConfig) -> None:
+    """What of a benchmark can be refused without Ray. Raises ConfigError."""
+    check_networks(config)
+    benchmark.validate(config)
+
+
 def validate(config: RunConfig) -> None:
     """Everything that can be known to fail before work starts."""
-    proxies, candidates = config.distill.inner.networks, config.evaluation.candidates
-    for network in (config.reference.network, *proxies, *candidates):
-        parameters_of(network)
+    check_networks(config)
     runtime.check_resources(config)
     storage.check_writable(config.output)
 

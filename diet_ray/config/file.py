@@ -1,8 +1,7 @@
-"""From a YAML file and a command line to a configuration."""
+"""From a YAML file and overrides to a configuration; and the list of all keys."""
 
 from __future__ import annotations
 
-import argparse
 import typing
 from typing import Any
 
@@ -11,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from diet_ray import storage
 from diet_ray.config.models import NetworkConfig
+from diet_ray.config.places import Places
 from diet_ray.config.run import RunConfig
 from diet_ray.config.section import ConfigError, Section, describe_errors, section_in
 
@@ -20,22 +20,33 @@ def load_config(uri: str, overrides: typing.Sequence[str] = ()) -> RunConfig:
 
     `overrides` are ``key.path=value`` with a YAML value. Raises :class:`ConfigError`.
     """
-    try:
-        tree = yaml.safe_load(storage.read_bytes(uri))
-    except FileNotFoundError:
-        raise ConfigError(f"{uri}: no such file; see configs/ for examples") from None
-    except OSError as error:
-        raise ConfigError(f"{uri}: cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{uri}: not valid YAML: {error}") from None
+    return read_config(uri, overrides)[0]
+
+
+def read_config(uri: str, overrides: typing.Sequence[str] = ()) -> tuple[RunConfig, Places]:
+    """`load_config`, and where each key was set."""
+    text = _read(uri)
+    places = Places(uri, text, overrides)
+    tree = yaml.safe_load(text)
     if not isinstance(tree, dict):
         raise ConfigError(f"{uri}: expected a mapping of keys, found {type(tree).__name__}")
     for override in overrides:
         _override(tree, override)
     try:
-        return RunConfig.model_validate(tree)
+        return RunConfig.model_validate(tree), places
     except ValidationError as error:
-        raise ConfigError(describe_errors(error, RunConfig, uri)) from None
+        raise ConfigError(describe_errors(error, RunConfig, places.of)) from None
+
+
+def _read(uri: str) -> str:
+    try:
+        return storage.read_bytes(uri).decode()
+    except FileNotFoundError:
+        raise ConfigError(f"{uri}: no such file; see configs/ for examples") from None
+    except OSError as error:
+        raise ConfigError(f"{uri}: cannot be read: {error}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{uri}: not text in UTF-8 ({error}); save it so") from None
 
 
 def _override(tree: dict[str, Any], override: str) -> None:
@@ -73,27 +84,3 @@ def _plain(default: Any) -> Any:
     if isinstance(default, list):
         return [_plain(entry) for entry in default]
     return default.model_dump(exclude_defaults=True) if isinstance(default, BaseModel) else default
-
-
-def parse_command_line(description: str, arguments: list[str] | None = None) -> RunConfig:
-    """The command line that every job shares; exits with a readable message on a bad config."""
-    parser = argparse.ArgumentParser(
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="configuration keys (for --set or the file):\n  "
-        + "\n  ".join(" ".join(line.split()) for line in describe_keys()),
-    )
-    parser.add_argument("--config", required=True, help="YAML file, a path or any URI")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="overrides",
-        help="override one key, such as --set memory.ratio=0.01 (may be repeated)",
-    )
-    options = parser.parse_args(arguments)
-    try:
-        return load_config(options.config, options.overrides)
-    except ConfigError as error:
-        parser.exit(2, f"{error}\n")
