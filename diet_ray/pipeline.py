@@ -16,7 +16,7 @@ from diet_ray.distill.boundary import memory_sizes
 from diet_ray.distill.parts import recipe_name
 from diet_ray.distill.stream import distill_stream
 from diet_ray.evaluation import benchmark, studies
-from diet_ray.evaluation.check import as_json, check, render
+from diet_ray.evaluation.check import Checked, as_json, check, render
 from diet_ray.evaluation.run import Run
 from diet_ray.logs.blocks import Blocks
 from diet_ray.logs.prepare import prepare
@@ -32,16 +32,17 @@ class Outcome:
     """What a run leaves behind."""
 
     distilled: str  # URI of S_T
-    lines: pd.DataFrame  # the check's table
+    lines: pd.DataFrame  # the check's table; empty where it is switched off
+    verdict: str  # on the distilled set against a random selection
 
 
 def distill_logs(config: RunConfig) -> Outcome:
     """Prepare, train the reference, distil every stage, check. Skips whatever is published."""
     validate(config)
     run = _distilled_run(config, _measurable_blocks(config))
-    lines = check(run)
-    _report(config, run.blocks, run.distilled, lines)
-    return Outcome(run.distilled, lines)
+    checked = check(run)
+    _report(config, run.blocks, run.distilled, checked)
+    return Outcome(run.distilled, checked.lines, checked.verdict)
 
 
 def benchmark_logs(config: RunConfig) -> str:
@@ -114,7 +115,7 @@ def validate(config: RunConfig) -> None:
     storage.check_writable(config.output)
 
 
-def _report(config: RunConfig, blocks: Blocks, distilled: str, lines: pd.DataFrame) -> None:
+def _report(config: RunConfig, blocks: Blocks, distilled: str, checked: Checked) -> None:
     phases = progress.summary()
     size = {
         "rows": artifact.describe(distilled).rows,
@@ -127,13 +128,14 @@ def _report(config: RunConfig, blocks: Blocks, distilled: str, lines: pd.DataFra
         {
             "distilled": distilled,
             "size": size,
-            "check": as_json(lines),
+            "check": as_json(checked.lines),
+            "verdict": checked.verdict,
             "seconds_of_last_run": {title: round(seconds, 1) for title, seconds in phases},
             "configuration": config.model_dump(mode="json", exclude={"output"}),
         },
     )
     say = progress.logger.info
-    table = render(lines, recipe_name(config))
+    table = render(checked, recipe_name(config))
     say("Test block, mean over tasks (AUC ± 95%% interval over seeds):\n%s", table)
     for title, seconds in phases:
         if seconds >= 1:

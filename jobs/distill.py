@@ -21,6 +21,7 @@ FIRST_KEYS = [
     "models.embedding_dim",
     "reference.network",
     "reference.batch_size",
+    "evaluation.methods",
     "evaluation.candidates",
     "evaluation.seeds",
     "resources.meta_workers",

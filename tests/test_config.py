@@ -226,6 +226,11 @@ def test_overlapping_intervals(
         (["memory.ratio=0"], "memory.ratio: 0 Input should be greater than 0"),
         (["logs.intervals.historical=[]"], "logs.intervals.historical: [] List should have"),
         (["benchmark.references=[{name: dcn}, {name: dcn}]"], "two references are called 'dcn'"),
+        (["evaluation.methods=[full, full]"], "evaluation.methods: ['full', 'full'] 'full' stands"),
+        (
+            ["evaluation.methods=[ful]"],
+            "evaluation.methods.0: 'ful' Input should be 'full', 'warm'",
+        ),
         (["benchmark.studies=[mian]"], "benchmark.studies.0: 'mian' Input should be 'main', 'fid"),
         (["benchmark.fidelity.arms=[]"], "benchmark.fidelity.arms: [] List should have at least 1"),
         (
