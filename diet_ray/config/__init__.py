@@ -14,6 +14,7 @@ determines the result bit for bit.
 
 from __future__ import annotations
 
+from diet_ray.config.command_line import Command, parse_command_line
 from diet_ray.config.evaluation import (
     ArmConfig,
     BenchmarkConfig,
@@ -24,7 +25,7 @@ from diet_ray.config.evaluation import (
     Score,
     TuningConfig,
 )
-from diet_ray.config.file import describe_keys, load_config, parse_command_line
+from diet_ray.config.file import describe_keys, load_config
 from diet_ray.config.logs import Interval, IntervalsConfig, LogsConfig, SyntheticConfig, TableConfig
 from diet_ray.config.models import MMoEConfig, ModelsConfig, NetworkConfig, ReferenceConfig
 from diet_ray.config.recipe import (
@@ -50,6 +51,7 @@ __all__ = [
     "ArmConfig",
     "BenchmarkConfig",
     "BudgetConfig",
+    "Command",
     "ConfigError",
     "CotrainConfig",
     "DistillConfig",

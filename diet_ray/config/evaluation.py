@@ -70,6 +70,14 @@ class CotrainConfig(Section):
 
 
 class EvaluationConfig(Section):
+    methods: list[Literal["full", "warm", "random", "distilled"]] = [
+        "full",
+        "warm",
+        "random",
+        "distilled",
+    ]
+    """What the check after a distillation trains every candidate by; `[]` switches the check off.
+    full trains on the whole log, for every candidate and seed: on a large log most of the time."""
     candidates: Annotated[list[NetworkConfig], Field(min_length=1)] = [
         NetworkConfig(name="dcn"),
         NetworkConfig(name="wukong"),
@@ -84,6 +92,14 @@ class EvaluationConfig(Section):
     made for what follows a warm start and may starve a training from scratch of steps. For full
     data alone: all other methods end with the same subsequent block, and would differ by its
     protocol too if it were not one."""
+
+    @field_validator("methods")
+    @classmethod
+    def _each_once(cls, value: list[str]) -> list[str]:
+        for method in value:
+            if value.count(method) > 1:
+                raise ValueError(f"{method!r} stands there twice; remove one")
+        return value
 
     @field_validator("full_protocol")
     @classmethod
