@@ -29,6 +29,7 @@ from diet_ray.config import (
 from diet_ray.errors import UserError
 from diet_ray.models.functional import mean_logits, training_losses
 from diet_ray.models.mmoe import MMoE
+from diet_ray.models.modes import evaluating
 from diet_ray.models.own import FILLED, build_own, import_network, parameters_in, signature_of
 from diet_ray.seeds import Index, torch_seeded
 
@@ -181,10 +182,18 @@ class DenseNetwork(nn.Module):
                 f"takes {self.fields} fields of width {self.embedding_dim}; build it for their "
                 "fields and with their width as models.embedding_dim, or give it rows of its own"
             )
+        if self.mmoe is None:
+            return [self._whole_logits(embeddings)]
         representation = self.interaction(embeddings)
         if isinstance(self.mmoe, nn.ModuleList):
             return [head(branch) for head, branch in zip(self.mmoe, representation, strict=True)]
-        return [representation if self.mmoe is None else self.mmoe(representation)]
+        return [self.mmoe(representation)]
+
+    def _whole_logits(self, embeddings: Tensor) -> Tensor:
+        if len(embeddings) > 1:
+            return self.interaction(embeddings)
+        with evaluating(self):  # an epoch's last batch may be one row, of which BatchNorm has none
+            return self.interaction(embeddings)
 
 
 def fresh_network(

@@ -104,6 +104,17 @@ def test_a_class_without_the_decorator_is_taken_whole() -> None:
     assert logits.shape == (7, 2)
 
 
+def test_one_row_trains_a_whole_network_by_the_statistics_so_far() -> None:
+    network, rows = made(0, network=WHOLE), torch.randn(7, 3, 4)
+    network(rows)
+    before = {name: value.clone() for name, value in network.named_buffers()}
+    found = network(rows[:1])
+    assert found.requires_grad
+    assert network.interaction.training
+    assert all(torch.equal(value, before[name]) for name, value in network.named_buffers())
+    torch.testing.assert_close(found, network.eval()(rows)[:1])
+
+
 def test_the_initial_parameters_of_a_whole_network_are_a_function_of_the_seed_path() -> None:
     assert equal(made(1, "candidate", 2, network=WHOLE), made(1, "candidate", 2, network=WHOLE))
     assert not equal(made(1, "candidate", 2, network=WHOLE), made(1, "candidate", 3, network=WHOLE))
