@@ -26,7 +26,7 @@ from diet_ray.evaluation.selection import selection_key
 from diet_ray.evaluation.shared import Shared, warm_up_rows
 from diet_ray.memory.ranking import RankingSet
 from diet_ray.memory.rows import SyntheticRows
-from diet_ray.seeds import derive
+from diet_ray.seeds import derive, torch_seeded
 from diet_ray.training.candidate import train_through, warm_up
 from diet_ray.training.cotrain import co_trained, fresh_candidate
 from diet_ray.training.metrics import Metrics, mean_metrics, measure
@@ -217,5 +217,6 @@ def _trained_on_blocks(cell: Cell, shared: Shared, rows: SyntheticRows | None) -
         warmed = [metrics.auc for metrics in epochs]
     history = blocks.historical if cell.method in WITH_HISTORY else []
     through = [*history, blocks.block("subsequent")]
-    losses = train_through(model, blocks, through, protocol, cell.share)
+    with torch_seeded(config.seed, "candidate noise", cell.seed):  # of dropout
+        losses = train_through(model, blocks, through, protocol, cell.share)
     return _Trained([model], warmed, losses, shared.test.ids, shared.validation.ids)

@@ -16,7 +16,7 @@ from diet_ray.config import ProtocolConfig
 from diet_ray.logs.blocks import Block, Blocks, Rows, iterate_batches
 from diet_ray.models.embedding import EmbeddingTable
 from diet_ray.models.registry import DenseNetwork
-from diet_ray.seeds import torch_generator
+from diet_ray.seeds import torch_generator, torch_seeded
 from diet_ray.training.curve import LossCurve
 from diet_ray.training.metrics import Metrics, measure
 from diet_ray.training.model import Recommender, adam, predict, train_epoch
@@ -42,7 +42,8 @@ def warm_up(
     best: dict[str, Tensor] = {}
     for epoch in range(protocol.epochs):
         generator = torch_generator(seed, "warm-up order", epoch)
-        soft_epoch(dense, optimizer, rows, protocol.warm_up_batch_size, generator)
+        with torch_seeded(seed, "warm-up noise", epoch):  # of dropout
+            soft_epoch(dense, optimizer, rows, protocol.warm_up_batch_size, generator)
         logits = predict(Recommender(table, dense), validation.ids)
         history.append(measure(logits, validation.labels, tasks))
         if history[-1].auc == max(metrics.auc for metrics in history):

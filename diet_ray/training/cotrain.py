@@ -23,7 +23,7 @@ from torch import Tensor
 from diet_ray.config import CotrainConfig, ModelsConfig, NetworkConfig
 from diet_ray.models.embedding import EmbeddingTable
 from diet_ray.models.registry import fresh_network
-from diet_ray.seeds import derive, torch_generator
+from diet_ray.seeds import derive, torch_generator, torch_seeded
 from diet_ray.training.curve import LossCurve
 from diet_ray.training.model import Recommender, adam
 from diet_ray.training.side_by_side import SideBySide
@@ -92,14 +92,15 @@ def co_train(
     curve = LossCurve(protocol.steps * protocol.batch_size)
     orders = torch.stack([_order(len(rows), protocol, seed) for seed in seeds])
     labels = torch.sigmoid(rows.labels)
-    for batch in orders.split(protocol.batch_size, dim=1):
-        losses = stack(rows.inputs[batch], labels[batch])
-        optimizer.zero_grad(set_to_none=True)
-        losses.mean(dim=1).sum().backward()  # every model's own mean: none sees another's rows
-        optimizer.step()
-        loss = float(losses.detach().mean())
-        curve.add(protocol.batch_size, loss)
-        after_batch(protocol.batch_size, loss)
+    with torch_seeded(seeds[0], "co-training noise"):  # of dropout
+        for batch in orders.split(protocol.batch_size, dim=1):
+            losses = stack(rows.inputs[batch], labels[batch])
+            optimizer.zero_grad(set_to_none=True)
+            losses.mean(dim=1).sum().backward()  # every model's own mean: none sees another's rows
+            optimizer.step()
+            loss = float(losses.detach().mean())
+            curve.add(protocol.batch_size, loss)
+            after_batch(protocol.batch_size, loss)
     return curve.means()
 
 
