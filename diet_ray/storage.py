@@ -74,6 +74,12 @@ def exists(uri: str) -> bool:
     return fs.get_file_info(path).type != pafs.FileType.NotFound
 
 
+def is_file(uri: str) -> bool:
+    """Whether a file is there, and not a folder."""
+    fs, path = filesystem(uri)
+    return fs.get_file_info(path).type == pafs.FileType.File
+
+
 def list_files(uri: str, suffix: str = "") -> list[str]:
     """URIs of the files directly below a folder, sorted; empty if the folder is absent."""
     fs, path = filesystem(uri)
