@@ -26,15 +26,18 @@ def like_places(scores: np.ndarray) -> list[tuple[int, int]] | None:
     """By place, the first and the last place (from 1) whose candidate is not distinguishable.
 
     scores: float (n candidates, S seeds), in the order of the places, NaN where a candidate lacks
-    a seed; each has one at least. None if the seeds are too few to know the noise: one each.
+    a seed; each has one at least. A candidate is compared with those of as many seeds or more: of
+    one that was stopped early its own range tells where it might stand. None if the seeds are too
+    few to know the noise: one each.
     """
+    seeds = (~np.isnan(scores)).sum(axis=1)
     variance, freedom = noise(scores)
     if freedom == 0:
         return None
     limit = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * math.sqrt(variance)
     ranges = []
-    for mine in scores:
-        alike = 1 + np.flatnonzero(_alike(mine, scores, limit))
+    for mine, own in zip(scores, seeds, strict=True):
+        alike = 1 + np.flatnonzero(_alike(mine, scores, limit) & (seeds >= own))
         ranges.append((int(alike[0]), int(alike[-1])))
     return ranges
 

@@ -16,6 +16,7 @@ from diet_ray.logs.blocks import Blocks, open_blocks, read_block
 from diet_ray.memory import artifact
 from diet_ray.memory.artifact import RankingData
 from diet_ray.memory.rows import SyntheticRows
+from diet_ray.models.candidate import Candidate
 from diet_ray.models.registry import fresh_network
 from diet_ray.search.leaderboard import Line
 from diet_ray.search.proposals import listed
@@ -49,6 +50,12 @@ def config_at(
     search |= overrides.pop("search", {})
     evaluation = {"seeds": 2, **overrides.pop("evaluation", {})}
     return small_config(str(output), search=search, evaluation=evaluation, **overrides)
+
+
+def small_candidate(name: str, **own: Any) -> Candidate:
+    """A network of the small run's evaluation; own: what else the space names."""
+    known = {network.name: network for network in small_config("").evaluation.candidates}
+    return Candidate(known[name], **own)
 
 
 def publish_distilled(

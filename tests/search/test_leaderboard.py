@@ -136,7 +136,7 @@ def test_as_text_every_line_has_what_it_knows() -> None:
     ]
     told = {row.split()[2]: row.split() for row in rows[:-3]}
     numbers = ["1k", "24.7k", "0.8000", "±0.1414", "0.8000", "0.6000", "2", "3%", "0.5"]
-    assert told["b"] == ["1", "1-5", "b", "-", *numbers]
+    assert told["b"] == ["1", "1-4", "b", "-", *numbers]
     assert told["stopped"][-6:] == ["0.9000", "0.9000", "0.4000", "1*", "1.5%", "0.5"]
     assert rows[-3].endswith("failed: it broke")
     assert rows[-2].startswith("like: places from which noise over the seeds does not tell it")

@@ -30,32 +30,10 @@ from diet_ray.training.reference import (
     CheckpointError,
     load_reference,
     reference_uri,
-    train_reference,
 )
-from tests.made import made_blocks
 from tests.search.prepared import SPACE, config_at, directly, known, publish_distilled
 
 pytestmark = pytest.mark.usefixtures("ray_session")
-
-
-@pytest.fixture(scope="module")
-def distilled_run(
-    ray_session: None,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Path:
-    """A finished run's output: blocks, references, S_3."""
-    output = tmp_path_factory.mktemp("run")
-    config = config_at(output)
-    blocks = made_blocks(config.place("blocks"))
-    train_reference(config, blocks)
-    publish_distilled(config, blocks)
-    return output
-
-
-@pytest.fixture
-def output(distilled_run: Path, tmp_path: Path) -> Path:
-    """A copy of that run for one test."""
-    return Path(shutil.copytree(distilled_run, tmp_path / "run"))
 
 
 def leaderboard_at(output: Path) -> dict[str, Any]:
