@@ -2,6 +2,7 @@
 
 `distill_logs`: raw behaviour logs in, a distilled set with a measured recovered gap out.
 `benchmark_logs`: the same, and the paper's tables and figures about it.
+`search_architectures`: a distilled set in, a leaderboard out, checked and finished as asked.
 """
 
 from __future__ import annotations
@@ -22,7 +23,13 @@ from diet_ray.logs.blocks import Blocks
 from diet_ray.logs.prepare import prepare
 from diet_ray.memory import artifact
 from diet_ray.models.registry import parameters_of
+from diet_ray.report import figures
 from diet_ray.report.benchmark import publish
+from diet_ray.report.figures import verification_figure
+from diet_ray.search.finish import Finished, check_reference, finish
+from diet_ray.search.run import open_run
+from diet_ray.search.sweep import Swept, sweep
+from diet_ray.search.verify import Verification, points, verify
 from diet_ray.training.metrics import check_measurable
 from diet_ray.training.reference import train_reference
 
@@ -71,6 +78,36 @@ def benchmark_logs(config: RunConfig) -> str:
     )
     progress.logger.info("Benchmark: %s; results: %s", page, config.place("benchmark"))
     return page
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What a search leaves behind."""
+
+    swept: Swept
+    verified: Verification | None  # None where it is switched off
+    finished: list[Finished]
+
+
+def search_architectures(config: RunConfig) -> Searched:
+    """Sweep over a distilled set; train some candidates on full data too (`search.verify`), finish
+    the best (`search.finish`). Skips whatever is published.
+
+    Raises ConfigError before the sweep if the run's blocks or reference are missing for what
+    follows it.
+    """
+    search = config.search
+    if search.verify:
+        open_run(config, "search.verify")
+    if search.finish:
+        check_reference(open_run(config, "search.finish"))
+    swept = sweep(config)
+    verified = None
+    if search.verify:
+        verified = verify(config, swept.lines)
+        drawn = verification_figure(points(verified), search.ranked_by, verified.sentence)
+        figures.publish(drawn, config.place("search"), "verify")
+    return Searched(swept, verified, finish(config, swept.lines) if search.finish else [])
 
 
 def _measurable_blocks(config: RunConfig) -> Blocks:

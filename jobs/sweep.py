@@ -3,15 +3,17 @@
     python jobs/distill.py --config configs/quickstart.yaml    # makes the set, once
     python jobs/sweep.py --config configs/quickstart.yaml
     python jobs/sweep.py --config configs/quickstart.yaml --set search.trials=4
+    python jobs/sweep.py --config configs/quickstart.yaml --set search.verify=4 --set search.finish=1
     ray job submit --working-dir . -- python jobs/sweep.py --config configs/quickstart.yaml
 
 Needs the distilled set that jobs/distill.py made with the same configuration, or another one as
-search.distilled. Trials that are done already are not run again.
+search.distilled. search.verify also trains some candidates on full data, to say how far to trust
+the order; search.finish makes models of the best. What is done already is not done again.
 """
 
 from diet_ray import runtime
 from diet_ray.config import parse_command_line
-from diet_ray.search.sweep import sweep
+from diet_ray.pipeline import search_architectures
 
 FIRST_KEYS = [
     "output",
@@ -20,6 +22,8 @@ FIRST_KEYS = [
     "search.trials",
     "search.use",
     "search.score",
+    "search.verify",
+    "search.finish",
     "evaluation.cotrain.steps",
     "evaluation.cotrain.seeds",
     "evaluation.cotrain.batch_size",
@@ -27,4 +31,4 @@ FIRST_KEYS = [
 ]
 
 if __name__ == "__main__":
-    runtime.run_job(sweep, parse_command_line(__doc__, FIRST_KEYS))
+    runtime.run_job(search_architectures, parse_command_line(__doc__, FIRST_KEYS))

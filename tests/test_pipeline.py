@@ -1,4 +1,4 @@
-"""What is refused before work starts."""
+"""What is refused before work starts, and what a search does after its sweep."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import pytest
 
 from diet_ray import pipeline
 from diet_ray.config import ConfigError
-from diet_ray.pipeline import benchmark_logs, validate
+from diet_ray.pipeline import benchmark_logs, search_architectures, validate
+from diet_ray.training.reference import train_reference
 from tests.made import made_blocks, small_config
+from tests.search.prepared import config_at, publish_distilled
 
 UNKNOWN: dict[str, Any] = {"name": "wukongg"}
 
@@ -54,3 +56,38 @@ def test_a_benchmarks_sets_are_refused_before_the_reference_is_trained(
     config = small_config(str(tmp_path / "run"), benchmark=benchmark)
     with pytest.raises(ConfigError, match=r"set 'dcn-ratio-0\.0001': .* selects no new row of"):
         benchmark_logs(config)
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_search_sweeps_verifies_and_finishes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "diet_ray")
+    config = config_at(tmp_path, search={"trials": 3, "verify": 2, "finish": 1})
+    blocks = made_blocks(config.place("blocks"))
+    train_reference(config, blocks)
+    publish_distilled(config, blocks)
+    found = search_architectures(config)
+    assert len(found.swept.lines) == 3
+    assert found.verified is not None
+    assert [verified.place for verified in found.verified.lines] == [1, 3]
+    assert [finished.line for finished in found.finished] == found.swept.lines[:1]
+    written = {path.name for path in (tmp_path / "search").iterdir()}
+    assert {"leaderboard.json", "verify.json", "verify.png", "verify.svg", "finished"} <= written
+
+
+@pytest.mark.parametrize("key", ["verify", "finish"])
+def test_what_follows_a_sweep_is_refused_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setattr(pipeline, "sweep", None)
+    with pytest.raises(ConfigError, match=rf"search\.{key}: it trains on the log itself"):
+        search_architectures(small_config(str(tmp_path), search={key: 2}))
+
+
+def test_a_search_alone_is_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which needs neither blocks nor reference."""
+    swept = pipeline.Swept([], "leaderboard", "set")
+    monkeypatch.setattr(pipeline, "sweep", lambda _: swept)
+    found = search_architectures(small_config(str(tmp_path)))
+    assert (found.swept, found.verified, found.finished) == (swept, None, [])

@@ -53,6 +53,7 @@ _STYLE: dict[Any, Any] = {
 }
 _PANELS_ABREAST = 3
 _LEGEND_LETTERS = 26
+_SENTENCE_LETTERS = 90
 
 
 def method_name(method: str, labels: str) -> str:
@@ -209,6 +210,31 @@ def _agreement_legend(figure: Figure, axis: Axes) -> None:
         for kind, fill in kinds.items()
     ]
     figure.legend(handles=[*handles, *keys], loc="outside right center")
+
+
+def verification_figure(points: pd.DataFrame, score: str, sentence: str) -> Figure:
+    """A sweep's scores against full data's test AUC, a mark per candidate with its place.
+
+    points: place, network, score, score_deviation, full_auc, full_deviation (over seeds; NaN where
+    there is one seed). score: what the scores are called. sentence: what they say together.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(8.4, 5.6), layout="constrained")
+        axis = figure.subplots()
+        for network, look in _looks(points["network"].unique().tolist()).items():
+            mine = points[points["network"] == network]
+            look |= {"linestyle": "none", "label": network, "capsize": 2}
+            look |= {"xerr": mine["score_deviation"], "yerr": mine["full_deviation"]}
+            axis.errorbar(mine["score"], mine["full_auc"], **look)
+        for point in points.to_dict("records"):
+            place = point["score"], point["full_auc"]
+            axis.annotate(str(point["place"]), place, (5, 5), textcoords="offset points")
+        axis.set_xlabel(f"{score} on the distilled set, ± deviation over seeds")
+        axis.set_ylabel("Test AUC after full training, ± deviation over seeds")
+        axis.set_title("\n".join(textwrap.wrap(sentence, _SENTENCE_LETTERS)), loc="left")
+        figure.suptitle("Does the sweep order candidates as full data does?")
+        figure.legend(loc="outside right center", title="Network, by its place")
+    return figure
 
 
 def publish(figure: Figure, folder: str, name: str) -> list[str]:

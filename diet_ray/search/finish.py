@@ -74,7 +74,7 @@ def finish(config: RunConfig, lines: Sequence[Line]) -> list[Finished]:
     Raises ConfigError without the run's blocks and reference, or for another reference's set.
     """
     run = open_run(config, "search.finish")
-    check_space(run)
+    check_reference(run)
     best = [line for line in lines if line.error is None][: config.search.finish]
     refused = [refusal(run, line.candidate) for line in best]
     cells, uris = dict[int, Cell](), dict[int, str]()
@@ -93,7 +93,7 @@ def finish(config: RunConfig, lines: Sequence[Line]) -> list[Finished]:
     return found
 
 
-def check_space(run: Run) -> None:
+def check_reference(run: Run) -> None:
     """Whether the set's rows lie in phi_T's space. Raises ConfigError."""
     found = artifact.describe(run.distilled).reference
     if found != run.reference_identity:

@@ -23,6 +23,7 @@ from statistics import mean
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import ray
 import torch
 
@@ -271,6 +272,23 @@ def render(found: Verification) -> str:
             f"{verified.full_seconds:>8.1f}"
         )
     return "\n".join([*rows, found.sentence])
+
+
+def points(found: Verification) -> pd.DataFrame:
+    """A row per candidate: place, network, score, score_deviation, full_auc, full_deviation; NaN
+    for a deviation over one seed."""
+    rows = [
+        {
+            "place": verified.place,
+            "network": verified.line.network,
+            "score": verified.line.score,
+            "score_deviation": verified.line.score_deviation,
+            "full_auc": mean(verified.full_auc),
+            "full_deviation": deviation(verified.full_auc),
+        }
+        for verified in found.lines
+    ]
+    return pd.DataFrame(rows).astype({"score_deviation": float, "full_deviation": float})
 
 
 def deviation(values: Sequence[float]) -> float | None:

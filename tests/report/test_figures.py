@@ -19,6 +19,7 @@ from diet_ray.report.figures import (
     method_name,
     publish,
     ratio_figure,
+    verification_figure,
 )
 from tests.evaluation.made_results import frame, made_row, main_rows, ratio_rows
 
@@ -45,12 +46,28 @@ def agreement_points() -> Figure:
     return agreement_figure(POINTS)
 
 
+VERIFIED = pd.DataFrame(
+    {
+        "place": [1, 7, 12],
+        "network": ["dcn", "wukong", "dcn"],
+        "score": [0.71, 0.7, 0.68],
+        "score_deviation": [0.002, 0.001, np.nan],
+        "full_auc": [0.75, 0.76, 0.73],
+        "full_deviation": [0.003, 0.001, 0.002],
+    }
+)
+
+
+def verified_points() -> Figure:
+    return verification_figure(VERIFIED, "taught", "Trust it " + 30 * "by far ")
+
+
 def texts(svg: Path) -> str:
     """All text of an SVG, spaces evened."""
     return " ".join(" ".join(ElementTree.parse(svg).getroot().itertext()).split())
 
 
-@pytest.mark.parametrize("draw", [figure_3, agreement_points])
+@pytest.mark.parametrize("draw", [figure_3, agreement_points, verified_points])
 def test_pictures_are_whole_and_equal_byte_by_byte(
     draw: Callable[[], Figure], tmp_path: Path
 ) -> None:
@@ -134,6 +151,31 @@ def test_the_agreement_has_bars_and_hollow_marks(tmp_path: Path) -> None:
     assert text.index("EL2N") < text.index("Cold start")  # the legend goes by cost
     for label in ("as measured, 95% interval", "corrected for noise", "2%", "10%"):
         assert label in text
+
+
+def test_the_verified_stand_at_both_scores_with_their_spreads(tmp_path: Path) -> None:
+    figure = verified_points()
+    (axis,) = figure.axes
+    found = {str(bars.get_label()): bars for bars in axis.containers}
+    assert list(found) == ["dcn", "wukong"]
+    for network, bars in found.items():
+        mine = VERIFIED[VERIFIED["network"] == network]
+        marks, _, (across, upright) = bars.lines
+        assert marks.get_xydata().tolist() == mine[["score", "full_auc"]].to_numpy().tolist()
+        for drawn, centre, spread, axis_number in (
+            (across, "score", "score_deviation", 0),
+            (upright, "full_auc", "full_deviation", 1),
+        ):
+            ends = [segment[:, axis_number] for segment in drawn.get_segments() if len(segment)]
+            known = mine.dropna(subset=spread)
+            expected = [known[centre] - known[spread], known[centre] + known[spread]]
+            seen = [end for end in ends if not np.isnan(end).any()]
+            assert np.allclose(np.transpose(seen), expected)
+    assert [text.get_text() for text in axis.texts] == ["1", "7", "12"]
+    publish(figure, str(tmp_path), "x")
+    text = texts(tmp_path / "x.svg")
+    assert text.count("by far") == 30
+    assert "taught on the distilled set" in text
 
 
 def test_fifteen_methods_look_different() -> None:
