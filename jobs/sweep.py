@@ -3,7 +3,7 @@
     python jobs/distill.py --config configs/quickstart.yaml    # makes the set, once
     python jobs/sweep.py --config configs/quickstart.yaml
     python jobs/sweep.py --config configs/quickstart.yaml --set search.trials=4
-    python jobs/sweep.py --config configs/quickstart.yaml --set search.verify=4 --set search.finish=1
+    python jobs/sweep.py --config configs/quickstart.yaml --set search.verify=4
     ray job submit --working-dir . -- python jobs/sweep.py --config configs/quickstart.yaml
 
 Needs the distilled set that jobs/distill.py made with the same configuration, or another one as
