@@ -5,12 +5,14 @@
     python jobs/sweep.py --config configs/quickstart.yaml --set search.trials=4
     ray job submit --working-dir . -- python jobs/sweep.py --config configs/quickstart.yaml
 
-Needs the distilled set that jobs/distill.py made with the same configuration, or another one as
-search.distilled. Trials that are done already are not run again.
+Needs the distilled set that jobs/distill.py made with the same configuration (with --quick, if the
+sweep is), or another one as search.distilled. Trials that are done already are not run again.
 """
 
 from diet_ray import runtime
 from diet_ray.config import parse_command_line
+from diet_ray.plan import quick
+from diet_ray.plan.sweep import say_plan
 from diet_ray.search.sweep import sweep
 
 FIRST_KEYS = [
@@ -27,4 +29,5 @@ FIRST_KEYS = [
 ]
 
 if __name__ == "__main__":
-    runtime.run_job(sweep, parse_command_line(__doc__, FIRST_KEYS))
+    command = parse_command_line(__doc__, FIRST_KEYS, quick=quick.SWEEP)
+    runtime.run_job(sweep, command, plan=say_plan)

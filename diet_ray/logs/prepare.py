@@ -110,6 +110,8 @@ def _fingerprint(config: RunConfig, source: Source) -> str:
     """Of everything that determines the blocks' bytes."""
     logs = config.determining("logs")["logs"]
     told = {key: value for key, value in logs.items() if key not in NOT_DETERMINING}
+    if logs["most_rows"] is None:
+        del told["most_rows"]  # blocks from before there was this key
     text = json.dumps([FORMAT, told, source.fingerprint()], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
