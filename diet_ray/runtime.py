@@ -64,16 +64,22 @@ def run_job(
     job: Callable[[RunConfig], object],
     command: Command,
     check: Callable[[RunConfig], object] = lambda _: None,
+    plan: Callable[[RunConfig], object] = lambda _: None,
 ) -> None:
     """What every job does: log, connect, run; a user's error ends it with its message, status 2.
 
-    check: what can be refused without Ray, which takes seconds to start.
+    check: what can be refused without Ray, which takes seconds to start. plan: says what the job
+    will do; a dry run ends there.
     """
     progress.start_logging()
+    if command.quick:
+        progress.logger.info("A quick run, for a first look: %s", command.config.output)
     try:
         check(command.config)
         with connect(), plain_errors():
-            job(command.config)
+            plan(command.config)
+            if not command.dry_run:
+                job(command.config)
     except UserError as error:
         print(f"error: {command.tell(str(error))}", file=sys.stderr)
         sys.exit(2)

@@ -12,6 +12,8 @@ report/benchmark.md, with PNG and SVG pictures, below the output's folder benchm
 from diet_ray import runtime
 from diet_ray.config import parse_command_line
 from diet_ray.pipeline import benchmark_logs, check_benchmark
+from diet_ray.plan import quick
+from diet_ray.plan.benchmark import say_plan
 
 FIRST_KEYS = [
     "output",
@@ -31,5 +33,5 @@ FIRST_KEYS = [
 ]
 
 if __name__ == "__main__":
-    command = parse_command_line(__doc__, FIRST_KEYS)
-    runtime.run_job(benchmark_logs, command, check=check_benchmark)
+    command = parse_command_line(__doc__, FIRST_KEYS, quick=quick.BENCHMARK)
+    runtime.run_job(benchmark_logs, command, check=check_benchmark, plan=say_plan)

@@ -10,6 +10,8 @@ What is published already is not computed again; a run that was killed goes on w
 from diet_ray import runtime
 from diet_ray.config import parse_command_line
 from diet_ray.pipeline import check_networks, distill_logs
+from diet_ray.plan import quick
+from diet_ray.plan.distill import say_plan
 
 FIRST_KEYS = [
     "output",
@@ -28,5 +30,5 @@ FIRST_KEYS = [
 ]
 
 if __name__ == "__main__":
-    command = parse_command_line(__doc__, FIRST_KEYS)
-    runtime.run_job(distill_logs, command, check=check_networks)
+    command = parse_command_line(__doc__, FIRST_KEYS, quick=quick.DISTILL)
+    runtime.run_job(distill_logs, command, check=check_networks, plan=say_plan)

@@ -6,14 +6,17 @@
     python jobs/sweep.py --config configs/quickstart.yaml --set search.verify=4
     ray job submit --working-dir . -- python jobs/sweep.py --config configs/quickstart.yaml
 
-Needs the distilled set that jobs/distill.py made with the same configuration, or another one as
-search.distilled. search.verify also trains some candidates on full data, to say how far to trust
-the order; search.finish makes models of the best. What is done already is not done again.
+Needs the distilled set that jobs/distill.py made with the same configuration (with --quick, if the
+sweep is), or another one as search.distilled. search.verify also trains some candidates on full
+data, to say how far to trust the order; search.finish makes models of the best. What is done
+already is not done again.
 """
 
 from diet_ray import runtime
 from diet_ray.config import parse_command_line
 from diet_ray.pipeline import search_architectures
+from diet_ray.plan import quick
+from diet_ray.plan.sweep import say_plan
 
 FIRST_KEYS = [
     "output",
@@ -31,4 +34,5 @@ FIRST_KEYS = [
 ]
 
 if __name__ == "__main__":
-    runtime.run_job(search_architectures, parse_command_line(__doc__, FIRST_KEYS))
+    command = parse_command_line(__doc__, FIRST_KEYS, quick=quick.SWEEP)
+    runtime.run_job(search_architectures, command, plan=say_plan)

@@ -23,6 +23,7 @@ ROOMS = (
     "evaluation",
     "search",
     "report",
+    "plan",
 )
 # The composition root: it imports everything, and only jobs/ imports it.
 TOP = "pipeline"

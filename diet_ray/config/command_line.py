@@ -14,6 +14,8 @@ from diet_ray.config.run import RunConfig
 from diet_ray.config.section import ConfigError
 
 WIDTH = 100
+QUICK_END = "-quick"
+"""Of the output of a quick run, whose results never mix with the real one's."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class Command:
     config: RunConfig
     places: Places  # of the configuration's keys
     dry_run: bool = False  # say what would be done, and stop
+    quick: bool = False  # small, into an output of its own
 
     def tell(self, message: str) -> str:
         """An error's message; one that begins with a key's path gets the key's place in front."""
@@ -43,13 +46,13 @@ def parse_command_line(
     first_keys: Sequence[str] = (),
     arguments: list[str] | None = None,
     shorthands: Mapping[str, str] | None = None,
-    planned: bool = False,
+    quick: Sequence[str] = (),
 ) -> Command:
     """What the command line asks for; exits with a readable message on a bad configuration.
 
     first_keys: those that --help explains, from the schema. shorthands: flag to the key that it
-    sets, such as ``{"--seeds": "evaluation.seeds"}``. planned: the job tells its plan, and takes
-    --dry-run.
+    sets, such as ``{"--seeds": "evaluation.seeds"}``. quick: of a job that tells its plan, and
+    takes --dry-run and --quick: ``key.path=value`` that make it small, unless the user sets them.
     """
     shorthands = shorthands or {}
     parser = argparse.ArgumentParser(
@@ -68,21 +71,33 @@ def parse_command_line(
     )
     for flag, key in shorthands.items():
         parser.add_argument(flag, metavar="VALUE", dest=key, help=f"short for --set {key}=VALUE")
-    if planned:
+    if quick:
         parser.add_argument(
             "--dry-run",
             action="store_true",
             help="say what would be done and about how long it takes here, and stop",
         )
+        parser.add_argument(
+            "--quick",
+            action="store_true",
+            help=f"a small run that ends in minutes, in a folder of its own, <output>{QUICK_END}: "
+            f"unless set otherwise, {', '.join(quick)}",
+        )
     parser.add_argument("--help-all", action=_HelpAll, nargs=0, help="show every key, and exit")
     options = parser.parse_args(arguments)
     given = {key: getattr(options, key) for key in shorthands.values()}
     short = [f"{key}={value}" for key, value in given.items() if value is not None]
+    overrides, dry_run, small = [*options.overrides, *short], False, False
+    if quick:
+        dry_run, small = options.dry_run, options.quick
     try:
-        config, places = read_config(options.config, [*options.overrides, *short])
+        config, places = read_config(options.config, [*(quick if small else ()), *overrides])
+        if small:
+            elsewhere = [f"output={config.output}{QUICK_END}", "reference.folder=null"]
+            config, places = read_config(options.config, [*quick, *overrides, *elsewhere])
     except ConfigError as error:
         parser.exit(2, f"{error}\n")
-    return Command(config, places, planned and options.dry_run)
+    return Command(config, places, dry_run, small)
 
 
 def _first_page(keys: Sequence[str]) -> str:

@@ -163,6 +163,9 @@ class LogsConfig(Section):
     """Rows per Parquet file, the unit of a scan."""
     row_group_rows: PositiveInt = 65_536
     """Rows per Parquet row group."""
+    most_rows: PositiveInt | None = None
+    """About how many rows of the raw log are kept, drawn one by one; default: all. For a first try:
+    what a model learns of an id becomes less, and so do all scores."""
     bad_rows_limit: Annotated[float, Field(ge=0, le=1)] = 0.001
     """Share of unusable rows (quarantined, counted) above which the job stops."""
     table: TableConfig | None = None

@@ -27,6 +27,7 @@ from diet_ray.evaluation.cells import Cell
 from diet_ray.evaluation.methods import REDUCED
 from diet_ray.evaluation.run import Run
 from diet_ray.evaluation.tuning import Arm, Tuned
+from diet_ray.logs.blocks import Blocks
 from diet_ray.training.reference import train_reference
 
 # What the small studies judge: in runs of their own, and in the base run.
@@ -181,11 +182,22 @@ def _merged(keys: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-class Studies:
-    """Makes the cells of the configured studies; distils what they need and is not there yet."""
+def made_set(config: RunConfig, blocks: Blocks, distilled: bool) -> str:
+    """Train the reference where it is missing; distil if asked to, and return the set's URI."""
+    train_reference(config, blocks)
+    return distill_stream(config, blocks) if distilled else ""
 
-    def __init__(self, base: Run, tuned: Tuned) -> None:
-        self._base, self._tuned = base, tuned
+
+class Studies:
+    """Makes the cells of the configured studies; distils what they need and is not there yet.
+
+    make: how a set is made; a plan gives one that only takes note of it.
+    """
+
+    def __init__(
+        self, base: Run, tuned: Tuned, make: Callable[[RunConfig, Blocks, bool], str] = made_set
+    ) -> None:
+        self._base, self._tuned, self._make = base, tuned, make
         self._runs: dict[str, Run] = {}  # by output
 
     def cells(self) -> list[StudyCell]:
@@ -223,12 +235,7 @@ class Studies:
     def _repetition(self, config: RunConfig) -> Run:
         """With a reference of its own, and a distilled set if an arm asks for it."""
         blocks = self._base.blocks
-        train_reference(config, blocks)
-        return Run(
-            config,
-            blocks,
-            distill_stream(config, blocks) if fidelity.needs_distilled(config) else "",
-        )
+        return Run(config, blocks, self._make(config, blocks, fidelity.needs_distilled(config)))
 
     def _small(self, study: str) -> Iterator[StudyCell]:
         config = self._base.config
@@ -256,7 +263,6 @@ class Studies:
             return self._base
         if config.output not in self._runs:
             blocks = self._base.blocks
-            train_reference(config, blocks)
-            distilled = distill_stream(config, blocks)
+            distilled = self._make(config, blocks, True)
             self._runs[config.output] = Run(config, blocks, distilled, variation.variant)
         return self._runs[config.output]

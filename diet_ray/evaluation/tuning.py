@@ -94,12 +94,11 @@ def edges(tried: Sequence[ProtocolConfig], chosen: ProtocolConfig) -> list[str]:
     return found
 
 
-def _mean_validation_aucs(
-    run: Run, tried: Mapping[Arm, Sequence[ProtocolConfig]]
-) -> dict[Arm, list[float]]:
-    """Of every arm and protocol, over candidates and seeds; NaN for an arm without a choice."""
+def tuning_cells(run: Run, arms: Sequence[Arm]) -> dict[tuple[Arm, int], list[Cell]]:
+    """What is trained for every arm and number of a tried protocol, where there is a choice."""
     candidates, seeds = run.config.evaluation.candidates, run.config.benchmark.tuning.seeds
-    cells = {
+    tried = {arm: protocols_tried(run.config, arm[0]) for arm in arms}
+    return {
         (arm, number): [
             Cell(run, *arm, candidate, choice, FIRST_SEED + seed)
             for candidate in candidates
@@ -109,6 +108,13 @@ def _mean_validation_aucs(
         for number, choice in enumerate(choices)
         if len(choices) > 1
     }
+
+
+def _mean_validation_aucs(
+    run: Run, tried: Mapping[Arm, Sequence[ProtocolConfig]]
+) -> dict[Arm, list[float]]:
+    """Of every arm and protocol, over candidates and seeds; NaN for an arm without a choice."""
+    cells = tuning_cells(run, list(tried))
     flat = [cell for group in cells.values() for cell in group]
     found = run_grid(flat, "Tuning of the protocols") if flat else []
     aucs = iter([result.validation["auc"] for result in found])

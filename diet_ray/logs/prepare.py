@@ -129,6 +129,8 @@ def _fingerprint(config: RunConfig, source: Source) -> str:
     told = {key: value for key, value in logs.items() if key not in NOT_DETERMINING}
     if told["table"] and told["table"]["format"] != "csv":
         del told["table"]["delimiter"]
+    if logs["most_rows"] is None:
+        del told["most_rows"]  # blocks from before there was this key
     text = json.dumps([FORMAT, told, source.fingerprint()], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 

@@ -15,6 +15,7 @@ from diet_ray.logs.sources.source import (
 from diet_ray.logs.sources.synthetic import Synthetic
 from diet_ray.logs.sources.table import TableSource
 from diet_ray.logs.sources.taobao import Taobao
+from diet_ray.logs.sources.thinned import Thinned
 from diet_ray.logs.sources.tmall import Tmall
 
 __all__ = ["LogsError", "Part", "RawBatch", "Source", "open_source"]
@@ -37,4 +38,4 @@ def open_source(logs: LogsConfig, seed: int) -> Source:
     for name in logs.hash_buckets:
         if name not in source.fields:
             raise LogsError(f"logs.hash_buckets: no field {name!r}; {nearest(name, source.fields)}")
-    return source
+    return source if logs.most_rows is None else Thinned(source, logs.most_rows, seed)

@@ -1,0 +1,58 @@
+"""What jobs/distill.py will do."""
+
+from __future__ import annotations
+
+from diet_ray import progress
+from diet_ray.config import RunConfig
+from diet_ray.distill.context import stage_uri
+from diet_ray.evaluation.check import check_cells
+from diet_ray.evaluation.run import Run
+from diet_ray.logs.blocks import Blocks
+from diet_ray.plan import estimates
+from diet_ray.plan.expected import blocks_of
+from diet_ray.plan.pace import Pace
+from diet_ray.plan.steps import Step, render, roughly
+
+MANY_ROWS = 5_000_000
+"""Historical rows beyond which a check that nobody asked for deserves a word."""
+
+
+def say_plan(config: RunConfig) -> None:
+    """Log the job's steps with their times. Raises UserError for what the job would refuse."""
+    blocks = blocks_of(config)
+    steps = plan(config, blocks, Pace(config, blocks))
+    notes = _notes(config, blocks, steps[-1])
+    progress.logger.info("To do, and about how long it takes here:\n%s", render(steps, notes))
+
+
+def plan(config: RunConfig, blocks: Blocks, pace: Pace) -> list[Step]:
+    """Preparation, reference, set, check."""
+    return [*until_distilled(config, blocks, pace), check_step(config, blocks, pace)]
+
+
+def until_distilled(config: RunConfig, blocks: Blocks, pace: Pace) -> list[Step]:
+    """What every job needs that judges a set of its own."""
+    return [
+        estimates.preparation(config, blocks, pace),
+        estimates.reference_model(config, blocks, pace),
+        estimates.distillation(config, blocks, pace),
+    ]
+
+
+def check_step(config: RunConfig, blocks: Blocks, pace: Pace) -> Step:
+    """The check of the set."""
+    run = Run(config, blocks, stage_uri(config, len(blocks.historical)))
+    cells = [study_cell.cell for study_cell in check_cells(run)]
+    return estimates.trainings("Check on the test block", cells, pace)
+
+
+def _notes(config: RunConfig, blocks: Blocks, check: Step) -> list[str]:
+    asked_for = "methods" in config.evaluation.model_fields_set
+    if asked_for or blocks.historical_rows <= MANY_ROWS or not check.seconds:
+        return []
+    return [
+        f"The check trains every candidate on all {blocks.historical_rows:,} historical rows, "
+        f"{config.evaluation.seeds} times: about {roughly(check.seconds)} in all. Without full "
+        "data: --set evaluation.methods='[warm, random, distilled]'; no check: "
+        "--set evaluation.methods='[]'."
+    ]
