@@ -62,6 +62,11 @@ def check_class(name: str, model_class: type[Any]) -> None:
             f"network {name!r}: not derived from fuxictr.pytorch.models.BaseModel; leave "
             "'fuxictr:' out for a network of any other kind"
         )
+    if model_class.get_inputs is not BaseModel.get_inputs:
+        raise ConfigError(
+            f"network {name!r}: takes its inputs in a way of its own (get_inputs), as FuxiCTR's "
+            "models of sequences do; a row here holds one value of every field"
+        )
 
 
 def build_fuxictr(
@@ -113,7 +118,6 @@ def feature_map_of(names: Sequence[str], labels: Sequence[str], embedding_dim: i
     found.features = OrderedDict((name, dict(spec)) for name in names)
     found.labels, found.default_emb_dim = list(labels), embedding_dim
     found.num_fields = found.total_features = len(names)
-    found.set_column_index()
     return found
 
 
