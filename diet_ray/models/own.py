@@ -18,7 +18,7 @@ import copy
 import importlib
 import inspect
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -59,12 +59,12 @@ def signature_of(network: Callable[..., nn.Module]) -> inspect.Signature:
 
 @cache
 def parameters_in(
-    network: Callable[..., nn.Module], left_out: Collection[str] = FILLED
+    network: Callable[..., nn.Module], left_out: tuple[str, ...] = FILLED, closed: bool = False
 ) -> type[Section]:
     """The typed list of what `parameters` may hold: the constructor's arguments by name.
 
-    left_out: arguments that do not come from there, a tuple. Others are accepted if the
-    constructor takes any (``**arguments``).
+    left_out: arguments that do not come from there. Others are accepted if the
+    constructor takes any (``**arguments``), unless it is closed.
     """
     fields: dict[str, Any] = {}
     takes_any = False
@@ -75,7 +75,7 @@ def parameters_in(
             argument.POSITIONAL_OR_KEYWORD,
         ):
             fields[name] = (_checked_type(argument.annotation), _default(argument.default))
-    base = _TakesAny if takes_any else _Parameters
+    base = _TakesAny if takes_any and not closed else _Parameters
     return create_model(f"{network.__name__}Parameters", __base__=base, **fields)
 
 

@@ -3,7 +3,8 @@
 To add one, write a class like those in `dcn.py` and decorate it with ``@register``; its file is
 listed in `_BUILT_IN`. One that lives in a package of yours needs no listing: a configuration
 names it ``package.module:Class`` and every process imports it from there. A registered network
-gets our heads; any other `torch.nn.Module` so named is taken whole (`own.py`).
+gets our heads; any other `torch.nn.Module` so named is taken whole (`own.py`), and so is a model
+class of FuxiCTR's, named ``fuxictr:package.module:Class`` (`fuxictr.py`).
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from diet_ray.models.modes import evaluating
 from diet_ray.models.own import FILLED, build_own, import_network, parameters_in, signature_of
 from diet_ray.seeds import Index, torch_seeded
 
+FUXICTR = "fuxictr:"
 _BUILT_IN = ("dcn", "dcnv2", "ensemble", "finalmlp", "finalnet", "wukong")
 
 
@@ -42,6 +44,7 @@ class _Entry:
     parameters: type[Section]
     whole: bool = False  # it puts out logits, and gets no heads of ours
     signature: str = ""  # how errors tell what it takes, behind its name
+    left_out: tuple[str, ...] = ()  # arguments that `parameters` must not hold
 
 
 _by_name: dict[str, _Entry] = {}
@@ -76,9 +79,11 @@ def network_names() -> list[str]:
 
 def _find(name: str) -> _Entry:
     known = network_names()
+    if name.startswith(FUXICTR):
+        return _of_fuxictr(name)
     if ":" in name:
         network = import_network(name)
-        return _by_class.get(network) or _taken_whole(network)
+        return _by_class.get(network) or _taken_whole(network, build_own, FILLED)
     if name not in _by_name:
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
@@ -86,20 +91,42 @@ def _find(name: str) -> _Entry:
     return _by_name[name]
 
 
-def _taken_whole(network: Callable[..., nn.Module]) -> _Entry:
-    build, signature = partial(build_own, network), str(signature_of(network))
-    return _Entry(build, parameters_in(network), whole=True, signature=signature)
+def _taken_whole(
+    network: Callable[..., nn.Module],
+    build: Callable[..., nn.Module],
+    left_out: tuple[str, ...],
+    closed: bool = False,
+) -> _Entry:
+    return _Entry(
+        build=partial(build, network),
+        parameters=parameters_in(network, left_out, closed),
+        whole=True,
+        signature=str(signature_of(network)),
+        left_out=left_out,
+    )
+
+
+def _of_fuxictr(name: str) -> _Entry:
+    try:
+        adapter = importlib.import_module("diet_ray.models.fuxictr")
+    except ImportError as error:
+        raise ConfigError(
+            f"network {name!r}: FuxiCTR is not installed ({error}); pip install 'diet_ray[fuxictr]'"
+        ) from None
+    network = import_network(name.removeprefix(FUXICTR))
+    adapter.check_class(name, network)
+    return _taken_whole(network, adapter.build_fuxictr, adapter.NOT_OURS, closed=True)
 
 
 def parameters_of(config: NetworkConfig) -> Section:
     """A network's hyper-parameters, defaults filled in. Raises ConfigError."""
     entry = _find(config.name)
-    filled = [key for key in FILLED if entry.whole and key in config.parameters]
-    if filled:
-        raise ConfigError(
-            f"{describe(config)}: {filled[0]}: is filled in from the log and models.embedding_dim; "
-            "leave it out of parameters"
-        )
+    for key in entry.left_out:
+        if key in config.parameters:
+            raise ConfigError(
+                f"{describe(config)}: {key}: is filled in from the log and models.embedding_dim, "
+                "or is a matter of the training and not of the network; leave it out of parameters"
+            )
     try:
         return entry.parameters.model_validate(config.parameters)
     except ValidationError as error:
