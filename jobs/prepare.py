@@ -3,12 +3,20 @@
     python jobs/prepare.py --config configs/quickstart.yaml
     python jobs/prepare.py --config configs/kuairand_pure.yaml --set logs.path=/data/kuairand-pure
 
-`jobs/distill.py` does this too when blocks are missing.
+`jobs/distill.py` does this too when blocks are missing. For a table (Parquet or CSV) without a
+configuration yet, a first one, to be corrected, comes from
+
+    python jobs/prepare.py --suggest my/ratings.csv --output my.yaml
 """
 
-from diet_ray import runtime
+import argparse
+import sys
+
+from diet_ray import runtime, storage
 from diet_ray.config import RunConfig, parse_command_line
+from diet_ray.errors import UserError
 from diet_ray.logs.prepare import prepare, summarise
+from diet_ray.logs.suggest import suggest
 
 FIRST_KEYS = [
     "output",
@@ -30,5 +38,25 @@ def prepare_and_show(config: RunConfig) -> None:
     print("\n".join(summarise(prepare(config))))
 
 
+def write_suggestion(path: str, output: str | None) -> None:
+    """A first configuration of the table at `path`, printed or written to a file."""
+    try:
+        text = suggest(path)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    if output is None:
+        print(text, end="")
+    else:
+        storage.write_bytes(output, text.encode())
+
+
 if __name__ == "__main__":
-    runtime.run_job(prepare_and_show, parse_command_line(__doc__, FIRST_KEYS))
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--suggest", metavar="PATH")
+    parser.add_argument("--output", metavar="FILE")
+    options, others = parser.parse_known_args()
+    if options.suggest is not None:
+        write_suggestion(options.suggest, options.output)
+    else:
+        runtime.run_job(prepare_and_show, parse_command_line(__doc__, FIRST_KEYS))
