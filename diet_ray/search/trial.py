@@ -32,7 +32,6 @@ from diet_ray.training.cotrain import co_trained
 from diet_ray.training.metrics import Metrics, measure, taught_auc
 from diet_ray.training.model import predict
 
-
 FIRST_SEED = 1_000_000
 """Of trials; those of `evaluation` count from 0, those of a benchmark's arms from 500,000."""
 

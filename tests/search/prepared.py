@@ -20,6 +20,7 @@ from diet_ray.models.candidate import Candidate
 from diet_ray.models.registry import fresh_network
 from diet_ray.search.leaderboard import Line
 from diet_ray.search.proposals import listed
+from diet_ray.search.trial import FIRST_SEED
 from diet_ray.seeds import derive, numpy_generator
 from diet_ray.training.candidate import warm_up
 from diet_ray.training.cotrain import CompactIds, co_train, fresh_candidate
