@@ -36,6 +36,7 @@ GOOD_RATING = 0.8  # of the highest one
 MOST_ACTIONS = 20
 
 TIME_NAME = re.compile(r"time|date|(^|_)(ts|dt|day|at|when|created)($|_)", re.IGNORECASE)
+COUNTED_TIME = re.compile(r"time|time_?stamp|ts", re.IGNORECASE)
 # Times that belong to the user or the item, not to the interaction.
 OTHER_TIME = re.compile(
     r"birth|regist|signup|join|releas|publish|upload|updat|expir", re.IGNORECASE
@@ -74,8 +75,8 @@ PATTERN_ROWS = 1_000  # on which a pattern is tried before it is on all rows
 class Column:
     """A column of a sample: n rows.
 
-    text: (n,) string, None for a nested type. numbers: (n,) float64, None where a value that is
-    there is no number. distinct: values that occur, a missing one as another.
+    text: (n,) string, None for a type that cannot be a field. numbers: (n,) float64, None where a
+    value that is there is no number. distinct: values that occur, a missing one as another.
     """
 
     name: str
@@ -175,9 +176,10 @@ def look_at(name: str, raw: pa.ChunkedArray) -> Column:
     """What can be said about a column by itself."""
     if kinds.is_dictionary(raw.type):
         raw = raw.cast(raw.type.value_type)
-    if kinds.is_nested(raw.type) or kinds.is_binary(raw.type) or kinds.is_large_binary(raw.type):
+    try:
+        text, numbers = as_text(raw), None
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # such as a list, or bytes
         return Column(name, raw, None, None, 0)
-    text, numbers = as_text(raw), None
     if not kinds.is_temporal(raw.type):
         found = as_numbers(raw)
         numbers = found if found.null_count == text.null_count < len(text) else None
@@ -200,8 +202,8 @@ def time_of(column: Column, timezone: str) -> Time | None:
     far = pc.any(pc.greater(pc.abs(ms), FAR_MS)).as_py()
     if far or ms.null_count > column.text.null_count or ms.null_count == len(ms):
         return None
-    sure = column.numbers is None or TIME_NAME.search(column.name) is not None
-    return Time(column.name, unit, ms, sure)
+    recent = pc.min(ms).as_py() >= FIRST_MS and TIME_NAME.search(column.name) is not None
+    return Time(column.name, unit, ms, sure=column.numbers is None or recent)
 
 
 def _number_unit(column: Column) -> str | None:
@@ -211,7 +213,10 @@ def _number_unit(column: Column) -> str | None:
         if low * ms >= FIRST_MS and high * ms <= LAST_MS:
             return unit
     lengths = pc.unique(pc.utf8_length(column.text.drop_null())).to_pylist()
-    return NUMBER_PATTERNS.get(lengths[0]) if len(lengths) == 1 else None
+    if len(lengths) == 1 and lengths[0] in NUMBER_PATTERNS:
+        return NUMBER_PATTERNS[lengths[0]]
+    # Else at best seconds since the log's own beginning.
+    return "s" if COUNTED_TIME.fullmatch(column.name) and low >= 0 else None
 
 
 def _pattern(text: pa.ChunkedArray, timezone: str) -> str | None:
@@ -292,7 +297,7 @@ def parses(expression: str, column: str, columns: Sequence[str]) -> bool:
 def _free_name(wanted: str, column: str, taken: Sequence[str]) -> str:
     """A task's name; that of its own column is free, since no field has it."""
     name = re.sub(r"[/\\]", "_", wanted).strip() or "label"
-    others = {*RESERVED, *taken} - ({column} if wanted == column else set())
+    others = {*RESERVED, *(other for other in taken if not other == wanted == column)}
     free = (f"{name}{'_' * bool(n)}{n or ''}" for n in itertools.count())
     return next(candidate for candidate in free if candidate not in others)
 

@@ -73,6 +73,15 @@ def test_units_of_time(column: Any, unit: str) -> None:
     assert (found.name, found.unit) == ("ts", unit)
 
 
+def test_seconds_since_the_logs_own_beginning() -> None:
+    counted = roles(table(ts=None, timestamp=np.arange(ROWS) * 60)).time
+    assert counted is not None
+    assert (counted.name, counted.unit, counted.sure) == ("timestamp", "s", False)
+    both = roles(table(timestamp=np.arange(ROWS) * 60)).time
+    assert both is not None
+    assert both.name == "ts"
+
+
 def test_the_interactions_own_and_finest_time_is_taken() -> None:
     others = {
         "date": TIMES.strftime("%Y%m%d").astype(int),
@@ -103,6 +112,7 @@ def test_the_interactions_own_and_finest_time_is_taken() -> None:
             {"action_1": "action == 1", "action_2": "action == 2"},
         ),
         ({"rating": DRAW.integers(1, 6, ROWS), "like": ["x"] * ROWS}, {"like_1": "rating >= 4"}),
+        ({"time_ms": DRAW.integers(0, 2, ROWS)}, {"time_ms_1": "time_ms"}),
         ({"is_member": USERS % 2}, {}),
         ({"liked": [None, *[0.0, 1.0] * 499, None]}, {}),
         ({"liked": np.zeros(ROWS, int)}, {}),
@@ -130,6 +140,7 @@ def test_tasks(column: dict[str, Any], tasks: dict[str, str]) -> None:
         ("a/b", USERS, "a name that blocks cannot use"),
         ("row_id", USERS, "a name that blocks cannot use"),
         ("tags", [[1, 2]] * ROWS, "type list"),
+        ("digest", [b"\xff\xfe"] * ROWS, "type binary"),
         ("genre", DRAW.choice(["a", "b"], ROWS), None),
         ("missing_now_and_then", [None, "b"] * (ROWS // 2), None),
         ("half_stars", DRAW.integers(0, 9, ROWS) / 2, "feedback"),
