@@ -35,7 +35,7 @@ RATING_VALUES = 11
 GOOD_RATING = 0.8  # of the highest one
 MOST_ACTIONS = 20
 
-TIME_NAME = re.compile(r"time|date|(^|_)(ts|dt|day|at|when|created)($|_)", re.IGNORECASE)
+TIME_NAME = re.compile(r"time|date|(^|_)(ts|dt|day|hour|at|when|created)($|_)", re.IGNORECASE)
 COUNTED_TIME = re.compile(r"time|time_?stamp|ts", re.IGNORECASE)
 # Times that belong to the user or the item, not to the interaction.
 OTHER_TIME = re.compile(
@@ -46,7 +46,7 @@ FEEDBACK_NAME = re.compile(
     r"|revenue|gmv|elapsed|(^|_)(ctr|cvr)($|_)|time_(ms|s|sec|seconds)$",
     re.IGNORECASE,
 )
-RATING_NAME = re.compile(r"rating|(^|_)(rate|stars?|score)($|_)", re.IGNORECASE)
+RATING_NAME = re.compile(r"rating|(^|_)(rate|stars?|score|overall)($|_)", re.IGNORECASE)
 ACTION_NAME = re.compile(r"action|behaviou?r|event|interaction|feedback", re.IGNORECASE)
 ENTITY_NAME = re.compile(
     r"(^|_)(id|uid|iid|user|item|video|movie|book|song|track|article|news|product|sku|ad|author"
@@ -56,7 +56,7 @@ TRUE_WORDS = ({"true", "false"}, {"t", "f"}, {"yes", "no"}, {"y", "n"})
 FIRST_MS, LAST_MS = 631_152_000_000, 4_102_444_800_000  # 1990 to 2100
 FAR_MS = 60_000_000_000_000  # from 1970, some 1900 years: no calendar of ours goes further
 MS_PER_UNIT = {"s": 1e3, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
-NUMBER_PATTERNS = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}  # by their digits
+NUMBER_PATTERNS = {8: ["%Y%m%d", "%y%m%d%H"], 12: ["%Y%m%d%H%M"], 14: ["%Y%m%d%H%M%S"]}  # by digits
 CLOCKS = ("%H:%M", "%H:%M:%S", "%H:%M:%S.%f")
 TEXT_PATTERNS = [
     *("%Y-%m-%d", "%Y/%m/%d"),
@@ -188,14 +188,15 @@ def look_at(name: str, raw: pa.ChunkedArray) -> Column:
 
 def time_of(column: Column, timezone: str) -> Time | None:
     """The times that a column holds in nearly every row, if it does."""
-    if column.text is None or not column.complete:
+    if column.text is None or not column.complete or column.text.null_count == len(column.text):
         return None
     if kinds.is_timestamp(column.raw.type) or kinds.is_date(column.raw.type):
         unit: str | None = "ms"  # its type says more
     elif column.numbers is not None:
-        unit = _number_unit(column)
+        unit = _number_unit(column, timezone)
     else:
-        unit = _pattern(column.text, timezone)
+        written = re.match(r"\d{4}[-/]\d", column.text.drop_null()[0].as_py() or "")
+        unit = _pattern(column.text, TEXT_PATTERNS, timezone) if written else None
     if unit is None:
         return None
     ms = as_time_ms(column.raw, unit, timezone)
@@ -206,25 +207,23 @@ def time_of(column: Column, timezone: str) -> Time | None:
     return Time(column.name, unit, ms, sure=column.numbers is None or recent)
 
 
-def _number_unit(column: Column) -> str | None:
+def _number_unit(column: Column, timezone: str) -> str | None:
     assert column.text is not None
     low, high = pc.min_max(column.numbers).as_py().values()
     for unit, ms in MS_PER_UNIT.items():
         if low * ms >= FIRST_MS and high * ms <= LAST_MS:
             return unit
     lengths = pc.unique(pc.utf8_length(column.text.drop_null())).to_pylist()
-    if len(lengths) == 1 and lengths[0] in NUMBER_PATTERNS:
-        return NUMBER_PATTERNS[lengths[0]]
+    patterns = NUMBER_PATTERNS.get(lengths[0], []) if len(lengths) == 1 else []
     # Else at best seconds since the log's own beginning.
-    return "s" if COUNTED_TIME.fullmatch(column.name) and low >= 0 else None
+    counted = "s" if COUNTED_TIME.fullmatch(column.name) and low >= 0 else None
+    return _pattern(column.text, patterns, timezone) or counted
 
 
-def _pattern(text: pa.ChunkedArray, timezone: str) -> str | None:
+def _pattern(text: pa.ChunkedArray, patterns: Sequence[str], timezone: str) -> str | None:
+    """The first pattern in which all of the first rows are written."""
     few = text.drop_null().slice(0, PATTERN_ROWS)
-    if not len(few) or not re.match(r"\d{4}[-/]\d", few[0].as_py()):
-        return None
-    parsed = (p for p in TEXT_PATTERNS if not as_time_ms(few, p, timezone).null_count)
-    return next(parsed, None)
+    return next((p for p in patterns if not as_time_ms(few, p, timezone).null_count), None)
 
 
 def _likeliness(time: Time) -> tuple[bool, bool, int]:

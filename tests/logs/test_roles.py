@@ -65,6 +65,7 @@ TIMES = pd.to_datetime(START + np.arange(ROWS) * 600, unit="s")
         (TIMES.strftime("%Y-%m-%d"), "%Y-%m-%d"),
         (TIMES.strftime("%Y%m%d").astype(int), "%Y%m%d"),
         (TIMES.strftime("%Y%m%d%H%M%S"), "%Y%m%d%H%M%S"),
+        (TIMES.strftime("%y%m%d%H").astype(int), "%y%m%d%H"),
     ],
 )
 def test_units_of_time(column: Any, unit: str) -> None:
@@ -101,6 +102,7 @@ def test_the_interactions_own_and_finest_time_is_taken() -> None:
         ({"liked": DRAW.random(ROWS) < 0.3}, {"liked": "liked"}),
         ({"liked": np.where(DRAW.random(ROWS) < 0.3, "Y", "N")}, {"liked": "liked == 'Y'"}),
         ({"rating": DRAW.integers(1, 6, ROWS)}, {"like": "rating >= 4"}),
+        ({"overall": DRAW.choice([1.0, 3.0, 5.0], ROWS)}, {"like": "overall >= 5"}),
         ({"stars": DRAW.integers(1, 11, ROWS) / 2}, {"like": "stars >= 4"}),
         ({"rating": DRAW.integers(1, 11, ROWS)}, {"like": "rating >= 8"}),
         (
