@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pandas as pd
@@ -21,7 +23,9 @@ from diet_ray.evaluation.check import Checked, as_json, check, render
 from diet_ray.evaluation.run import Run
 from diet_ray.logs.blocks import Blocks
 from diet_ray.logs.prepare import prepare
+from diet_ray.logs.sources import open_source
 from diet_ray.memory import artifact
+from diet_ray.models.check import check_network, check_proxy
 from diet_ray.models.registry import parameters_of
 from diet_ray.report import figures
 from diet_ray.report.benchmark import publish
@@ -124,19 +128,32 @@ def _distilled_run(config: RunConfig, blocks: Blocks) -> Run:
 
 
 def check_networks(config: RunConfig) -> None:
-    """Whether every network that the configuration names can be built. Raises ConfigError."""
+    """Whether every network that the configuration names can be built, and a class of one's own
+    does what is asked of it where it stands. Raises ConfigError."""
+    inner, candidates = config.distill.inner.networks, config.evaluation.candidates
     named = {
-        "reference.network": [config.reference.network],
-        "distill.inner.networks": config.distill.inner.networks,
-        "evaluation.candidates": config.evaluation.candidates,
+        "reference.network": config.reference.network,
+        **{f"distill.inner.networks.{n}": network for n, network in enumerate(inner)},
+        **{f"evaluation.candidates.{n}": network for n, network in enumerate(candidates)},
     }
-    for key, networks in named.items():
-        for number, network in enumerate(networks):
-            where = key if key == "reference.network" else f"{key}.{number}"
-            try:
-                parameters_of(network)
-            except ConfigError as error:
-                raise ConfigError(f"{where}: {error}") from None
+    for key, network in named.items():
+        with _under(key):
+            parameters_of(network)
+    own = {key: network for key, network in named.items() if ":" in network.name}
+    if own:
+        source = open_source(config.logs, config.seed)
+        for key, network in own.items():
+            tried = check_network if key.startswith("evaluation.") else check_proxy
+            with _under(key):
+                tried(network, config.models, len(source.fields), len(source.tasks))
+
+
+@contextmanager
+def _under(key: str) -> Iterator[None]:
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{key}: {error}") from error.__cause__
 
 
 def check_benchmark(config: RunConfig) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from diet_ray import pipeline
 from diet_ray.config import ConfigError
-from diet_ray.pipeline import benchmark_logs, search_architectures, validate
+from diet_ray.pipeline import benchmark_logs, check_networks, search_architectures, validate
 from diet_ray.training.reference import train_reference
 from tests.made import made_blocks, small_config
 from tests.search.prepared import config_at, publish_distilled
@@ -33,6 +33,35 @@ def test_an_unknown_network_is_refused_before_work_starts(
     with pytest.raises(ConfigError, match="no network 'wukongg'; did you mean 'wukong'"):
         validate(small_config(str(output), **overrides))
     assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (
+            {
+                "distill": {
+                    "inner": {
+                        "networks": [{"name": "tests.models.wrong_networks:Normalising"}],
+                        "start": "fresh",
+                    }
+                }
+            },
+            r"distill\.inner\.networks\.0: .*keeps norm\.running_mean.*no reference",
+        ),
+        (
+            {"evaluation": {"candidates": [{"name": "tests.models.wrong_networks:OneLogit"}]}},
+            r"evaluation\.candidates\.0: .*OneLogit.*returned \(8, 1\)",
+        ),
+    ],
+)
+def test_a_network_of_ones_own_is_tried_on_rows_like_the_logs(
+    tmp_path: Path, overrides: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ConfigError, match=told):
+        check_networks(small_config(str(tmp_path), **overrides))
+    candidate = {"candidates": [{"name": "tests.models.wrong_networks:Normalising"}]}
+    check_networks(small_config(str(tmp_path), evaluation=candidate))
 
 
 def test_a_benchmark_is_refused_before_work_starts(

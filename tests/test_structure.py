@@ -29,7 +29,7 @@ ROOMS = (
 TOP = "pipeline"
 
 # Folders of tests that mirror something else than a room.
-OTHER_TESTS = {"cluster", "jobs"}
+OTHER_TESTS = {"cluster", "examples", "jobs"}
 # Tests on the top floor that are not about one module.
 WHOLE_TESTS = {"structure", "quickstart", "package"}
 

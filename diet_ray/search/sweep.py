@@ -1,7 +1,8 @@
 """The sweep: candidates of a space, each judged on one distilled set.
 
 What could be known to fail is checked first: the space before anything else (`check_space`, which
-jobs call before Ray starts), then the set, then the cluster. What earlier starts found is read
+jobs call before Ray starts), then the set, with a class of one's own tried on rows like it, then
+the cluster. What earlier starts found is read
 (`kept.py`), the rest runs with Ray Tune (`tuner.py`) as `proposals.py` says, and a leaderboard is
 made of both. So a killed sweep resumes, a finished one has nothing to do, and a larger space or
 more trials only add what is new.
@@ -15,6 +16,7 @@ import ray
 
 from diet_ray import progress
 from diet_ray.config import ConfigError, RunConfig
+from diet_ray.config.space import options_of
 from diet_ray.distill.context import stage_uri
 from diet_ray.distill.stream import check_artifact
 from diet_ray.errors import UserError
@@ -22,10 +24,12 @@ from diet_ray.logs import blocks as logs
 from diet_ray.logs.blocks import Blocks
 from diet_ray.memory import artifact
 from diet_ray.memory.artifact import ArtifactError
+from diet_ray.models.check import check_network
+from diet_ray.models.space import draw
 from diet_ray.search import leaderboard
 from diet_ray.search.kept import Found, Trials
 from diet_ray.search.leaderboard import Line
-from diet_ray.search.proposals import listed, proposals
+from diet_ray.search.proposals import SPACE, listed, proposals
 from diet_ray.search.shared import load_shared
 from diet_ray.search.tuner import run_trials
 from diet_ray.training.reference import published_stages
@@ -59,6 +63,8 @@ def sweep(config: RunConfig) -> Swept:
     """
     source = proposals(config)
     blocks, distilled = open_set(config)
+    described = artifact.describe(distilled)
+    check_candidates(config, len(described.fields), len(described.tasks))
     check_cpus(config)
     trials = Trials(config, blocks, distilled)
     known: Found = {}
@@ -105,6 +111,19 @@ def open_set(config: RunConfig) -> tuple[Blocks | None, str]:
         )
     check_artifact(config, blocks, distilled)
     return blocks, distilled
+
+
+def check_candidates(config: RunConfig, fields: int, tasks: int) -> None:
+    """Whether networks of one's own do what is asked of them; where candidates depend on scores,
+    one of each network is tried. Raises ConfigError."""
+    space = config.search.space
+    candidates = listed(config) or draw(space, len(options_of(space)), config.seed, SPACE)
+    for candidate in candidates:
+        try:
+            check_network(candidate.network, candidate.models(config.models), fields, tasks)
+        except ConfigError as error:
+            key = f"{SPACE}.{candidate.network.name}"
+            raise ConfigError(f"{key}, as {candidate.values}: {error}") from error.__cause__
 
 
 def check_cpus(config: RunConfig) -> None:

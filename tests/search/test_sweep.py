@@ -322,3 +322,16 @@ def test_trials_do_not_share_rows_that_they_cannot_take(output: Path) -> None:
     blocks = open_blocks(config.place("blocks"))
     with pytest.raises(ArtifactError, match=r"3 fields of width 4, .* take 3 fields of width 8"):
         load_shared(config, blocks, stage_uri(config, 3))
+
+
+@pytest.mark.parametrize("algorithm", ["random", "grid", "tpe"])
+def test_a_network_of_ones_own_that_does_not_fit_is_refused_before_any_trial(
+    distilled_run: Path, monkeypatch: pytest.MonkeyPatch, algorithm: str
+) -> None:
+    """Tried on rows of the set's fields and tasks, with the width of its own table."""
+    monkeypatch.setattr(sweeping, "run_trials", None)
+    wrong = "tests.models.wrong_networks:BadConstructor"
+    space = {**SPACE, wrong: {"heads": [3], "embedding_dim": [8]}}
+    config = config_at(distilled_run, space, search={"algorithm": algorithm, "trials": 12})
+    with pytest.raises(ConfigError, match=rf"search\.space\.{wrong}, as .*3 heads do not divide 8"):
+        sweep(config)
