@@ -10,8 +10,8 @@ from diet_ray.evaluation.run import Run
 from diet_ray.logs.blocks import Blocks
 from diet_ray.plan import estimates
 from diet_ray.plan.expected import blocks_of
-from diet_ray.plan.pace import Pace
-from diet_ray.plan.steps import Step, render, roughly
+from diet_ray.plan.pace import Pace, on_a_worker
+from diet_ray.plan.steps import HEAD, Step, render, roughly
 
 MANY_ROWS = 5_000_000
 """Historical rows beyond which a check that nobody asked for deserves a word."""
@@ -19,10 +19,13 @@ MANY_ROWS = 5_000_000
 
 def say_plan(config: RunConfig) -> None:
     """Log the job's steps with their times. Raises UserError for what the job would refuse."""
+    progress.logger.info(HEAD, on_a_worker(_in_words, config))
+
+
+def _in_words(config: RunConfig) -> str:
     blocks = blocks_of(config)
     steps = plan(config, blocks, Pace(config, blocks))
-    notes = _notes(config, blocks, steps[-1])
-    progress.logger.info("To do, and about how long it takes here:\n%s", render(steps, notes))
+    return render(steps, _notes(config, blocks, steps[-1]))
 
 
 def plan(config: RunConfig, blocks: Blocks, pace: Pace) -> list[Step]:

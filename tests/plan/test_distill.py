@@ -53,6 +53,7 @@ def test_the_plan_is_said(prepared: Prepared, monkeypatch: Any) -> None:
     said: list[str] = []
     monkeypatch.setattr(distill.progress.logger, "info", lambda text, *a: said.append(text % a))
     monkeypatch.setattr(distill, "Pace", lambda *_: SteadyPace())
+    monkeypatch.setattr(distill, "on_a_worker", lambda function, config: function(config))
     monkeypatch.setattr("diet_ray.distill.stream.published_stages", lambda *_: STAGES)
     monkeypatch.setattr(distill, "blocks_of", lambda _: prepared.blocks)
     distill.say_plan(prepared.config())
