@@ -50,12 +50,15 @@ def check_step(config: RunConfig, blocks: Blocks, pace: Pace) -> Step:
 
 
 def _notes(config: RunConfig, blocks: Blocks, check: Step) -> list[str]:
+    notes, resources = [], config.resources
+    if resources.reference_gpu or resources.meta_worker_gpus or resources.scoring_gpus:
+        notes.append("Measured on a CPU: what runs on GPUs takes less.")
     asked_for = "methods" in config.evaluation.model_fields_set
-    if asked_for or blocks.historical_rows <= MANY_ROWS or not check.seconds:
-        return []
-    return [
-        f"The check trains every candidate on all {blocks.historical_rows:,} historical rows, "
-        f"{config.evaluation.seeds} times: about {roughly(check.seconds)} in all. Without full "
-        "data: --set evaluation.methods='[warm, random, distilled]'; no check: "
-        "--set evaluation.methods='[]'."
-    ]
+    if not asked_for and blocks.historical_rows > MANY_ROWS and check.seconds:
+        notes.append(
+            f"The check trains every candidate on all {blocks.historical_rows:,} historical rows, "
+            f"{config.evaluation.seeds} times: about {roughly(check.seconds)} in all. Without full "
+            "data: --set evaluation.methods='[warm, random, distilled]'; no check: "
+            "--set evaluation.methods='[]'."
+        )
+    return notes

@@ -49,6 +49,13 @@ def test_a_check_on_a_large_log_that_nobody_asked_for_is_told(
         assert "--set evaluation.methods='[]'" in notes[0]
 
 
+def test_gpus_are_not_measured_and_that_is_told(prepared: Prepared) -> None:
+    check = Step("Check", "none")
+    on_gpus = prepared.config(resources={"meta_worker_gpus": 1})
+    assert "CPU" in distill._notes(on_gpus, prepared.blocks, check)[0]
+    assert distill._notes(prepared.config(), prepared.blocks, check) == []
+
+
 def test_the_plan_is_said(prepared: Prepared, monkeypatch: Any) -> None:
     said: list[str] = []
     monkeypatch.setattr(distill.progress.logger, "info", lambda text, *a: said.append(text % a))

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from diet_ray.config import CotrainConfig
+from diet_ray.config import ConfigError, CotrainConfig, RunConfig
 from diet_ray.plan.expected import blocks_of
-from diet_ray.plan.pace import Pace
+from diet_ray.plan.pace import Pace, on_a_worker
 from tests.made import made_blocks, small_config
 
 FIRST = small_config("unused").evaluation.candidates[0]
@@ -43,3 +43,15 @@ def test_what_was_measured_is_kept(tmp_path: Path) -> None:
     renamed = FIRST.model_copy(update={"label": "another name"})
     assert pace.training(FIRST, 16) == pace.training(renamed, 16)
     assert pace.training(FIRST, 16) != pace.training(FIRST, 64)
+
+
+def test_a_worker_measures_and_a_users_error_comes_back_as_it_was_raised(
+    ray_session: None, tmp_path: Path
+) -> None:
+    def refuse(_: RunConfig) -> float:
+        raise ConfigError("no such log")
+
+    config = small_config(str(tmp_path))
+    assert on_a_worker(lambda own: own.output, config) == config.output
+    with pytest.raises(ConfigError, match=r"^no such log$"):
+        on_a_worker(refuse, config)
