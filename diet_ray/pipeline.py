@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from diet_ray import progress, runtime, storage
-from diet_ray.config import RunConfig
+from diet_ray.config import RunConfig, describe_fit, fit
 from diet_ray.distill.boundary import memory_sizes
 from diet_ray.distill.parts import recipe_name
 from diet_ray.distill.stream import distill_stream
@@ -26,6 +26,9 @@ from diet_ray.report.benchmark import publish
 from diet_ray.training.metrics import check_measurable
 from diet_ray.training.reference import train_reference
 
+ANY_ROWS = 1
+"""Before the blocks are there; what is left to the log's size is valid at every size."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -38,9 +41,9 @@ class Outcome:
 def distill_logs(config: RunConfig) -> Outcome:
     """Prepare, train the reference, distil every stage, check. Skips whatever is published."""
     validate(config)
-    run = _distilled_run(config, _measurable_blocks(config))
+    run = _distilled_run(*_fitted_and_blocks(config))
     lines = check(run)
-    _report(config, run.blocks, run.distilled, lines)
+    _report(run.config, run.blocks, run.distilled, lines)
     return Outcome(run.distilled, lines)
 
 
@@ -50,8 +53,9 @@ def benchmark_logs(config: RunConfig) -> str:
     Returns the URI of the report's page. Skips whatever is published.
     """
     validate(config)
+    benchmark.validate(fit(config, ANY_ROWS))
+    config, blocks = _fitted_and_blocks(config)
     benchmark.validate(config)
-    blocks = _measurable_blocks(config)
     benchmark.check_sizes(config, blocks)
     found = benchmark.run_benchmark(_distilled_run(config, blocks))
     folder = config.place("benchmark", "report")
@@ -72,12 +76,21 @@ def benchmark_logs(config: RunConfig) -> str:
     return page
 
 
-def _measurable_blocks(config: RunConfig) -> Blocks:
-    """Blocks of which a set can be distilled and on which AUC is defined."""
+def _fitted_and_blocks(config: RunConfig) -> tuple[RunConfig, Blocks]:
+    """Blocks of which a set can be distilled and on which AUC is defined, and the configuration
+    with what it left to their size."""
     blocks = prepare(config)
-    memory_sizes(config, blocks)
+    fitted = fit(config, blocks.historical_rows)
+    chosen = describe_fit(config, fitted)
+    if chosen:
+        progress.logger.info(
+            "Chosen to fit %s historical rows, as the configuration leaves it open:\n  %s",
+            f"{blocks.historical_rows:,}",
+            "\n  ".join(chosen),
+        )
+    memory_sizes(fitted, blocks)
     check_measurable(blocks)
-    return blocks
+    return fitted, blocks
 
 
 def _distilled_run(config: RunConfig, blocks: Blocks) -> Run:
@@ -87,6 +100,7 @@ def _distilled_run(config: RunConfig, blocks: Blocks) -> Run:
 
 def validate(config: RunConfig) -> None:
     """Everything that can be known to fail before work starts."""
+    config = fit(config, ANY_ROWS)
     proxies, candidates = config.distill.inner.networks, config.evaluation.candidates
     for network in (config.reference.network, *proxies, *candidates):
         parameters_of(network)

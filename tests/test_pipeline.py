@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from diet_ray import pipeline
-from diet_ray.config import ConfigError
+from diet_ray.config import ConfigError, RunConfig, fit
 from diet_ray.pipeline import benchmark_logs, validate
 from tests.made import made_blocks, small_config
 
@@ -31,6 +31,26 @@ def test_an_unknown_network_is_refused_before_work_starts(
     with pytest.raises(ConfigError, match="no network 'wukongg'; did you mean 'wukong'"):
         validate(small_config(str(output), **overrides))
     assert not output.exists()
+
+
+def test_what_is_left_to_the_logs_size_is_chosen_before_the_reference_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocks = made_blocks(str(tmp_path / "blocks"))
+    trained: list[RunConfig] = []
+
+    def train(config: RunConfig, _: object) -> None:
+        trained.append(config)
+        raise InterruptedError
+
+    monkeypatch.setattr(pipeline, "prepare", lambda _: blocks)
+    monkeypatch.setattr(pipeline.runtime, "check_resources", lambda _: None)
+    monkeypatch.setattr(pipeline, "train_reference", train)
+    made = small_config(str(tmp_path / "run"))
+    config = RunConfig(output=made.output, logs=made.logs)
+    with pytest.raises(InterruptedError):
+        pipeline.distill_logs(config)
+    assert trained == [fit(config, blocks.historical_rows)]
 
 
 def test_a_benchmark_is_refused_before_work_starts(

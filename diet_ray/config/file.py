@@ -61,7 +61,7 @@ def describe_keys(schema: type[BaseModel] = RunConfig, prefix: str = "") -> list
         if section is NetworkConfig or (section and not issubclass(section, Section)):
             section = None
         of_entries = typing.get_origin(field.annotation) is list
-        if section is None or of_entries:
+        if section is None or of_entries or field.default is None:
             default = "required" if field.is_required() else _plain(field.default)
             lines.append(f"{prefix}{name} = {default}  {field.description or ''}".rstrip())
         if section is not None:

@@ -19,7 +19,7 @@ import ray
 from ray import tune
 
 from diet_ray import progress, runtime, storage
-from diet_ray.config import ConfigError, NetworkConfig, RunConfig
+from diet_ray.config import ConfigError, NetworkConfig, RunConfig, fit
 from diet_ray.distill.context import stage_uri
 from diet_ray.distill.stream import check_artifact
 from diet_ray.errors import UserError
@@ -54,6 +54,7 @@ class SearchError(UserError, RuntimeError):
 
 def sweep(config: RunConfig) -> list[Line]:
     """Draw candidates, run the trials that are missing, publish and print the leaderboard."""
+    config = fitted(config)
     search = config.search
     candidates = space.draw(search.space, search.trials, config.seed, SPACE)
     blocks, distilled = open_set(config)
@@ -73,6 +74,21 @@ def sweep(config: RunConfig) -> list[Line]:
     return lines
 
 
+def fitted(config: RunConfig) -> RunConfig:
+    """With what was left to the log's size: that of the run's blocks, or else as its set tells."""
+    blocks, distilled = config.place("blocks"), set_uri(config)
+    if logs.published(blocks):
+        return fit(config, logs.open_blocks(blocks).historical_rows)
+    if artifact.published(distilled):
+        return fit(config, artifact.describe(distilled).log_rows)
+    return config  # there is nothing to sweep over, as `open_set` says
+
+
+def set_uri(config: RunConfig) -> str:
+    """Where the set lies, by `search.distilled`."""
+    return config.search.distilled or stage_uri(config, len(config.logs.intervals.historical))
+
+
 def open_set(config: RunConfig) -> tuple[Blocks | None, str]:
     """The URI of the set; to inherit, the run's blocks too, which must fit it. Co-training needs
     none, and the set may come from anywhere.
@@ -80,7 +96,7 @@ def open_set(config: RunConfig) -> tuple[Blocks | None, str]:
     Raises ArtifactError, CheckpointError.
     """
     last = len(config.logs.intervals.historical)
-    distilled = config.search.distilled or stage_uri(config, last)
+    distilled = set_uri(config)
     if not artifact.published(distilled):
         raise ArtifactError(
             f"{distilled}: no published set; run jobs/distill.py with this configuration first, or "
