@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import pandas as pd
 
 from diet_ray import progress, runtime, storage
-from diet_ray.config import RunConfig, describe_fit, fit
+from diet_ray.config import ConfigError, RunConfig, describe_fit, fit
 from diet_ray.distill.boundary import memory_sizes
 from diet_ray.distill.parts import recipe_name
 from diet_ray.distill.stream import distill_stream
 from diet_ray.evaluation import benchmark, studies
-from diet_ray.evaluation.check import as_json, check, render
+from diet_ray.evaluation.check import Checked, as_json, check, render
 from diet_ray.evaluation.run import Run
 from diet_ray.logs.blocks import Blocks
 from diet_ray.logs.prepare import prepare
@@ -35,16 +35,17 @@ class Outcome:
     """What a run leaves behind."""
 
     distilled: str  # URI of S_T
-    lines: pd.DataFrame  # the check's table
+    lines: pd.DataFrame  # the check's table; empty where it is switched off
+    verdict: str  # on the distilled set against a random selection
 
 
 def distill_logs(config: RunConfig) -> Outcome:
     """Prepare, train the reference, distil every stage, check. Skips whatever is published."""
     validate(config)
     run = _distilled_run(*_fitted_and_blocks(config))
-    lines = check(run)
-    _report(run.config, run.blocks, run.distilled, lines)
-    return Outcome(run.distilled, lines)
+    checked = check(run)
+    _report(run.config, run.blocks, run.distilled, checked)
+    return Outcome(run.distilled, checked.lines, checked.verdict)
 
 
 def benchmark_logs(config: RunConfig) -> str:
@@ -55,7 +56,7 @@ def benchmark_logs(config: RunConfig) -> str:
     validate(config)
     benchmark.validate(fit(config, ANY_ROWS))
     config, blocks = _fitted_and_blocks(config)
-    benchmark.validate(config)
+    benchmark.validate(config)  # again: a name can also be that of a network chosen by size
     benchmark.check_sizes(config, blocks)
     found = benchmark.run_benchmark(_distilled_run(config, blocks))
     folder = config.place("benchmark", "report")
@@ -98,17 +99,37 @@ def _distilled_run(config: RunConfig, blocks: Blocks) -> Run:
     return Run(config, blocks, distill_stream(config, blocks))
 
 
+def check_networks(config: RunConfig) -> None:
+    """Whether every network that the configuration names can be built. Raises ConfigError."""
+    config = fit(config, ANY_ROWS)
+    named = {
+        "reference.network": [config.reference.network],
+        "distill.inner.networks": config.distill.inner.networks,
+        "evaluation.candidates": config.evaluation.candidates,
+    }
+    for key, networks in named.items():
+        for number, network in enumerate(networks):
+            where = key if key == "reference.network" else f"{key}.{number}"
+            try:
+                parameters_of(network)
+            except ConfigError as error:
+                raise ConfigError(f"{where}: {error}") from None
+
+
+def check_benchmark(config: RunConfig) -> None:
+    """What of a benchmark can be refused without Ray. Raises ConfigError."""
+    check_networks(config)
+    benchmark.validate(fit(config, ANY_ROWS))
+
+
 def validate(config: RunConfig) -> None:
     """Everything that can be known to fail before work starts."""
-    config = fit(config, ANY_ROWS)
-    proxies, candidates = config.distill.inner.networks, config.evaluation.candidates
-    for network in (config.reference.network, *proxies, *candidates):
-        parameters_of(network)
+    check_networks(config)
     runtime.check_resources(config)
     storage.check_writable(config.output)
 
 
-def _report(config: RunConfig, blocks: Blocks, distilled: str, lines: pd.DataFrame) -> None:
+def _report(config: RunConfig, blocks: Blocks, distilled: str, checked: Checked) -> None:
     phases = progress.summary()
     size = {
         "rows": artifact.describe(distilled).rows,
@@ -121,13 +142,14 @@ def _report(config: RunConfig, blocks: Blocks, distilled: str, lines: pd.DataFra
         {
             "distilled": distilled,
             "size": size,
-            "check": as_json(lines),
+            "check": as_json(checked.lines),
+            "verdict": checked.verdict,
             "seconds_of_last_run": {title: round(seconds, 1) for title, seconds in phases},
             "configuration": config.model_dump(mode="json", exclude={"output"}),
         },
     )
     say = progress.logger.info
-    table = render(lines, recipe_name(config))
+    table = render(checked, recipe_name(config))
     say("Test block, mean over tasks (AUC ± 95%% interval over seeds):\n%s", table)
     for title, seconds in phases:
         if seconds >= 1:

@@ -20,7 +20,7 @@ from ray.data import DataContext
 from ray.exceptions import RayError
 
 from diet_ray import progress
-from diet_ray.config import ConfigError, RunConfig
+from diet_ray.config import Command, ConfigError, RunConfig
 from diet_ray.errors import UserError
 from diet_ray.version import __version__
 
@@ -60,14 +60,22 @@ def _users_error(error: BaseException | None) -> UserError | None:
     return None
 
 
-def run_job(job: Callable[[RunConfig], object], config: RunConfig) -> None:
-    """What every job does: log, connect, run; a user's error ends it with its message, status 2."""
+def run_job(
+    job: Callable[[RunConfig], object],
+    command: Command,
+    check: Callable[[RunConfig], object] = lambda _: None,
+) -> None:
+    """What every job does: log, connect, run; a user's error ends it with its message, status 2.
+
+    check: what can be refused without Ray, which takes seconds to start.
+    """
     progress.start_logging()
     try:
+        check(command.config)
         with connect(), plain_errors():
-            job(config)
+            job(command.config)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {command.tell(str(error))}", file=sys.stderr)
         sys.exit(2)
 
 

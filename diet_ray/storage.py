@@ -62,10 +62,22 @@ def filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
     return pafs.PyFileSystem(pafs.FSSpecHandler(remote)), path
 
 
+def local_path(uri: str) -> str | None:
+    """The path on this machine, for libraries that know no other; None for a place elsewhere."""
+    found, path = filesystem(uri)
+    return path if isinstance(found, pafs.LocalFileSystem) else None
+
+
 def exists(uri: str) -> bool:
     """Whether a file or folder is there."""
     fs, path = filesystem(uri)
     return fs.get_file_info(path).type != pafs.FileType.NotFound
+
+
+def is_file(uri: str) -> bool:
+    """Whether a file is there, and not a folder."""
+    fs, path = filesystem(uri)
+    return fs.get_file_info(path).type == pafs.FileType.File
 
 
 def list_files(uri: str, suffix: str = "") -> list[str]:

@@ -53,6 +53,7 @@ def test_bytes_come_back(folder: str) -> None:
     assert storage.write_bytes(uri, content) == hashlib.sha256(content).hexdigest()
     assert storage.exists(uri)
     assert storage.exists(folder)
+    assert (storage.is_file(uri), storage.is_file(folder)) == (True, False)
     assert storage.read_bytes(uri) == content
     assert storage.size(uri) == len(content)
     storage.write_bytes(uri, b"again")

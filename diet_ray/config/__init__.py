@@ -14,6 +14,7 @@ determines the result bit for bit.
 
 from __future__ import annotations
 
+from diet_ray.config.command_line import Command, parse_command_line
 from diet_ray.config.evaluation import (
     ArmConfig,
     BenchmarkConfig,
@@ -22,10 +23,9 @@ from diet_ray.config.evaluation import (
     FidelityConfig,
     ProtocolConfig,
     Score,
-    SearchConfig,
     TuningConfig,
 )
-from diet_ray.config.file import describe_keys, load_config, parse_command_line
+from diet_ray.config.file import describe_keys, load_config
 from diet_ray.config.fitting import describe_fit, fit
 from diet_ray.config.logs import Interval, IntervalsConfig, LogsConfig, SyntheticConfig, TableConfig
 from diet_ray.config.models import MMoEConfig, ModelsConfig, NetworkConfig, ReferenceConfig
@@ -37,6 +37,7 @@ from diet_ray.config.recipe import (
     ScoringConfig,
 )
 from diet_ray.config.run import ResourcesConfig, RunConfig
+from diet_ray.config.search import BudgetConfig, SearchConfig
 from diet_ray.config.section import (
     ConfigError,
     Fraction,
@@ -45,10 +46,13 @@ from diet_ray.config.section import (
     Section,
     describe_errors,
 )
+from diet_ray.config.space import OptionConfig, Space
 
 __all__ = [
     "ArmConfig",
     "BenchmarkConfig",
+    "BudgetConfig",
+    "Command",
     "ConfigError",
     "CotrainConfig",
     "DistillConfig",
@@ -63,6 +67,7 @@ __all__ = [
     "MemoryConfig",
     "ModelsConfig",
     "NetworkConfig",
+    "OptionConfig",
     "OuterConfig",
     "PositiveFloat",
     "PositiveInt",
@@ -74,6 +79,7 @@ __all__ = [
     "ScoringConfig",
     "SearchConfig",
     "Section",
+    "Space",
     "SyntheticConfig",
     "TableConfig",
     "TuningConfig",

@@ -1,4 +1,4 @@
-"""How candidates are trained and judged: protocol, check, benchmark, search."""
+"""How candidates are trained and judged: protocol, check, benchmark."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from pydantic import (
     model_validator,
 )
 
-from diet_ray import storage
 from diet_ray.config.models import NetworkConfig, refuse_equal_titles
 from diet_ray.config.section import (
     FITTED,
@@ -23,6 +22,7 @@ from diet_ray.config.section import (
     Section,
     describe_errors,
 )
+from diet_ray.config.space import Space, check_conditions
 
 
 class ProtocolConfig(Section):
@@ -78,6 +78,14 @@ class CotrainConfig(Section):
 
 
 class EvaluationConfig(Section):
+    methods: list[Literal["full", "warm", "random", "distilled"]] = [
+        "full",
+        "warm",
+        "random",
+        "distilled",
+    ]
+    """What the check after a distillation trains every candidate by; `[]` switches the check off.
+    full trains on the whole log, for every candidate and seed: on a large log most of the time."""
     candidates: Fitted[Annotated[list[NetworkConfig], Field(min_length=1)]] = FITTED
     """Default: DCN and WuKong in sizes that fit the log's."""
     seeds: PositiveInt = 3
@@ -90,6 +98,14 @@ class EvaluationConfig(Section):
     made for what follows a warm start and may starve a training from scratch of steps. For full
     data alone: all other methods end with the same subsequent block, and would differ by its
     protocol too if it were not one."""
+
+    @field_validator("methods")
+    @classmethod
+    def _each_once(cls, value: list[str]) -> list[str]:
+        for method in value:
+            if value.count(method) > 1:
+                raise ValueError(f"{method!r} stands there twice; remove one")
+        return value
 
     @field_validator("full_protocol")
     @classmethod
@@ -206,9 +222,9 @@ class ArmConfig(Section):
 class FidelityConfig(Section):
     """Does a cheap score order architectures as full training does? (Figure 1)"""
 
-    space: dict[str, dict[str, list[Any]]] = {}
-    """Network name to hyper-parameter to values: the settings are drawn from it, the networks by
-    turns. Empty: `evaluation.candidates` are the settings."""
+    space: Space = {}
+    """Network name to hyper-parameter to values, as in `search.space`: the settings are drawn from
+    it, the networks by turns. Empty: `evaluation.candidates` are the settings."""
     settings: PositiveInt = 50
     """How many are drawn."""
     full_seeds: PositiveInt = 4
@@ -226,6 +242,11 @@ class FidelityConfig(Section):
         ArmConfig(method="distilled", labels="taught", use="cotrain", score="taught"),
     ]
     """What is compared; the last one against every other."""
+
+    @field_validator("space")
+    @classmethod
+    def _conditions_can_hold(cls, value: Space) -> Space:
+        return check_conditions(value)
 
 
 class BenchmarkConfig(Section):
@@ -280,32 +301,3 @@ class BenchmarkConfig(Section):
     def _titles_differ(self) -> BenchmarkConfig:
         refuse_equal_titles("references", self.references)
         return self
-
-
-class SearchConfig(Section):
-    space: dict[str, dict[str, list[Any]]] = {"dcn": {}, "wukong": {}}
-    """Network name to hyper-parameter to the values tried."""
-    trials: PositiveInt = 8
-    """Candidates drawn from the space without repetition."""
-    use: Literal["cotrain", "inherit"] = "cotrain"
-    """How a trial trains: table and network together from nothing, as `evaluation.cotrain` says,
-    on the set's folder alone; or the network on phi_T's table, a warm-up as
-    `evaluation.protocol` says, which needs the run's blocks and reference too (the paper's)."""
-    distilled: str | None = None
-    """Folder (any URI) of a published set; default: the run's last stage."""
-    score: Score | None = None
-    """What candidates are ranked by, the mean over seeds; default: taught, or auc to inherit."""
-
-    @model_validator(mode="after")
-    def _score_is_known(self) -> SearchConfig:
-        if self.use == "inherit" and self.score == "taught":
-            raise ValueError(
-                "score: taught compares with the reference, whose finished table every candidate "
-                "of use: inherit has; set score to auc or logloss"
-            )
-        return self
-
-    @field_validator("distilled")
-    @classmethod
-    def _same_place_in_every_process(cls, value: str | None) -> str | None:
-        return None if value is None else storage.absolute(value)

@@ -101,9 +101,11 @@ class IntervalsConfig(Section):
 
 class TableConfig(Section):
     format: Literal["parquet", "csv"] = "parquet"
-    """File format of the files below `logs.path`."""
+    """File format of the files at `logs.path`."""
+    delimiter: str = ","
+    """Between the values of a CSV file: one character, such as `;`, or `\\t` for a tab."""
     time_column: str
-    """Column that holds the time of the interaction."""
+    """Column (or key of `key=value` folders) that holds the time of the interaction."""
     time_unit: str = "ms"
     """`s`, `ms`, `us`, `ns` since the epoch, or a strptime pattern such as `%Y-%m-%d %H:%M:%S`."""
     fields: Annotated[list[str], Field(min_length=1)]
@@ -112,6 +114,17 @@ class TableConfig(Section):
     """Task name to a 0/1 column, or to an expression such as `rating >= 4`."""
     feedback: list[str] = []
     """Columns known only after the interaction; naming one as a field is refused."""
+
+    @field_validator("delimiter")
+    @classmethod
+    def _one_character(cls, value: str) -> str:
+        value = "\t" if value == "\\t" else value
+        if len(value) != 1 or not value.isascii() or value in '"\r\n':
+            raise ValueError(
+                f"{value!r} is not one character; write `,`, `;`, `|` or `\\t`. A file "
+                "with a longer one, such as `::`, must be rewritten first"
+            )
+        return value
 
 
 class SyntheticConfig(Section):
@@ -135,7 +148,8 @@ class LogsConfig(Section):
     source: Literal["kuairand", "tmall", "taobao", "table", "synthetic"]
     """Where the raw log comes from."""
     path: str | None = None
-    """Folder of the raw files (any URI); not used by `synthetic`."""
+    """Folder of the raw files (any URI); for `table` also a file, a glob such as
+    `raw/day=*/*.parquet`, or a folder with `day=1/` partitions. Not used by `synthetic`."""
     intervals: IntervalsConfig
     timezone: str = "UTC"
     """Time zone in which the intervals are meant."""

@@ -7,10 +7,11 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator, model_validator
 
 from diet_ray import storage
-from diet_ray.config.evaluation import BenchmarkConfig, EvaluationConfig, SearchConfig
+from diet_ray.config.evaluation import BenchmarkConfig, EvaluationConfig
 from diet_ray.config.logs import LogsConfig
 from diet_ray.config.models import ModelsConfig, ReferenceConfig
 from diet_ray.config.recipe import DistillConfig, MemoryConfig, ScoringConfig
+from diet_ray.config.search import SearchConfig
 from diet_ray.config.section import PositiveFloat, PositiveInt, Section
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import typing
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -37,17 +38,24 @@ class Section(BaseModel):
     )
 
 
-def describe_errors(error: ValidationError, schema: type[BaseModel], where: str) -> str:
-    """A validation error as lines that name file, key, value and remedy."""
+def describe_errors(
+    error: ValidationError, schema: type[BaseModel], where: str | Callable[[str], str]
+) -> str:
+    """A validation error as lines that name file, key, value and remedy.
+
+    where: what every line begins with, or a function from a key's path to that.
+    """
     lines = []
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"])
+        begin = where if isinstance(where, str) else where(key)
+        start = f"{begin}: {key}:" if key else f"{begin}:"
         if problem["type"] == "extra_forbidden":
-            lines.append(f"{where}: {key}: unknown key{_nearest(schema, problem['loc'])}")
+            lines.append(f"{start} unknown key{_nearest(schema, problem['loc'])}")
         else:
             message = problem["msg"].removeprefix("Value error, ")
             shown = "" if isinstance(problem["input"], dict | Section) else f" {problem['input']!r}"
-            lines.append(f"{where}: {key}:{shown} {message}".replace(":  ", ": "))
+            lines.append(f"{start}{shown} {message}".replace(":  ", ": "))
     return "\n".join(lines)
 
 

@@ -75,7 +75,8 @@ def _ranking_data(stage: Stage, rows: SyntheticRows) -> RankingData:
         predict(stage.reference.recommender, ids.astype(np.int64))
         for ids in (rows.anchors, judged.ids)
     )
-    return RankingData(own, judged, taught, block.rows)
+    full_rows = stage.blocks.historical_rows + stage.blocks.block("subsequent").rows
+    return RankingData(own, judged, taught, block.rows, full_rows)
 
 
 def _initialise(stage: Stage, previous: SyntheticRows | None) -> SyntheticRows:

@@ -26,7 +26,7 @@ from diet_ray.evaluation.selection import selection_key
 from diet_ray.evaluation.shared import Shared, warm_up_rows
 from diet_ray.memory.ranking import RankingSet
 from diet_ray.memory.rows import SyntheticRows
-from diet_ray.seeds import derive
+from diet_ray.seeds import derive, torch_seeded
 from diet_ray.training.candidate import train_through, warm_up
 from diet_ray.training.cotrain import co_trained, fresh_candidate
 from diet_ray.training.metrics import Metrics, mean_metrics, measure
@@ -140,7 +140,7 @@ def run_cell(cell: Cell, shared: Shared, rows: SyntheticRows | None) -> CellResu
     if rows is not None and isinstance(cell.protocol, CotrainConfig):
         trained = _co_trained(cell, cell.protocol, shared, rows)
     else:
-        trained = _trained_on_blocks(cell, shared, rows)
+        trained = train_on_blocks(cell, shared, rows)
     on_validation = trained.logits(trained.validation_ids)
     validation = _metrics(on_validation, shared.validation.labels, blocks.tasks)
     seconds = time.monotonic() - started  # a score is there; the test block is asked for the tables
@@ -163,7 +163,9 @@ def run_cell(cell: Cell, shared: Shared, rows: SyntheticRows | None) -> CellResu
 
 
 @dataclass(frozen=True)
-class _Trained:
+class Trained:
+    """What a cell's training leaves behind, before it is judged."""
+
     models: list[Recommender]  # by seed
     epochs: list[float]  # validation AUC
     losses: list[float]
@@ -181,9 +183,9 @@ def _metrics(logits: np.ndarray, labels: np.ndarray, tasks: Sequence[str]) -> Me
 
 def _co_trained(
     cell: Cell, protocol: CotrainConfig, shared: Shared, rows: SyntheticRows
-) -> _Trained:
+) -> Trained:
     config, blocks = cell.run.config, cell.run.blocks
-    ranked = RankingSet.of(rows, shared.test.ids, shared.validation.ids)
+    ranked = RankingSet.of(rows.anchors, rows.labels, shared.test.ids, shared.validation.ids)
     sizes = dict(zip(blocks.fields, ranked.sizes, strict=True))
     models, losses = co_trained(
         cell.candidate,
@@ -195,11 +197,11 @@ def _co_trained(
         config.seed,
         cell.seed,
     )
-    return _Trained(models, [], losses, *ranked.asked)
+    return Trained(models, [], losses, *ranked.asked)
 
 
-def _trained_on_blocks(cell: Cell, shared: Shared, rows: SyntheticRows | None) -> _Trained:
-    """By the paper's protocol; rows: of a warm-up."""
+def train_on_blocks(cell: Cell, shared: Shared, rows: SyntheticRows | None) -> Trained:
+    """By the paper's protocol, to the end of the subsequent block; rows: of a warm-up."""
     config, blocks, protocol = cell.run.config, cell.run.blocks, cell.protocol
     if isinstance(protocol, CotrainConfig):
         raise ValueError(f"method {cell.method!r} trains on real blocks; give it a ProtocolConfig")
@@ -217,5 +219,6 @@ def _trained_on_blocks(cell: Cell, shared: Shared, rows: SyntheticRows | None) -
         warmed = [metrics.auc for metrics in epochs]
     history = blocks.historical if cell.method in WITH_HISTORY else []
     through = [*history, blocks.block("subsequent")]
-    losses = train_through(model, blocks, through, protocol, cell.share)
-    return _Trained([model], warmed, losses, shared.test.ids, shared.validation.ids)
+    with torch_seeded(config.seed, "candidate noise", cell.seed):  # of dropout
+        losses = train_through(model, blocks, through, protocol, cell.share)
+    return Trained([model], warmed, losses, shared.test.ids, shared.validation.ids)

@@ -12,6 +12,7 @@ what one repetition costs, all of its seeds together.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -48,13 +49,18 @@ def settings_of(config: RunConfig) -> list[NetworkConfig]:
     fidelity = config.benchmark.fidelity
     if not fidelity.space:
         return config.evaluation.candidates
-    drawn = draw(fidelity.space, fidelity.settings, config.seed, "benchmark.fidelity.space")
-    count = dict.fromkeys(fidelity.space, 0)
+    key = "benchmark.fidelity.space"
+    count: Counter[str] = Counter()
     labelled = []
-    for network in drawn:
-        count[network.name] += 1
-        label = f"{network.name}-{count[network.name]}"
-        labelled.append(network.model_copy(update={"label": label}))
+    for found in draw(fidelity.space, fidelity.settings, config.seed, key):
+        if found.own:
+            raise ConfigError(
+                f"{key}: {next(iter(found.own))}: the study compares architectures, each with the "
+                "protocol of its arm; remove it"
+            )
+        name = found.network.name
+        count[name] += 1
+        labelled.append(found.network.model_copy(update={"label": f"{name}-{count[name]}"}))
     return labelled
 
 

@@ -56,6 +56,9 @@ class Block:
     vocabulary_sizes: dict[str, int]  # field -> number of ids, with id 0
     label_rates: dict[str, float]  # task -> share of ones
     fragments: tuple[Fragment, ...] = field(default=())
+    # field -> share of rows whose value no historical block before holds; hashed fields have none,
+    # nor has the first block
+    unseen: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

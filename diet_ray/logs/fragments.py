@@ -9,8 +9,9 @@ that exists need not be written again.
 from __future__ import annotations
 
 import itertools
+import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -23,6 +24,8 @@ from diet_ray.logs.blocks import ROW_ID, TIME_MS, Fragment
 from diet_ray.logs.sources.source import PART, ROW, LogsError
 from diet_ray.logs.staging import BINS, StagedFile, Window
 from diet_ray.logs.vocabulary import Encoder
+
+UNSEEN = b"unseen_rows"  # key of a fragment's metadata
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,12 @@ def finished(plan: Plan, uri: str, row_group_rows: int) -> Fragment:
     )
 
 
+def unseen_rows(plan: Plan, uri: str) -> dict[str, int]:
+    """field -> rows of a written fragment whose value earlier history lacks, as its footer says."""
+    with storage.open_parquet(storage.join(uri, plan.path)) as file:
+        return json.loads(file.schema_arrow.metadata[UNSEEN])
+
+
 @dataclass(frozen=True)
 class Encoding:
     """How the rows of all fragments are written. `fingerprint` is that of the blocks."""
@@ -87,10 +96,18 @@ def _encoder(encoding: Encoding) -> Encoder:
 
 
 class FragmentWriter:
-    """Writes planned fragments."""
+    """Writes planned fragments.
 
-    def __init__(self, encoding: Encoding, files: Sequence[StagedFile]) -> None:
-        self.uri, self.files = encoding.uri, files
+    known: block -> field -> ids, with id 0, that the historical blocks before it hold.
+    """
+
+    def __init__(
+        self,
+        encoding: Encoding,
+        files: Sequence[StagedFile],
+        known: Mapping[str, Mapping[str, int]],
+    ) -> None:
+        self.uri, self.files, self.known = encoding.uri, files, known
         self.fields, self.tasks = encoding.fields, encoding.tasks
         self.row_group_rows = encoding.row_group_rows
         self.encoder = _encoder(encoding)
@@ -105,14 +122,19 @@ class FragmentWriter:
             )
         times = rows[TIME_MS].to_numpy()
         order = np.lexsort((rows[ROW].to_numpy(), rows[PART].to_numpy(), times))
-        ids = np.arange(plan.first_row_id, plan.first_row_id + plan.rows)
-        columns = {ROW_ID: pa.array(ids), TIME_MS: pa.array(times[order])}
+        row_ids = np.arange(plan.first_row_id, plan.first_row_id + plan.rows)
+        columns = {ROW_ID: pa.array(row_ids), TIME_MS: pa.array(times[order])}
+        known, unseen = self.known.get(plan.block, {}), {}
         for field in self.fields:
-            columns[field] = pa.array(self.encoder.encode(field, rows[field])[order])
+            ids = self.encoder.encode(field, rows[field])[order]
+            columns[field] = pa.array(ids)
+            if field in known:
+                unseen[field] = int(((ids == 0) | (ids >= known[field])).sum())
         for task in self.tasks:
             columns[task] = pa.array(rows[task].to_numpy()[order])
         place = storage.join(self.uri, plan.path)
-        storage.write_parquet(place, pa.table(columns), self.row_group_rows)
+        table = pa.table(columns).replace_schema_metadata({UNSEEN: json.dumps(unseen)})
+        storage.write_parquet(place, table, self.row_group_rows)
         return finished(plan, self.uri, self.row_group_rows)
 
     def _staged(self, plan: Plan) -> Iterator[pa.Table]:

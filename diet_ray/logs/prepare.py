@@ -26,7 +26,15 @@ from ray.data import Dataset
 from diet_ray import storage
 from diet_ray.config import LogsConfig, RunConfig
 from diet_ray.logs.blocks import FORMAT, Block, Blocks, Role, open_blocks, published
-from diet_ray.logs.fragments import Encoding, FragmentWriter, Plan, finished, plan_block
+from diet_ray.logs.doubts import doubts, unseen_table
+from diet_ray.logs.fragments import (
+    Encoding,
+    FragmentWriter,
+    Plan,
+    finished,
+    plan_block,
+    unseen_rows,
+)
 from diet_ray.logs.sources import LogsError, Part, Source, open_source
 from diet_ray.logs.staging import (
     QUARANTINE,
@@ -67,19 +75,28 @@ class _Work:
 def prepare(config: RunConfig) -> Blocks:
     """The encoded blocks of the configured log; made now unless they are published already.
 
-    Needs a connected Ray. Raises LogsError, StorageError before long work where that is possible.
+    Needs a connected Ray. Warns of fields and tasks that cannot help. Raises LogsError,
+    StorageError before long work where that is possible.
     """
     work = _open(config)
     fingerprint = _fingerprint(config, work.source)
     if published(work.uri):
-        return _open_published(work.uri, fingerprint)
+        blocks = _open_published(work.uri, fingerprint)
+    else:
+        blocks = _publish(work, fingerprint)
+    for doubt in doubts(blocks):
+        logger.warning("warning: %s", doubt)
+    return blocks
+
+
+def _publish(work: _Work, fingerprint: str) -> Blocks:
     _begin(work, fingerprint)
     ledgers = _stage(work)
     _check_quality(work, ledgers)
     _check_no_block_is_empty(work, ledgers)
     vocabulary_sizes = _save_vocabularies(work, ledgers)
     plans = _plan(work, ledgers)
-    _write(work, fingerprint, plans, ledgers)
+    _write(work, fingerprint, plans, ledgers, _known(work, vocabulary_sizes))
     blocks = Blocks(
         uri=work.uri,
         fields=work.source.fields,
@@ -110,6 +127,8 @@ def _fingerprint(config: RunConfig, source: Source) -> str:
     """Of everything that determines the blocks' bytes."""
     logs = config.determining("logs")["logs"]
     told = {key: value for key, value in logs.items() if key not in NOT_DETERMINING}
+    if told["table"] and told["table"]["format"] != "csv":
+        del told["table"]["delimiter"]
     text = json.dumps([FORMAT, told, source.fingerprint()], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
@@ -265,7 +284,24 @@ def _plan(work: _Work, ledgers: list[Ledger]) -> list[Plan]:
     return plans
 
 
-def _write(work: _Work, fingerprint: str, plans: list[Plan], ledgers: list[Ledger]) -> None:
+def _known(work: _Work, vocabulary_sizes: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
+    """block -> field -> ids that the historical blocks before it hold; hashed fields have none."""
+    known: dict[str, dict[str, int]] = {}
+    history: dict[str, int] = {}
+    for name, after in vocabulary_sizes.items():
+        known[name] = history
+        if name not in LAST_ROLES:
+            history = {f: count for f, count in after.items() if f not in work.logs.hash_buckets}
+    return known
+
+
+def _write(
+    work: _Work,
+    fingerprint: str,
+    plans: list[Plan],
+    ledgers: list[Ledger],
+    known: dict[str, dict[str, int]],
+) -> None:
     waiting = [plan for plan in plans if not storage.exists(storage.join(work.uri, plan.path))]
     encoding = Encoding(
         uri=work.uri,
@@ -280,12 +316,17 @@ def _write(work: _Work, fingerprint: str, plans: list[Plan], ledgers: list[Ledge
         progress.skip(sum(plan.rows for plan in set(plans) - set(waiting)))
         if waiting:
             dataset = one_task_each([asdict(plan) for plan in waiting])
-            for written in _results(dataset.map(_write_one, fn_args=(encoding, files))):
+            for written in _results(dataset.map(_write_one, fn_args=(encoding, files, known))):
                 progress.advance(int(written["rows"]))
 
 
-def _write_one(row: dict[str, Any], encoding: Encoding, files: list[StagedFile]) -> dict[str, Any]:
-    return {"rows": FragmentWriter(encoding, files).write(Plan(**row)).rows}
+def _write_one(
+    row: dict[str, Any],
+    encoding: Encoding,
+    files: list[StagedFile],
+    known: dict[str, dict[str, int]],
+) -> dict[str, Any]:
+    return {"rows": FragmentWriter(encoding, files, known).write(Plan(**row)).rows}
 
 
 def _describe(
@@ -299,6 +340,7 @@ def _describe(
         own = [plan for plan in plans if plan.block == name]
         rows = sum(plan.rows for plan in own)
         ones = _total([ledger.label_sums.get(name, {}) for ledger in ledgers])
+        unseen = _total([unseen_rows(plan, work.uri) for plan in own])
         blocks.append(
             Block(
                 name=name,
@@ -308,6 +350,7 @@ def _describe(
                 vocabulary_sizes=vocabulary_sizes[name],
                 label_rates={task: ones[task] / rows for task in work.source.tasks},
                 fragments=tuple(finished(p, work.uri, work.logs.row_group_rows) for p in own),
+                unseen={field: count / rows for field, count in unseen.items()},
             )
         )
     return tuple(blocks)
@@ -322,6 +365,7 @@ def summarise(blocks: Blocks) -> list[str]:
         lines.append(f"{block.name:<14} {block.rows:>12,} {ids:>10,}  {rates}")
     last = blocks.blocks[-1].vocabulary_sizes
     lines.append("ids per field: " + ", ".join(f"{f} {n:,}" for f, n in last.items()))
+    lines += unseen_table(blocks)
     for reason, count in blocks.quarantined.items():
         lines.append(f"quarantined: {count:,} rows, {reason}")
     lines.append(f"outside all intervals: {blocks.outside_intervals:,} rows")

@@ -4,8 +4,8 @@ Layout: ``distilled/stage=<t>/rows-00000.parquet``.. and then ``_manifest.json``
 stage visible. Columns: ``embedding`` (Arrow fixed-shape tensor F x d), ``label`` (fixed-shape
 tensor K, logits), ``source_stage``, ``source_row`` and ``anchor`` (the stage that added the row,
 the real row it started from, and that row's ids, a fixed-shape tensor F). The manifest states
-shapes, the reference that the rows belong to, the configuration and versions, and a checksum per
-file.
+shapes, the reference that the rows belong to, the configuration and versions, a checksum per
+file, and a summary for people.
 
 ``_ranking.safetensors`` holds what makes the folder all that ranking a candidate needs
 (`ranking.py`): ``row_taught`` (n, K) float32, the reference's own soft labels of the rows, logits,
@@ -21,7 +21,7 @@ called like the folder's key ``stage``, which some of them put in a column's pla
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -38,7 +38,7 @@ from diet_ray.logs.blocks import Rows
 from diet_ray.memory.rows import SyntheticRows
 from diet_ray.version import __version__
 
-FORMAT = 5
+FORMAT = 6
 ROWS_PER_FILE = 65_536
 _MANIFEST = "_manifest.json"
 _RANKING = "_ranking.safetensors"
@@ -75,6 +75,7 @@ class RankingData:
     rows: Rows  # a sample of the validation block
     taught: np.ndarray  # (m, K) float32, phi_t's logits of it
     of: int  # rows of the block
+    full_rows: int  # that one full training visits: all historical blocks and the subsequent one
 
 
 def published(uri: str) -> bool:
@@ -101,6 +102,7 @@ def publish(
         files[name] = storage.write_parquet(storage.join(uri, name), _table(part))
     manifest = {
         "format": FORMAT,
+        "summary": _summary(description, ranking),
         "stage": description.stage,
         "rows": description.rows,
         "fields": description.fields,
@@ -127,7 +129,26 @@ def _publish_ranking(uri: str, rows: SyntheticRows, ranking: RankingData) -> dic
         "taught": ranking.taught.astype(np.float32),
     }
     checksum = storage.write_tensors(storage.join(uri, _RANKING), tensors)
-    return {"validation_rows": len(ids), "of": ranking.of, "sha256": checksum}
+    counts = {"validation_rows": len(ids), "of": ranking.of, "full_rows": ranking.full_rows}
+    return {**counts, "sha256": checksum}
+
+
+def _summary(description: Description, ranking: RankingData | None) -> str:
+    """A sentence per line."""
+    fields, tasks = description.fields, description.tasks
+    told = [
+        f"Distilled set, stage {description.stage}: {description.rows:,} rows of {len(fields)} "
+        f"fields of width {description.embedding_dim}.",
+        f"Fields: {', '.join(fields)}.",
+        f"Tasks: {', '.join(tasks)}.",
+    ]
+    if ranking is not None:
+        share = description.rows / ranking.full_rows
+        told += [
+            f"Rows: {100 * share:.3g}% of the {ranking.full_rows:,} that a full training visits.",
+            f"Judges: {len(ranking.rows):,} of the {ranking.of:,} rows of the validation block.",
+        ]
+    return "\n".join(told)
 
 
 def _schema(rows: SyntheticRows) -> tuple[list[str], list[pa.DataType]]:
@@ -153,6 +174,18 @@ def describe(uri: str) -> Description:
     names = ("stage", "rows", "embedding_dim", "reference", "made_from")
     fields, tasks = tuple(manifest["fields"]), tuple(manifest["tasks"])
     return Description(fields=fields, tasks=tasks, **{name: manifest[name] for name in names})
+
+
+def summary(uri: str) -> str:
+    """What a published stage tells people, some lines. Raises ArtifactError."""
+    return str(_manifest(uri)["summary"])
+
+
+def full_rows(uri: str) -> int | None:
+    """Rows that one full training visits on the log of a published stage; None for a stage that
+    was published without what ranking needs. Raises ArtifactError."""
+    stated = _manifest(uri)["ranking"]
+    return None if stated is None else int(stated["full_rows"])
 
 
 def check_fits(uri: str, fields: Sequence[str], embedding_dim: int) -> None:
@@ -198,20 +231,29 @@ def ranking_checksum(uri: str) -> str | None:
 
 def read(uri: str) -> SyntheticRows:
     """All rows of a published stage, checked against its checksums. Raises ArtifactError."""
-    parts = []
+    parts = [
+        SyntheticRows(
+            embeddings=table["embedding"].combine_chunks().to_numpy_ndarray(),
+            labels=table["label"].combine_chunks().to_numpy_ndarray(),
+            stages=table["source_stage"].to_numpy(),
+            source_rows=table["source_row"].to_numpy(),
+            anchors=table["anchor"].combine_chunks().to_numpy_ndarray(),
+        )
+        for table in _tables(uri)
+    ]
+    return SyntheticRows.concatenate(parts)
+
+
+def read_anchors(uri: str) -> np.ndarray:
+    """The rows' anchors alone, int32 (n, F), checked as by `read`. Raises ArtifactError."""
+    parts = [t["anchor"].combine_chunks().to_numpy_ndarray() for t in _tables(uri, ["anchor"])]
+    return np.concatenate(parts)
+
+
+def _tables(uri: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
     for name, checksum in sorted(checksums(uri).items()):
         with storage.open_parquet(_checked(uri, name, checksum)) as file:
-            table = file.read()
-        parts.append(
-            SyntheticRows(
-                embeddings=table["embedding"].combine_chunks().to_numpy_ndarray(),
-                labels=table["label"].combine_chunks().to_numpy_ndarray(),
-                stages=table["source_stage"].to_numpy(),
-                source_rows=table["source_row"].to_numpy(),
-                anchors=table["anchor"].combine_chunks().to_numpy_ndarray(),
-            )
-        )
-    return SyntheticRows.concatenate(parts)
+            yield file.read(columns)
 
 
 def read_ranking_data(uri: str) -> RankingData:
@@ -228,7 +270,8 @@ def read_ranking_data(uri: str) -> RankingData:
     arrays = storage.read_tensors(_checked(uri, _RANKING, stated["sha256"]))
     ids, labels = arrays["ids"].astype(np.int64), arrays["labels"].astype(np.float32)
     rows = Rows(np.arange(len(ids)), ids, labels)
-    return RankingData(arrays["row_taught"], rows, arrays["taught"], stated["of"])
+    counts = stated["of"], stated["full_rows"]
+    return RankingData(arrays["row_taught"], rows, arrays["taught"], *counts)
 
 
 def _checked(uri: str, name: str, checksum: str) -> str:
@@ -247,10 +290,11 @@ def _checked(uri: str, name: str, checksum: str) -> str:
 
 
 class DistilledDataset(Dataset[tuple[Tensor, Tensor]]):
-    """A stage as a torch dataset of (embedding (F, d), soft label (K,) logits)."""
+    """A stage as a torch dataset of (embedding (F, d), soft label (K,) logits); prints as its
+    summary."""
 
-    def __init__(self, rows: SyntheticRows, description: Description) -> None:
-        self.description = description
+    def __init__(self, rows: SyntheticRows, description: Description, summary: str) -> None:
+        self.description, self._summary = description, summary
         self.embeddings, self.labels = (
             torch.from_numpy(np.array(array)) for array in (rows.embeddings, rows.labels)
         )
@@ -261,7 +305,10 @@ class DistilledDataset(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         return self.embeddings[index], self.labels[index]
 
+    def __repr__(self) -> str:
+        return self._summary
+
 
 def load_distilled(uri: str) -> DistilledDataset:
     """A published stage, such as ``<output>/distilled/stage=3``. Raises ArtifactError."""
-    return DistilledDataset(read(uri), describe(uri))
+    return DistilledDataset(read(uri), describe(uri), summary(uri))

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from diet_ray.memory.rows import SyntheticRows
 from diet_ray.training.cotrain import CompactIds
 from diet_ray.training.soft_rows import SoftRows
 
@@ -29,13 +28,13 @@ class RankingSet:
     asked: tuple[np.ndarray, ...]  # ids (m, F) int64 of every block of rows to ask about
 
     @staticmethod
-    def of(rows: SyntheticRows, *asked: np.ndarray) -> RankingSet:
-        """asked: the log's ids (m, F); those that no anchor has count as id 0."""
-        compact = CompactIds(rows.anchors)
+    def of(anchors: np.ndarray, labels: np.ndarray, *asked: np.ndarray) -> RankingSet:
+        """anchors: the rows' ids (n, F); asked: ids (m, F), id 0 for those that no anchor has."""
+        compact = CompactIds(anchors)
         return RankingSet(
             sizes=tuple(compact.sizes),
-            ids=compact(rows.anchors),
-            labels=rows.labels,
+            ids=compact(anchors),
+            labels=labels,
             asked=tuple(compact(ids) for ids in asked),
         )
 

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from diet_ray.config import NetworkConfig, Section
-from diet_ray.models.registry import build_interaction, parameters_of, register
+from diet_ray.models.registry import build_interaction, is_whole, parameters_of, register
 
 
 class EnsembleParameters(Section):
@@ -24,6 +24,11 @@ class EnsembleParameters(Section):
     def _members_are_known(self) -> EnsembleParameters:
         for network in self.networks:
             parameters_of(network)
+            if is_whole(network):
+                raise ValueError(
+                    f"{network.name!r} puts out logits itself, a member needs a head of ours; "
+                    "decorate the class with diet_ray.models.register"
+                )
         return self
 
 

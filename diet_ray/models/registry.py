@@ -2,7 +2,8 @@
 
 To add one, write a class like those in `dcn.py` and decorate it with ``@register``; its file is
 listed in `_BUILT_IN`. One that lives in a package of yours needs no listing: a configuration
-names it ``package.module:Class`` and every process imports it from there.
+names it ``package.module:Class`` and every process imports it from there. A registered network
+gets our heads; any other `torch.nn.Module` so named is taken whole (`own.py`).
 """
 
 from __future__ import annotations
@@ -11,15 +12,25 @@ import difflib
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from diet_ray.config import ConfigError, ModelsConfig, NetworkConfig, Section, describe_errors
+from diet_ray.config import (
+    ConfigError,
+    MMoEConfig,
+    ModelsConfig,
+    NetworkConfig,
+    Section,
+    describe_errors,
+)
 from diet_ray.errors import UserError
 from diet_ray.models.functional import mean_logits, training_losses
 from diet_ray.models.mmoe import MMoE
+from diet_ray.models.modes import evaluating
+from diet_ray.models.own import FILLED, build_own, import_network, parameters_in, signature_of
 from diet_ray.seeds import Index, torch_seeded
 
 _BUILT_IN = ("dcn", "dcnv2", "ensemble", "finalmlp", "finalnet", "wukong")
@@ -27,12 +38,14 @@ _BUILT_IN = ("dcn", "dcnv2", "ensemble", "finalmlp", "finalnet", "wukong")
 
 @dataclass(frozen=True)
 class _Entry:
-    network: type[nn.Module]
+    build: Callable[..., nn.Module]  # sizes by name (FILLED), parameters
     parameters: type[Section]
+    whole: bool = False  # it puts out logits, and gets no heads of ours
+    signature: str = ""  # how errors tell what it takes, behind its name
 
 
 _by_name: dict[str, _Entry] = {}
-_by_class: dict[type[nn.Module], _Entry] = {}
+_by_class: dict[type[Any], _Entry] = {}
 
 
 def register(name: str, parameters: type[Section]) -> Callable[[type[Any]], type[Any]]:
@@ -45,7 +58,10 @@ def register(name: str, parameters: type[Section]) -> Callable[[type[Any]], type
     """
 
     def add(network: type[Any]) -> type[Any]:
-        _by_name[name] = _by_class[network] = _Entry(network, parameters)
+        def build(sizes: dict[str, int], given: Section) -> nn.Module:
+            return network(sizes["fields"], sizes["embedding_dim"], given)
+
+        _by_name[name] = _by_class[network] = _Entry(build, parameters)
         return network
 
     return add
@@ -61,14 +77,8 @@ def network_names() -> list[str]:
 def _find(name: str) -> _Entry:
     known = network_names()
     if ":" in name:
-        module, _, attribute = name.partition(":")
-        try:
-            return _by_class[getattr(importlib.import_module(module), attribute)]
-        except (ImportError, AttributeError, KeyError, ValueError) as error:
-            raise ConfigError(
-                f"network {name!r}: {error!r}; name an importable class decorated with "
-                "diet_ray.models.register"
-            ) from None
+        network = import_network(name)
+        return _by_class.get(network) or _taken_whole(network)
     if name not in _by_name:
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
@@ -76,21 +86,49 @@ def _find(name: str) -> _Entry:
     return _by_name[name]
 
 
+def _taken_whole(network: Callable[..., nn.Module]) -> _Entry:
+    build, signature = partial(build_own, network), str(signature_of(network))
+    return _Entry(build, parameters_in(network), whole=True, signature=signature)
+
+
 def parameters_of(config: NetworkConfig) -> Section:
     """A network's hyper-parameters, defaults filled in. Raises ConfigError."""
     entry = _find(config.name)
+    filled = [key for key in FILLED if entry.whole and key in config.parameters]
+    if filled:
+        raise ConfigError(
+            f"{describe(config)}: {filled[0]}: is filled in from the log and models.embedding_dim; "
+            "leave it out of parameters"
+        )
     try:
         return entry.parameters.model_validate(config.parameters)
     except ValidationError as error:
-        raise ConfigError(
-            describe_errors(error, entry.parameters, f"network {config.name}")
-        ) from None
+        raise ConfigError(describe_errors(error, entry.parameters, describe(config))) from None
+
+
+def describe(config: NetworkConfig) -> str:
+    """How errors call a network: its name, and what a class of one's own takes."""
+    return f"network {config.name}{_find(config.name).signature}"
+
+
+def is_whole(config: NetworkConfig) -> bool:
+    """Whether a network puts out logits itself. Raises ConfigError."""
+    return _find(config.name).whole
 
 
 def build_interaction(network: NetworkConfig, fields: int, embedding_dim: int) -> Any:
-    """A network without its head. Raises ConfigError."""
-    build: Any = _find(network.name).network
-    return build(fields, embedding_dim, parameters_of(network))
+    """A registered network without its head. Raises ConfigError."""
+    if is_whole(network):
+        raise ConfigError(
+            f"network {network.name}: puts out logits, not the representation that a head of ours "
+            "takes; decorate the class with diet_ray.models.register to use it here"
+        )
+    return _build(network, fields, embedding_dim, tasks=0)
+
+
+def _build(network: NetworkConfig, fields: int, embedding_dim: int, tasks: int) -> Any:
+    sizes = {"fields": fields, "embedding_dim": embedding_dim, "tasks": tasks}
+    return _find(network.name).build(sizes, parameters_of(network))
 
 
 class EmbeddingShapeError(UserError, ValueError):
@@ -100,23 +138,26 @@ class EmbeddingShapeError(UserError, ValueError):
 class DenseNetwork(nn.Module):
     """Embeddings (B, F, d) -> logits (B, K): an interaction network, then MMoE.
 
-    With several branches the logits are the mean over their heads, `mmoe.0`, `mmoe.1`..
+    With several branches the logits are the mean over their heads, `mmoe.0`, `mmoe.1`.. A network
+    that is taken whole puts out the logits itself; there is no MMoE.
     """
 
-    mmoe: nn.Module
+    mmoe: nn.Module | None
 
     def __init__(
         self, network: NetworkConfig, models: ModelsConfig, fields: int, tasks: int
     ) -> None:
         super().__init__()
         self.fields, self.embedding_dim = fields, models.embedding_dim
-        self.interaction = build_interaction(network, fields, models.embedding_dim)
+        self.interaction = _build(network, fields, models.embedding_dim, tasks)
         self._independent = getattr(self.interaction, "independent_branches", False)
+        self.mmoe = None if is_whole(network) else self._heads(tasks, models.mmoe)
+
+    def _heads(self, tasks: int, config: MMoEConfig) -> nn.Module:
         width = self.interaction.output_dim
         if isinstance(width, int):
-            self.mmoe = MMoE(width, tasks, models.mmoe)
-        else:
-            self.mmoe = nn.ModuleList(MMoE(branch, tasks, models.mmoe) for branch in width)
+            return MMoE(width, tasks, config)
+        return nn.ModuleList(MMoE(branch, tasks, config) for branch in width)
 
     @property
     def parameter_count(self) -> int:
@@ -141,10 +182,18 @@ class DenseNetwork(nn.Module):
                 f"takes {self.fields} fields of width {self.embedding_dim}; build it for their "
                 "fields and with their width as models.embedding_dim, or give it rows of its own"
             )
+        if self.mmoe is None:
+            return [self._whole_logits(embeddings)]
         representation = self.interaction(embeddings)
         if isinstance(self.mmoe, nn.ModuleList):
             return [head(branch) for head, branch in zip(self.mmoe, representation, strict=True)]
         return [self.mmoe(representation)]
+
+    def _whole_logits(self, embeddings: Tensor) -> Tensor:
+        if len(embeddings) > 1:
+            return self.interaction(embeddings)
+        with evaluating(self):  # an epoch's last batch may be one row, of which BatchNorm has none
+            return self.interaction(embeddings)
 
 
 def fresh_network(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from diet_ray.config import CotrainConfig, ModelsConfig, ProtocolConfig, RunConfig
+from diet_ray.config import CotrainConfig, ModelsConfig, ProtocolConfig, RunConfig, Score
 from diet_ray.evaluation.run import Run
 from diet_ray.evaluation.shared import SharedTable
 from diet_ray.logs.blocks import Blocks, Rows, read_block
@@ -43,8 +43,11 @@ class SharedData:
     fields: tuple[str, ...]
     tasks: tuple[str, ...]
     models: ModelsConfig
+    score: Score
     seed: int
-    seeds: int  # of a warm-up; a co-training's are its protocol's
+    seeds: int
+    groups: tuple[int, ...]  # seeds of a co-training that train side by side, one after another
+    rounds: int  # of a trial that is not stopped
     threads: int
 
 
@@ -53,27 +56,41 @@ def load_shared(config: RunConfig, blocks: Blocks | None, distilled: str) -> Sha
 
     distilled: URI of the set. blocks: of the run, for `search.use: inherit`.
     """
-    described = artifact.describe(distilled)
+    described, evaluation = artifact.describe(distilled), config.evaluation
     data: Inherited | CoTrained
     if blocks is None:
         held = artifact.read_ranking_data(distilled)
-        rows = replace(artifact.read(distilled), labels=held.row_taught)
-        ranked = RankingSet.of(rows, held.rows.ids)
-        data = CoTrained(ranked, held.rows, held.taught, config.evaluation.cotrain)
+        anchors = artifact.read_anchors(distilled)
+        ranked = RankingSet.of(anchors, held.row_taught, held.rows.ids)
+        data = CoTrained(ranked, held.rows, held.taught, evaluation.cotrain)
+        seeds = rounds = evaluation.cotrain.seeds
     else:
         artifact.check_fits(distilled, blocks.fields, config.models.embedding_dim)
         data = Inherited(
             rows=artifact.read(distilled),
             reference=SharedTable.of(Run(config, blocks, distilled).reference(), config.seed),
             validation=read_block(blocks, blocks.block("validation")),
-            protocol=config.evaluation.protocol,
+            protocol=evaluation.protocol,
         )
+        seeds = evaluation.seeds
+        rounds = seeds * evaluation.protocol.epochs
     return SharedData(
         data=data,
         fields=described.fields,
         tasks=described.tasks,
         models=config.models,
+        score=config.search.ranked_by,
         seed=config.seed,
-        seeds=config.evaluation.seeds,
+        seeds=seeds,
+        groups=doubling(seeds) if config.search.stop != "none" else (seeds,),
+        rounds=rounds,
         threads=config.threads,
     )
+
+
+def doubling(seeds: int) -> tuple[int, ...]:
+    """Groups after each of which twice as many are done: 1, 1, 2, 4.., the last one cut."""
+    groups = [1]
+    while sum(groups) < seeds:
+        groups.append(min(sum(groups), seeds - sum(groups)))
+    return tuple(groups)

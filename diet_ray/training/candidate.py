@@ -8,7 +8,7 @@ with phi_T's tables underneath, is trained for one epoch on the subsequent block
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from torch import Tensor
 
@@ -16,7 +16,7 @@ from diet_ray.config import ProtocolConfig
 from diet_ray.logs.blocks import Block, Blocks, Rows, iterate_batches
 from diet_ray.models.embedding import EmbeddingTable
 from diet_ray.models.registry import DenseNetwork
-from diet_ray.seeds import torch_generator
+from diet_ray.seeds import torch_generator, torch_seeded
 from diet_ray.training.curve import LossCurve
 from diet_ray.training.metrics import Metrics, measure
 from diet_ray.training.model import Recommender, adam, predict, train_epoch
@@ -31,21 +31,24 @@ def warm_up(
     tasks: Sequence[str],
     protocol: ProtocolConfig,
     seed: int,
+    after_epoch: Callable[[list[Metrics]], None] = lambda _history: None,
 ) -> list[Metrics]:
     """Train `dense` in place to its best epoch on validation; returns the metrics of every epoch.
 
-    `table` is only looked up, never changed.
+    `table` is only looked up, never changed. after_epoch gets the metrics of all epochs so far.
     """
     optimizer = adam(dense, protocol.warm_up_learning_rate)
     history: list[Metrics] = []
     best: dict[str, Tensor] = {}
     for epoch in range(protocol.epochs):
         generator = torch_generator(seed, "warm-up order", epoch)
-        soft_epoch(dense, optimizer, rows, protocol.warm_up_batch_size, generator)
+        with torch_seeded(seed, "warm-up noise", epoch):  # of dropout
+            soft_epoch(dense, optimizer, rows, protocol.warm_up_batch_size, generator)
         logits = predict(Recommender(table, dense), validation.ids)
         history.append(measure(logits, validation.labels, tasks))
         if history[-1].auc == max(metrics.auc for metrics in history):
             best = copy.deepcopy(dense.state_dict())
+        after_epoch(history)
     dense.load_state_dict(best)
     return history
 

@@ -14,7 +14,7 @@ labels and the reference's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from torch import Tensor
 from diet_ray.config import CotrainConfig, ModelsConfig, NetworkConfig
 from diet_ray.models.embedding import EmbeddingTable
 from diet_ray.models.registry import fresh_network
-from diet_ray.seeds import derive, torch_generator
+from diet_ray.seeds import derive, torch_generator, torch_seeded
 from diet_ray.training.curve import LossCurve
 from diet_ray.training.model import Recommender, adam
 from diet_ray.training.side_by_side import SideBySide
@@ -71,8 +71,16 @@ def fresh_candidate(
     return Recommender(table, fresh_network(network, models, len(sizes), tasks, seed, *path))
 
 
+AfterBatch = Callable[[int, float], None]
+"""Takes the rows of a step, of one model, and their loss, the mean over rows and models."""
+
+
 def co_train(
-    models: Sequence[Recommender], rows: SoftRows, protocol: CotrainConfig, seeds: Sequence[int]
+    models: Sequence[Recommender],
+    rows: SoftRows,
+    protocol: CotrainConfig,
+    seeds: Sequence[int],
+    after_batch: AfterBatch = lambda _rows, _loss: None,
 ) -> list[float]:
     """Train the models in place, side by side; returns the progressive loss, their mean.
 
@@ -84,12 +92,15 @@ def co_train(
     curve = LossCurve(protocol.steps * protocol.batch_size)
     orders = torch.stack([_order(len(rows), protocol, seed) for seed in seeds])
     labels = torch.sigmoid(rows.labels)
-    for batch in orders.split(protocol.batch_size, dim=1):
-        losses = stack(rows.inputs[batch], labels[batch])
-        optimizer.zero_grad(set_to_none=True)
-        losses.mean(dim=1).sum().backward()  # every model's own mean: none sees another's rows
-        optimizer.step()
-        curve.add(protocol.batch_size, float(losses.detach().mean()))
+    with torch_seeded(seeds[0], "co-training noise"):  # of dropout
+        for batch in orders.split(protocol.batch_size, dim=1):
+            losses = stack(rows.inputs[batch], labels[batch])
+            optimizer.zero_grad(set_to_none=True)
+            losses.mean(dim=1).sum().backward()  # every model's own mean: none sees another's rows
+            optimizer.step()
+            loss = float(losses.detach().mean())
+            curve.add(protocol.batch_size, loss)
+            after_batch(protocol.batch_size, loss)
     return curve.means()
 
 
@@ -110,9 +121,10 @@ def co_trained(
     protocol: CotrainConfig,
     seed: int,
     first: int = 0,
+    after_batch: AfterBatch = lambda _rows, _loss: None,
 ) -> tuple[list[Recommender], list[float]]:
     """A candidate by its seeds first, first + 1.., trained on the rows, and `co_train`'s loss."""
     seeds = range(first, first + protocol.seeds)
     fresh = [fresh_candidate(network, models, sizes, tasks, seed, number) for number in seeds]
     orders = [derive(seed, "candidate co-training", number) for number in seeds]
-    return fresh, co_train(fresh, rows, protocol, orders)
+    return fresh, co_train(fresh, rows, protocol, orders, after_batch)

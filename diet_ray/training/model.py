@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from diet_ray.logs.blocks import Rows
 from diet_ray.models.embedding import EmbeddingTable
+from diet_ray.models.modes import evaluating
 from diet_ray.models.registry import DenseNetwork
 
 PREDICTION_BATCH = 8_192
@@ -67,10 +68,11 @@ def train_epoch(
 
 @torch.no_grad()
 def predict(model: nn.Module, ids: np.ndarray) -> np.ndarray:
-    """Logits (n, K) float32 of ids (n, F)."""
+    """Logits (n, K) float32 of ids (n, F), in eval mode; the model keeps the mode it is in."""
     device = next(model.parameters()).device
-    parts = [
-        model(torch.from_numpy(ids[start : start + PREDICTION_BATCH]).to(device)).cpu()
-        for start in range(0, len(ids), PREDICTION_BATCH)
-    ]
+    with evaluating(model):
+        parts = [
+            model(torch.from_numpy(ids[start : start + PREDICTION_BATCH]).to(device)).cpu()
+            for start in range(0, len(ids), PREDICTION_BATCH)
+        ]
     return torch.cat(parts).numpy()

@@ -6,7 +6,6 @@ epoch), ids to co-train on (`cotrain.py`, by steps of its own).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -30,12 +29,10 @@ def soft_epoch(
     rows: SoftRows,
     batch_size: int,
     generator: torch.Generator,
-    after_batch: Callable[[int, float], None] = lambda _rows, _loss: None,
 ) -> None:
     """One pass over the rows in the generator's order.
 
-    model: (inputs, labels in [0, 1]) to every row's training loss (B,). after_batch gets a batch's
-    rows and its mean loss before the step.
+    model: (inputs, labels in [0, 1]) to every row's training loss (B,).
     """
     order = torch.randperm(len(rows), generator=generator)
     for batch in order.split(batch_size):
@@ -43,4 +40,3 @@ def soft_epoch(
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        after_batch(len(batch), float(loss.detach()))

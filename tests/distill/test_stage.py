@@ -83,10 +83,12 @@ def test_a_sample_is_drawn_from_the_validation_block(prepared: Prepared, wanted:
 def test_a_published_stage_holds_the_sample(undisturbed: Prepared) -> None:
     config, blocks = run_config(undisturbed.folder), undisturbed.blocks
     validation = read_block(blocks, blocks.block("validation"))
+    trained = [block.rows for block in blocks.blocks if block.role in ("historical", "subsequent")]
     for number in (1, 2):
         uri = stage_uri(config, number)
         found, anchors = artifact.read_ranking_data(uri), artifact.read(uri).anchors
         assert found.of == len(found.rows) == len(validation)  # by default more than there are
+        assert found.full_rows == sum(trained)
         for field in range(anchors.shape[1]):
             ids = validation.ids[:, field]
             expected = [i if i in anchors[:, field] else 0 for i in ids]

@@ -1,3 +1,4 @@
+import logging
 import os
 import runpy
 import signal
@@ -18,7 +19,7 @@ from diet_ray import storage
 from diet_ray.config import RunConfig, load_config
 from diet_ray.logs import prepare as preparing
 from diet_ray.logs.blocks import open_blocks, read_block
-from diet_ray.logs.prepare import prepare
+from diet_ray.logs.prepare import prepare, summarise
 from diet_ray.logs.sources import LogsError
 from diet_ray.logs.sources.kuairand import FIELDS, TASKS
 
@@ -106,6 +107,16 @@ def reference(log: pd.DataFrame) -> tuple[dict[str, pd.DataFrame], dict[str, dic
     return blocks, sizes
 
 
+def unseen(log: pd.DataFrame, name: str) -> dict[str, float]:
+    """field -> share of a block's rows whose value no historical block before it holds."""
+    day = (log["at"] - START) // DAY
+    own, before = log[day == NAMES.index(name)], log[day < min(NAMES.index(name), 2)]
+    if not len(before):
+        return {}
+    known = {f: set(before[f].fillna("missing")) for f in ("user", "item")}
+    return {f: float((~own[f].fillna("missing").isin(k)).mean()) for f, k in known.items()}
+
+
 def stored(uri: str, name: str) -> pd.DataFrame:
     block = open_blocks(uri).block(name)
     tables = [pq.read_table(storage.join(uri, f.path)) for f in block.fragments]
@@ -133,6 +144,7 @@ def test_equals_the_obvious_way(tmp_path: Path) -> None:
         assert block.rows == len(rows)
         assert block.vocabulary_sizes == sizes[block.name]
         assert block.label_rates == pytest.approx(rows[["good", "best"]].mean().to_dict())
+        assert block.unseen == pytest.approx(unseen(log, block.name))
         assert read_block(blocks, block).ids.tolist() == rows[["user", "item"]].to_numpy().tolist()
         for fragment in block.fragments:
             metadata = pq.read_metadata(storage.join(blocks.uri, fragment.path))
@@ -175,10 +187,36 @@ def test_bytes_do_not_depend_on_who_did_what_when(
 def test_hashed_field_has_constant_size(tmp_path: Path) -> None:
     write_log(tmp_path / "log", made_log())
     blocks = prepare(config(tmp_path, hash_buckets={"item": 16}))
+    assert all("item" not in b.unseen for b in blocks.blocks)
     assert {b.vocabulary_sizes["item"] for b in blocks.blocks} == {17}
     ids = stored(blocks.uri, "test")["item"]
     assert ids.between(1, 16).all()
     assert not storage.exists(storage.join(blocks.uri, "vocabulary/item.parquet"))
+
+
+def test_what_cannot_help_is_named_also_when_blocks_are_published(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = made_log().assign(day=lambda t: t["at"] // DAY, one="x", row=range(900))
+    write_log(tmp_path / "log", log)
+    schema = {
+        "time_column": "at",
+        "fields": ["item", "day", "one", "row"],
+        "tasks": {"good": "rating >= 4", "never": "rating >= 6"},
+    }
+    monkeypatch.setattr(logging.getLogger("diet_ray"), "propagate", True)
+    for _ in range(2):
+        caplog.clear()
+        blocks = prepare(config(tmp_path, table=schema))
+        warned = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+        assert [text.split()[1:3] for text in warned] == [
+            ["field", "'day'"],
+            ["field", "'one'"],
+            ["field", "'row'"],
+            ["task", "'never'"],
+        ]
+        assert "100% of subsequent, 100% of validation, 100% of test" in warned[0]
+        assert "rows with a value that earlier history lacks:" in summarise(blocks)
 
 
 def test_a_second_run_does_nothing_and_another_log_is_refused(tmp_path: Path) -> None:

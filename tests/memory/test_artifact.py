@@ -60,7 +60,7 @@ def validation_sample(count: int = 15) -> RankingData:
     labels = draw.integers(0, 2, (count, TASKS)).astype(np.float32)
     taught = draw.normal(size=(count, TASKS)).astype(np.float32)
     rows = Rows(np.arange(count) + 4_000, ids, labels)
-    return RankingData(synthetic_rows().labels - 1, rows, taught, of=1_000)
+    return RankingData(synthetic_rows().labels - 1, rows, taught, of=1_000, full_rows=2_000)
 
 
 @pytest.fixture
@@ -112,7 +112,8 @@ def test_a_sample_is_read_with_the_ids_that_the_set_has(stage: str) -> None:
     assert kinds == {"ids": np.int32, "labels": np.uint8, **floats}
 
     found = artifact.read_ranking_data(stage)
-    assert found.of == 1_000
+    assert (found.of, found.full_rows) == (1_000, 2_000)
+    assert artifact.full_rows(stage) == 2_000
     assert found.rows.row_ids.tolist() == list(range(len(sample.rows)))
     assert (found.rows.ids.dtype, found.rows.labels.dtype) == (np.int64, np.float32)
     assert found.rows.ids.tolist() == expected
@@ -141,6 +142,7 @@ def test_a_stage_without_a_sample_cannot_judge(stage: str) -> None:
     artifact.publish(stage, synthetic_rows(), DESCRIPTION)
     assert_equal(artifact.read(stage), synthetic_rows())
     assert artifact.ranking_checksum(stage) is None
+    assert artifact.full_rows(stage) is None
     told = r"stage=3/_manifest\.json: the set holds no validation sample.*name a stage that jobs/"
     with pytest.raises(ArtifactError, match=told):
         artifact.read_ranking_data(stage)
@@ -237,6 +239,21 @@ def test_a_torch_data_loader_takes_it(stage: str) -> None:
         assert torch.cat(column).equal(torch.from_numpy(array))
 
 
+def test_a_set_prints_as_what_it_is(stage: str) -> None:
+    known = [
+        "Distilled set, stage 3: 23 rows of 3 fields of width 4.",
+        "Fields: user, item, tab.",
+        "Tasks: click, like.",
+    ]
+    with_sample = [
+        "Rows: 1.15% of the 2,000 that a full training visits.",
+        "Judges: 15 of the 1,000 rows of the validation block.",
+    ]
+    assert repr(load_distilled(stage)) == "\n".join([*known, *with_sample])
+    artifact.publish(stage, synthetic_rows(), DESCRIPTION)
+    assert repr(load_distilled(stage)) == "\n".join(known)
+
+
 def test_a_stage_without_manifest_is_not_there(stage: str) -> None:
     (Path(stage) / "_manifest.json").unlink()
     assert not artifact.published(stage)
@@ -294,7 +311,7 @@ def test_another_format_is_refused(stage: str) -> None:
     path = Path(stage) / "_manifest.json"
     manifest = json.loads(path.read_text())
     path.write_text(json.dumps({**manifest, "format": 3}))
-    with pytest.raises(ArtifactError, match="format 3 is not 5; distil again"):
+    with pytest.raises(ArtifactError, match="format 3 is not 6; distil again"):
         artifact.describe(stage)
 
 

@@ -44,7 +44,7 @@ def compact(ids: np.ndarray) -> list[list[int]]:
 
 def test_rows_and_what_is_asked_get_the_sets_own_ids() -> None:
     rows, blocks = synthetic_rows(), (log_ids(1), log_ids(2))
-    found = RankingSet.of(rows, *blocks)
+    found = RankingSet.of(rows.anchors, rows.labels, *blocks)
     assert found.sizes == (3, 3)
     assert found.ids.tolist() == COMPACT
     for asked, ids in zip(found.asked, blocks, strict=True):
@@ -52,12 +52,12 @@ def test_rows_and_what_is_asked_get_the_sets_own_ids() -> None:
         assert asked.dtype == np.int64
         assert asked.any()
         assert not asked.all()
-    assert RankingSet.of(rows).asked == ()
+    assert RankingSet.of(rows.anchors, rows.labels).asked == ()
 
 
 def test_the_rows_to_train_on_are_the_sets_own_memory() -> None:
     rows = synthetic_rows()
-    found = RankingSet.of(rows)
+    found = RankingSet.of(rows.anchors, rows.labels)
     trained = found.soft_rows()
     assert len(trained) == len(rows)
     assert trained.inputs.tolist() == COMPACT
@@ -73,12 +73,16 @@ def test_a_folder_is_enough(tmp_path: Path) -> None:
     described = Description(1, len(rows), ("a", "b"), ("x", "y"), 3, "reference", {})
     uri = str(tmp_path / "stage=1")
     none = np.zeros((len(ids), 2), dtype=np.float32)
-    sample = RankingData(rows.labels, Rows(np.arange(len(ids)) + 100, ids, none), none, of=500)
+    asked = Rows(np.arange(len(ids)) + 100, ids, none)
+    sample = RankingData(rows.labels, asked, none, of=500, full_rows=900)
     artifact.publish(uri, rows, described, sample)
     held = artifact.read_ranking_data(uri).rows.ids
     assert not np.array_equal(held, ids)
 
-    found, expected = RankingSet.of(artifact.read(uri), held), RankingSet.of(rows, ids)
+    found, expected = (
+        RankingSet.of(artifact.read_anchors(uri), artifact.read(uri).labels, held),
+        RankingSet.of(rows.anchors, rows.labels, ids),
+    )
     assert found.sizes == expected.sizes
     for name in ("ids", "labels"):
         first, second = getattr(found, name), getattr(expected, name)

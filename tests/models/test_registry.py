@@ -79,16 +79,71 @@ def test_a_network_of_the_users_own_is_imported_from_its_module() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [
-        "no.such.module:Net",
-        "tests.models.own_network:NoSuchClass",
-        "tests.models.own_network:NotRegistered",
-        ":",
-    ],
+    ["no.such.module:Net", "tests.models.own_network:NoSuchClass", ":"],
 )
 def test_a_network_that_cannot_be_imported_says_how_to_name_one(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"importable class decorated with .*register"):
+    with pytest.raises(ConfigError, match=r"importable class as package\.module:Class"):
         parameters_of(NetworkConfig(name=name))
+
+
+WHOLE = NetworkConfig(name="tests.models.own_network:Whole", parameters={"units": [5]})
+
+
+def test_a_class_without_the_decorator_is_taken_whole() -> None:
+    """It gets F, d and K, keeps its layers, and gets no head of ours."""
+    network = made(0, network=WHOLE)
+    assert type(network.interaction).__name__ == "Whole"
+    assert network.mmoe is None
+    assert network.parameter_count == sum(p.numel() for p in network.interaction.parameters())
+    rows, labels = torch.randn(7, 3, 4), torch.rand(7, 2)
+    network.eval()
+    with torch.no_grad():
+        logits = network(rows)
+        torch.testing.assert_close(logits, network.interaction(rows), rtol=0, atol=0)
+        torch.testing.assert_close(network(rows, labels), cross_entropy(logits.sigmoid(), labels))
+    assert logits.shape == (7, 2)
+
+
+def test_one_row_trains_a_whole_network_by_the_statistics_so_far() -> None:
+    network, rows = made(0, network=WHOLE), torch.randn(7, 3, 4)
+    network(rows)
+    before = {name: value.clone() for name, value in network.named_buffers()}
+    found = network(rows[:1])
+    assert found.requires_grad
+    assert network.interaction.training
+    assert all(torch.equal(value, before[name]) for name, value in network.named_buffers())
+    torch.testing.assert_close(found, network.eval()(rows)[:1])
+
+
+def test_the_initial_parameters_of_a_whole_network_are_a_function_of_the_seed_path() -> None:
+    assert equal(made(1, "candidate", 2, network=WHOLE), made(1, "candidate", 2, network=WHOLE))
+    assert not equal(made(1, "candidate", 2, network=WHOLE), made(1, "candidate", 3, network=WHOLE))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "told"),
+    [
+        ({}, r"units: Field required"),
+        ({"unit": [5], "units": [5]}, r"unit: unknown key; did you mean 'units'\?"),
+        ({"units": "many"}, r"units: 'many' Input should be a valid list"),
+        ({"units": [5], "dropout": "high"}, r"dropout: 'high' Input should be a valid number"),
+        ({"units": [5], "tasks": 2}, r"tasks: is filled in from the log .*leave it out"),
+    ],
+)
+def test_a_wrong_argument_names_class_signature_and_key(
+    parameters: dict[str, object], told: str
+) -> None:
+    network = NetworkConfig(name=WHOLE.name, parameters=parameters)
+    signature = r"own_network:Whole\(fields: int, .*units: list\[int\], dropout: float = 0\.1"
+    with pytest.raises(ConfigError, match=rf"network tests\.models\.{signature}.*\): {told}"):
+        parameters_of(network)
+
+
+def test_a_network_taken_whole_is_no_member_of_an_ensemble() -> None:
+    members = [SMALL.model_dump(), WHOLE.model_dump()]
+    ensemble = NetworkConfig(name="ensemble", parameters={"networks": members})
+    with pytest.raises(ConfigError, match=r"puts out logits itself.*models\.register"):
+        parameters_of(ensemble)
 
 
 def test_initial_parameters_are_a_function_of_the_seed_path() -> None:

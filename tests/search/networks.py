@@ -1,4 +1,5 @@
-"""Networks that go wrong, to be named in a space as `tests.search.networks:Raising`."""
+"""Networks of one's own, to be named in a space as `tests.search.networks:Raising`; most of them go
+wrong."""
 
 from __future__ import annotations
 
@@ -55,3 +56,16 @@ class Doomed(nn.Module):
     def __init__(self, *_: object) -> None:
         super().__init__()
         os._exit(1)
+
+
+@register("normed", NoParameters)
+class Normed(nn.Module):
+    """Goes right, and remembers more than its parameters: the mean of what it saw."""
+
+    def __init__(self, fields: int, embedding_dim: int, _: NoParameters) -> None:
+        super().__init__()
+        self.output_dim = fields * embedding_dim
+        self.norm = nn.BatchNorm1d(self.output_dim)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        return self.norm(embeddings.flatten(1))

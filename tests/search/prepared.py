@@ -16,9 +16,10 @@ from diet_ray.logs.blocks import Blocks, open_blocks, read_block
 from diet_ray.memory import artifact
 from diet_ray.memory.artifact import RankingData
 from diet_ray.memory.rows import SyntheticRows
-from diet_ray.models import space
+from diet_ray.models.candidate import Candidate
 from diet_ray.models.registry import fresh_network
 from diet_ray.search.leaderboard import Line
+from diet_ray.search.proposals import listed
 from diet_ray.seeds import derive, numpy_generator
 from diet_ray.training.candidate import warm_up
 from diet_ray.training.cotrain import CompactIds, co_train, fresh_candidate
@@ -51,6 +52,12 @@ def config_at(
     return small_config(str(output), search=search, evaluation=evaluation, **overrides)
 
 
+def small_candidate(name: str, **own: Any) -> Candidate:
+    """A network of the small run's evaluation; own: what else the space names."""
+    known = {network.name: network for network in small_config("").evaluation.candidates}
+    return Candidate(known[name], **own)
+
+
 def publish_distilled(
     config: RunConfig, blocks: Blocks, judging: int | None = 240, fields: tuple[str, ...] = ()
 ) -> None:
@@ -77,7 +84,8 @@ def publish_distilled(
     )
     taken = validation.take(slice(0, judging))
     own, taught = (predict(reference.recommender, ids) for ids in (real.ids, taken.ids))
-    sample = RankingData(own, taken, taught, len(validation))
+    full_rows = blocks.historical_rows + blocks.block("subsequent").rows
+    sample = RankingData(own, taken, taught, len(validation), full_rows)
     judges = None if judging is None else sample
     artifact.publish(stage_uri(config, 3), rows, description, judges)
 
@@ -123,13 +131,14 @@ def co_train_directly(
 
 
 def directly(config: RunConfig) -> list[Line]:
-    """The leaderboard, from plain copies and without Ray; sizes and seconds are left out.
+    """The leaderboard, from plain copies and without Ray; sizes, seconds and the like are left out.
 
     By the default score: a co-training's is taught, a warm-up's AUC.
     """
     lines = []
     search = config.search
-    for network in space.draw(search.space, search.trials, config.seed, "search.space"):
+    for candidate in listed(config):
+        network = candidate.network
         if search.use == "cotrain":
             counted, scores = co_train_directly(config, network)
             taught, epochs = mean(scores), None
@@ -146,13 +155,21 @@ def directly(config: RunConfig) -> list[Line]:
             Line(
                 network=network.name,
                 parameters=network.parameters,
+                embedding_dim=None,
+                learning_rate=None,
                 dense_parameters=None,
+                flop=None,
                 score=mean(scores),
                 score_deviation=stdev(scores),
+                seeds=len(scores),
+                stopped=False,
+                places=None,
                 validation_auc=mean(metrics.auc for metrics in counted),
                 validation_logloss=mean(metrics.logloss for metrics in counted),
                 taught_auc=taught,
                 epochs=epochs,
+                trained_rows=0,
+                cost=None,
                 seconds=0,
             )
         )
@@ -161,4 +178,5 @@ def directly(config: RunConfig) -> list[Line]:
 
 def known(lines: list[Line]) -> list[Line]:
     """What of a leaderboard `directly` knows."""
-    return [replace(line, dense_parameters=None, seconds=0) for line in lines]
+    unknown = {"dense_parameters": None, "flop": None, "places": None, "cost": None}
+    return [replace(line, **unknown, trained_rows=0, seconds=0) for line in lines]

@@ -18,41 +18,22 @@ from diet_ray.evaluation.shared import warm_up_rows
 from diet_ray.logs.blocks import open_blocks, read_block
 from diet_ray.memory import artifact
 from diet_ray.memory.artifact import ArtifactError
-from diet_ray.models import registry, space
+from diet_ray.models import registry
 from diet_ray.search import sweep as sweeping
+from diet_ray.search import tuner
+from diet_ray.search.kept import Trials
 from diet_ray.search.leaderboard import Line
+from diet_ray.search.proposals import listed
 from diet_ray.search.shared import CoTrained, Inherited, SharedData, load_shared
 from diet_ray.search.sweep import SearchError, sweep
 from diet_ray.training.reference import (
     CheckpointError,
     load_reference,
     reference_uri,
-    train_reference,
 )
-from tests.made import made_blocks
 from tests.search.prepared import SPACE, config_at, directly, known, publish_distilled
 
 pytestmark = pytest.mark.usefixtures("ray_session")
-
-
-@pytest.fixture(scope="module")
-def distilled_run(
-    ray_session: None,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Path:
-    """A finished run's output: blocks, references, S_3."""
-    output = tmp_path_factory.mktemp("run")
-    config = config_at(output)
-    blocks = made_blocks(config.place("blocks"))
-    train_reference(config, blocks)
-    publish_distilled(config, blocks)
-    return output
-
-
-@pytest.fixture
-def output(distilled_run: Path, tmp_path: Path) -> Path:
-    """A copy of that run for one test."""
-    return Path(shutil.copytree(distilled_run, tmp_path / "run"))
 
 
 def leaderboard_at(output: Path) -> dict[str, Any]:
@@ -78,7 +59,7 @@ def arrays_of(data: Inherited | CoTrained) -> tuple[list[np.ndarray], list[np.nd
 
 def spy_on_trials(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """Every trial also leaves a file that says what memory its data lie in."""
-    run_trial = sweeping.run_trial
+    run_trial = tuner.run_trial
 
     def spied(variant: dict[str, Any], shared: SharedData) -> None:
         told = [
@@ -95,7 +76,7 @@ def spy_on_trials(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         (folder / f"{variant['trial']['key']}.json").write_text(json.dumps(told))
         run_trial(variant, shared)
 
-    monkeypatch.setattr(sweeping, "run_trial", spied)
+    monkeypatch.setattr(tuner, "run_trial", spied)
 
 
 SCORES = {"cotrain": "taught", "inherit": "auc"}  # by default
@@ -118,7 +99,7 @@ def test_a_sweep_ranks_what_training_says_and_runs_nothing_twice(
     spied = tmp_path / "spied"
     spied.mkdir()
     spy_on_trials(monkeypatch, spied)
-    lines = sweep(config)
+    lines = sweep(config).lines
 
     expected = directly(config)
     assert known(lines) == expected
@@ -137,9 +118,11 @@ def test_a_sweep_ranks_what_training_says_and_runs_nothing_twice(
     assert published["search"]["trials"] == 4
     assert published["protocol"] == PROTOCOLS[use]
     assert published["distilled"]["sha256"] == artifact.checksums(stage_uri(config, 3))
-    assert published["lines"] == [asdict(line) for line in lines]
+    assert published["lines"] == json.loads(json.dumps([asdict(line) for line in lines]))
     assert sorted(path.name for path in (output / "search").iterdir()) == [
         "leaderboard.json",
+        "leaderboard.parquet",
+        "tensorboard",
         "trials",
     ]
     assert "test block was not used" in caplog.text
@@ -154,7 +137,7 @@ def again(config: RunConfig, output: Path, spied: Path, lines: list[Any]) -> Non
     for file in spied.iterdir():
         file.unlink()
     before = (output / "search" / "leaderboard.json").read_bytes()
-    assert sweep(config) == lines
+    assert sweep(config).lines == lines
     assert list(spied.iterdir()) == []
     assert (output / "search" / "leaderboard.json").read_bytes() == before
 
@@ -162,7 +145,7 @@ def again(config: RunConfig, output: Path, spied: Path, lines: list[Any]) -> Non
     content = json.loads(removed.read_text())
     removed.unlink()
     (output / "search" / "leaderboard.json").unlink()
-    assert [replace(line, seconds=0) for line in sweep(config)] == [
+    assert [replace(line, seconds=0) for line in sweep(config).lines] == [
         replace(line, seconds=0) for line in lines
     ]
     assert [file.stem for file in spied.iterdir()] == [content["key"]]
@@ -174,12 +157,12 @@ def test_another_score_orders_the_same_trials_anew(
     output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried, trials = {"dcn": SPACE["dcn"]}, {"trials": 2}
-    before = sweep(config_at(output, tried, search=trials))
+    before = sweep(config_at(output, tried, search=trials)).lines
     assert [line.score for line in before] == [line.taught_auc for line in before]
     monkeypatch.setattr(sweeping, "run_trials", None)  # nothing is left to run
 
     for score, sign, name in (("auc", 1, "validation_auc"), ("logloss", -1, "validation_logloss")):
-        lines = sweep(config_at(output, tried, search=trials | {"score": score}))
+        lines = sweep(config_at(output, tried, search=trials | {"score": score})).lines
         assert leaderboard_at(output)["score"] == score
         found = [line.score for line in lines]
         assert found == sorted(found, reverse=True)
@@ -188,14 +171,14 @@ def test_another_score_orders_the_same_trials_anew(
 
 
 def without_score(line: Line) -> Line:
-    return replace(line, score=None, score_deviation=None)
+    return replace(line, score=None, score_deviation=None, places=None)
 
 
 def test_failed_trials_are_told_and_tried_again(
     output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "diet_ray")
-    monkeypatch.setattr(sweeping, "LOST_WORKERS", 1)
+    monkeypatch.setattr(tuner, "LOST_WORKERS", 1)
     # What the failing networks register shall not outlive this test.
     monkeypatch.setattr(registry, "_by_name", dict(registry._by_name))
     marker = tmp_path / "first attempt"
@@ -206,7 +189,7 @@ def test_failed_trials_are_told_and_tried_again(
         "dcn": {"dnn_hidden_units": [[8]]},
     }
     config = config_at(output, broken, evaluation={"cotrain": {"seeds": 1}})
-    lines = {line.network.rpartition(":")[2]: line for line in sweep(config)}
+    lines = {line.network.rpartition(":")[2]: line for line in sweep(config).lines}
     assert marker.exists()
     assert lines["Fragile"].error is lines["dcn"].error is None
     assert lines["dcn"].score_deviation is None  # of one seed
@@ -228,7 +211,7 @@ def test_a_copied_folder_is_enough_to_rank_on(output: Path, tmp_path: Path) -> N
     elsewhere = config_at(
         tmp_path / "elsewhere", search={"distilled": str(copied)}, memory={"keep": 0.5}
     )
-    assert known(sweep(elsewhere)) == expected
+    assert known(sweep(elsewhere).lines) == expected
     found = sorted(path.name for path in (tmp_path / "elsewhere").iterdir())
     assert found == ["search"]
 
@@ -271,9 +254,8 @@ def test_an_artifact_of_another_run_is_refused(output: Path) -> None:
 
 
 def keys_of(config: RunConfig) -> set[str]:
-    search = config.search
-    candidates = space.draw(search.space, search.trials, config.seed, "search.space")
-    return set(sweeping.trial_keys(config, *sweeping.open_set(config), candidates))
+    trials = Trials(config, *sweeping.open_set(config))
+    return {trials.key(candidate) for candidate in listed(config)}
 
 
 @pytest.mark.parametrize(

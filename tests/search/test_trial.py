@@ -19,13 +19,13 @@ def warmed_up() -> Outcome:
     """Of two seeds, three epochs each."""
     aucs = (0.6, 0.7, 0.65), (0.5, 0.55, 0.8)
     epochs = tuple(tuple(made_metrics(auc, 1.2 - auc) for auc in seed) for seed in aucs)
-    return Outcome(epochs, (2, 3), dense_parameters=12, seconds=0.5)
+    return Outcome(epochs, (2, 3), dense_parameters=12, trained_rows=80, flop=9.0, seconds=0.5)
 
 
 def co_trained() -> Outcome:
     """Of two seeds, which are judged once."""
     epochs = (made_metrics(0.6, 0.4),), (made_metrics(0.7, 0.3),)
-    return Outcome(epochs, (1, 1), (0.81, 0.82), 12, 0.5)
+    return Outcome(epochs, (1, 1), (0.81, 0.82), 12, 80, 9.0, 0.5)
 
 
 def test_a_candidate_is_judged_by_the_epochs_that_count() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from diet_ray.config import ProtocolConfig
+from diet_ray.config import NetworkConfig, ProtocolConfig
 from diet_ray.logs.blocks import Blocks, Rows, read_block
 from diet_ray.models.embedding import EmbeddingTable
 from diet_ray.models.registry import DenseNetwork, EmbeddingShapeError, fresh_network
@@ -165,3 +165,34 @@ def test_a_share_is_the_first_rows_of_the_stream(
 def test_of_equally_good_epochs_the_last_is_kept() -> None:
     assert best_epoch([0.6, 0.7, 0.7, 0.65]) == 3
     assert best_epoch([]) == 0
+
+
+def own_network() -> DenseNetwork:
+    """With BatchNorm and dropout."""
+    network = NetworkConfig(name="tests.models.own_network:Whole", parameters={"units": [8]})
+    return fresh_network(network, CONFIG.models, 3, 2, 0)
+
+
+def test_a_whole_network_is_warmed_up_and_trained_with_its_statistics(
+    blocks: Blocks, table: EmbeddingTable, rows: SoftRows, validation: Rows
+) -> None:
+    """Its best epoch's statistics come back with its parameters; a lone last row is no error."""
+    dense = own_network()
+    odd = SoftRows(rows.inputs[:97], rows.labels[:97])  # 6 batches of 16 rows and one of a row
+    history = run(dense, table, odd, validation, epochs=4)
+    found = measure(predict(Recommender(table, dense), validation.ids), validation.labels, TASKS)
+    assert found == history[best_epoch([metrics.auc for metrics in history]) - 1]
+    before = dense.interaction.layers[1].running_mean.clone()
+    model = Recommender(table, dense)
+    train_through(model, blocks, [blocks.block("subsequent")], protocol())
+    assert not torch.equal(dense.interaction.layers[1].running_mean, before)
+
+
+def test_what_a_warm_up_drops_is_a_function_of_its_seed(
+    table: EmbeddingTable, rows: SoftRows, validation: Rows
+) -> None:
+    first, second = own_network(), own_network()
+    run(first, table, rows, validation)
+    torch.rand(1)
+    run(second, table, rows, validation)
+    assert same(first, second)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from diet_ray.config import CotrainConfig
+from diet_ray.config import CotrainConfig, NetworkConfig
 from diet_ray.models.embedding import EmbeddingTable
 from diet_ray.models.registry import fresh_network
 from diet_ray.seeds import derive, torch_generator
@@ -206,3 +206,16 @@ def test_ids_are_numbered_by_field_in_rising_order(drawn: tuple[np.ndarray, np.n
             assert compact(some)[:, field].tolist() == expected
     assert compact(of_log).dtype == np.int64
     assert compact(of_log[:0]).shape == (0, 2)
+
+
+def test_what_a_network_drops_is_a_function_of_the_seeds() -> None:
+    dropping = NetworkConfig(name="tests.models.wrong_networks:Dropping")
+
+    def trained(seed: int) -> Recommender:
+        torch.rand(1)  # whatever was drawn before
+        model = fresh_candidate(dropping, MODELS, SIZES, TASKS, 5, 0).double()
+        run(model, soft_rows(), seed)
+        return model
+
+    assert same(trained(9), trained(9))
+    assert not same(trained(9), trained(10))

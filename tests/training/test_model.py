@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diet_ray.config import MMoEConfig, ModelsConfig
 from diet_ray.logs.blocks import Rows
@@ -106,6 +106,37 @@ def test_prediction_is_the_same_in_any_batches(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(model_module, "PREDICTION_BATCH", 7)
     np.testing.assert_allclose(predict(model, ids), whole, rtol=1e-12)
     assert whole.shape == (50, TASKS)
+
+
+class Noisy(nn.Module):
+    """Embeddings (B, F, d) -> logits (B, K), with statistics of the rows and with dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        width = len(SIZES) * 4
+        self.norm, self.dropout = nn.BatchNorm1d(width), nn.Dropout(0.5)
+        self.linear = nn.Linear(width, TASKS)
+
+    def forward(self, embeddings: Tensor, labels: Tensor | None = None) -> Tensor:
+        logits = self.linear(self.dropout(self.norm(embeddings.flatten(1))))
+        return logits if labels is None else row_losses(logits, labels)
+
+
+def test_a_prediction_depends_on_its_row_alone() -> None:
+    """Statistics are those of the training, nothing is dropped, and training goes on after it."""
+    model = Recommender(EmbeddingTable(SIZES, 4, 1.0, seed=1), Noisy()).double()
+    train_epoch(model, batches(60, 20), 0.02)
+    before, ids = copy.deepcopy(model.state_dict()), rows(50).ids
+    network = model.dense
+    normed = model.table(torch.from_numpy(ids)).flatten(1) - network.norm.running_mean
+    normed = normed / (network.norm.running_var + network.norm.eps).sqrt() * network.norm.weight
+    expected = network.linear(normed + network.norm.bias).detach().numpy()
+    np.testing.assert_allclose(predict(model, ids), expected, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(predict(model, ids[7:8]), expected[7:8], rtol=1e-12, atol=1e-12)
+    assert model.training
+    assert network.dropout.training
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
 
 
 @pytest.fixture(scope="module")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from diet_ray.models.embedding import EmbeddingTable
-from diet_ray.models.functional import row_losses
+from diet_ray.config import NetworkConfig
 from diet_ray.training.cotrain import fresh_candidate
-from diet_ray.training.model import Recommender, adam
+from diet_ray.training.model import Recommender, adam, predict
 from diet_ray.training.side_by_side import SideBySide
 from tests.made import small_config
 from tests.networks import SMALL_NETWORKS, small_network
@@ -108,28 +108,72 @@ def test_a_models_parameters_are_slices_of_the_stack() -> None:
             assert not own.requires_grad  # it is the stack that is trained
 
 
-class Normalised(nn.Module):
-    """A network that keeps statistics of the rows it has seen, which are no parameters."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        width = len(SIZES) * MODELS.embedding_dim
-        self.layers = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(width), nn.Linear(width, TASKS))
-
-    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        return row_losses(self.layers(embeddings), labels)
+def own_models(name: str, **parameters: object) -> list[Recommender]:
+    """By seed, of a network that is taken whole."""
+    network = NetworkConfig(name=f"tests.{name}", parameters=parameters)
+    return [
+        fresh_candidate(network, MODELS, SIZES, TASKS, 4, seed).double() for seed in range(SEEDS)
+    ]
 
 
-def test_every_model_keeps_statistics_of_its_own_rows() -> None:
-    def normalised() -> list[Recommender]:
-        torch.manual_seed(3)
-        tables = [EmbeddingTable(SIZES, MODELS.embedding_dim, 1.0, seed) for seed in range(SEEDS)]
-        return [Recommender(table, Normalised()).double() for table in tables]
+STACKED = [
+    ("models.own_network:Whole", {"units": [6], "dropout": 0.0}),
+    ("models.own_network:Plain", {}),
+    ("training.unstackable:Attending", {}),
+]
+IN_TURN = [
+    ("training.unstackable:Recurrent", {}),
+    ("training.unstackable:Branching", {}),
+    ("models.wrong_networks:OnceDifferentiable", {}),
+]
 
-    (ids, labels), models, alone = made_batches(), normalised(), normalised()
-    train_stack(models, ids, labels)
-    for seed, (model, expected) in enumerate(zip(models, alone, strict=True)):
-        train_alone(expected, ids[:, seed], labels[:, seed])
-        for found, wanted in zip(model.buffers(), expected.buffers(), strict=True):
+
+@pytest.mark.parametrize(("name", "parameters"), STACKED + IN_TURN)
+def test_every_model_of_a_whole_network_is_trained_as_if_it_were_alone(
+    name: str, parameters: dict[str, object], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its statistics are of its own rows; one that cannot be stacked is told and trained too."""
+    caplog.set_level("INFO", logger="diet_ray")
+    (ids, labels), models = made_batches(), own_models(name, **parameters)
+    losses = train_stack(models, ids, labels)
+    for seed, (model, expected) in enumerate(
+        zip(models, own_models(name, **parameters), strict=True)
+    ):
+        own = train_alone(expected, ids[:, seed], labels[:, seed])
+        torch.testing.assert_close(losses[:, seed], own, rtol=1e-9, atol=1e-12)
+        for found, wanted in zip(
+            model.state_dict().values(), expected.state_dict().values(), strict=True
+        ):
             torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-12)
-        assert model.dense.layers[1].num_batches_tracked == STEPS
+        asked = ids[0, 0].numpy()
+        np.testing.assert_allclose(predict(model, asked), predict(expected, asked), rtol=1e-9)
+    in_turn = (name, parameters) in IN_TURN
+    assert ("one after the other" in caplog.text) == in_turn
+    assert (type(models[0].dense.interaction).__name__ in caplog.text) == in_turn
+
+
+def test_statistics_are_those_of_a_models_own_steps() -> None:
+    (ids, labels), models = made_batches(), own_models("models.own_network:Whole", units=[6])
+    train_stack(models, ids, labels)
+    for model in models:
+        norm = model.dense.interaction.layers[1]
+        assert norm.num_batches_tracked == STEPS
+        assert norm.running_mean.abs().sum() > 0
+    means = [model.dense.interaction.layers[1].running_mean for model in models]
+    assert not torch.allclose(means[0], means[1])
+
+
+def test_every_model_drops_what_it_draws_itself() -> None:
+    """Models of equal parameters and rows: only what is dropped tells them apart."""
+    models = own_models("models.wrong_networks:Dropping")
+    for model in models[1:]:
+        model.load_state_dict(models[0].state_dict())
+    ids, labels = (whole[0, :1].expand(SEEDS, *whole.shape[2:]) for whole in made_batches())
+    losses = SideBySide(models)(ids, labels)
+    assert not torch.equal(losses[0], losses[1])
+
+
+def test_a_network_that_fails_by_itself_raises_its_own_error() -> None:
+    ids, labels = made_batches()
+    with pytest.raises(ArithmeticError, match="planted"):
+        SideBySide(own_models("models.wrong_networks:Raises"))(ids[0], labels[0])

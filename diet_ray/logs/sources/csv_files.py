@@ -1,77 +1,117 @@
 """CSV files as streams of text columns, with the number of every row and the malformed ones.
 
 A large file is read in parts, each a range of bytes: the lines that begin within it. So a value may
-not hold a line break. Rows are numbered within their part.
+not hold a line break. A compressed file (by the end of its name, such as `.csv.gz`) has no such
+ranges and is one part: several files are read side by side, one large one is not. Rows are numbered
+within their part.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from lzma import LZMAError
 from typing import Any
+from zipfile import BadZipFile
+from zlib import error as ZlibError
 
+import fsspec.compression
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from diet_ray import storage
 from diet_ray.logs.sources.source import BadRow, LogsError, Part
+from diet_ray.logs.sources.table_files import compression_of
 
 PART_BYTES = 64 << 20
 BLOCK_BYTES = 4 << 20
 SEEK_BYTES = 1 << 16
+ARROW_COMPRESSIONS = ("gzip", "bz2", "zstd", "lz4")
 NULLS = ["", "nan", "NaN", "null", "NULL", "\\N"]
 WRONG_COLUMNS = "wrong number of columns"
 
 
-def header(uri: str) -> list[str]:
+def header(uri: str, delimiter: str = ",") -> list[str]:
     """Column names of a file, that is the values of its first line. Raises LogsError if empty."""
-    fs, path = storage.filesystem(uri)
-    try:
-        with fs.open_input_file(path) as file:
-            end = _line_start(file, 1)
-            file.seek(0)
-            line = file.read(end)
+    with _readable(uri) as file:
+        line = b""
+        while b"\n" not in line and (chunk := file.read(SEEK_BYTES)):
+            line += chunk
         # Not `open_csv`: it reads ahead, and a process that ends meanwhile is aborted.
         one_thread = pacsv.ReadOptions(use_threads=False)
-        return pacsv.read_csv(pa.BufferReader(line), one_thread).column_names
-    except pa.ArrowInvalid as error:
-        raise LogsError(f"{uri}: not a CSV file with a header ({error}); replace it") from None
+        only = pa.BufferReader(line[: line.find(b"\n") + 1] or line)
+        return pacsv.read_csv(
+            only, one_thread, pacsv.ParseOptions(delimiter=delimiter)
+        ).column_names
 
 
 def parts(uri: str) -> list[Part]:
-    """A file in ranges of `PART_BYTES`."""
+    """A file in ranges of `PART_BYTES`; a compressed one whole."""
+    if compression_of(uri):
+        return [Part(uri)]
     starts = list(range(0, max(storage.size(uri), 1), PART_BYTES))
     ends = [*starts[1:], None]
     return [Part(uri, first_byte=s, end_byte=e) for s, e in zip(starts, ends, strict=True)]
 
 
 def read(
-    part: Part, types: dict[str, pa.DataType], names: Sequence[str] | None = None
+    part: Part,
+    types: dict[str, pa.DataType],
+    names: Sequence[str] | None = None,
+    delimiter: str = ",",
 ) -> Iterator[tuple[pa.Table, list[BadRow]]]:
     """Stream the columns `types` of a part of a file, a few megabytes at a time.
 
     `names` are the columns of a file without header. Yields tables with `_row` int64 in front, and
     the malformed rows met on the way; missing values are null. Raises LogsError for a file that is
-    no text.
+    no text, or is damaged.
     """
     uri = part.name
-    fs, path = storage.filesystem(uri)
     if part.first_byte and names is None:
-        names = header(uri)
+        names = header(uri, delimiter)
     malformed: list[BadRow] = []
-    try:
-        with fs.open_input_file(path) as file:
-            start, end = _line_start(file, part.first_byte), file.size()
-            if part.end_byte is not None:
-                end = _line_start(file, part.end_byte)
+    with _readable(uri) as file:
+        stream = file
+        if not compression_of(uri):
+            start, end = _range(file, part)
             if start == end and names is not None:
                 return
             stream = file.get_stream(start, end - start)
-            with _open(stream, types, names, malformed) as reader:
-                yield from _numbered(reader, malformed)
-    except pa.ArrowInvalid as error:
-        raise LogsError(f"{uri}: not a readable CSV file ({error}); replace it") from None
+        with _open(stream, types, names, delimiter, malformed) as reader:
+            yield from _numbered(reader, malformed)
+
+
+@contextmanager
+def _readable(uri: str) -> Iterator[Any]:
+    """The bytes of a file as they were before it was compressed; what is no CSV is told so."""
+    fs, path = storage.filesystem(uri)
+    how = compression_of(uri)
+    try:
+        with fs.open_input_file(path) as file:
+            if how is None:
+                yield file
+            elif how in ARROW_COMPRESSIONS:
+                yield pa.CompressedInputStream(file, how)
+            else:
+                yield pa.PythonFile(fsspec.compression.compr[how](file, mode="rb"), "r")
+    except (pa.ArrowInvalid, EOFError, LZMAError, BadZipFile, ZlibError) as error:
+        raise _unreadable(uri, error) from None
+    except OSError as error:
+        if error.errno or how is None:
+            raise
+        raise _unreadable(uri, error) from None  # pyarrow's word for damaged compression
+
+
+def _unreadable(uri: str, error: Exception) -> LogsError:
+    return LogsError(f"{uri}: not a readable CSV file with a header ({error}); replace it")
+
+
+def _range(file: Any, part: Part) -> tuple[int, int]:
+    """First and one-past-last byte of the lines that begin within a part."""
+    start, end = _line_start(file, part.first_byte), file.size()
+    return start, end if part.end_byte is None else _line_start(file, part.end_byte)
 
 
 def _line_start(file: Any, at: int) -> int:
@@ -106,6 +146,7 @@ def _open(
     stream: Any,
     types: dict[str, pa.DataType],
     names: Sequence[str] | None,
+    delimiter: str,
     malformed: list[BadRow],
 ) -> Any:
     first_row = 2 if names is None else 1  # as the parser counts lines: a header is the first
@@ -121,7 +162,7 @@ def _open(
         read_options=pacsv.ReadOptions(
             use_threads=False, block_size=BLOCK_BYTES, column_names=names
         ),
-        parse_options=pacsv.ParseOptions(invalid_row_handler=note),
+        parse_options=pacsv.ParseOptions(delimiter=delimiter, invalid_row_handler=note),
         convert_options=pacsv.ConvertOptions(
             include_columns=list(types),
             column_types=types,

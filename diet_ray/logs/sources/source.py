@@ -101,11 +101,13 @@ def raw_file(folder: str, name: str, download: str) -> str:
     return uri
 
 
-def fingerprint_of(files: Iterable[str]) -> str:
-    """Changes when one of these files does."""
+def fingerprint_of(files: Iterable[str], names: Iterable[str] | None = None) -> str:
+    """Changes when one of these files does, or its name; by default the last part of its URI."""
+    files = list(files)
+    names = [uri.rpartition("/")[2] for uri in files] if names is None else names
     digest = hashlib.blake2b(digest_size=16)
-    for uri in files:
-        digest.update(f"{uri.rpartition('/')[2]} {storage.fingerprint(uri)}\n".encode())
+    for name, uri in zip(names, files, strict=True):
+        digest.update(f"{name} {storage.fingerprint(uri)}\n".encode())
     return digest.hexdigest()
 
 

@@ -1,8 +1,9 @@
 """Any table of interactions in Parquet or CSV files, described by `logs.table`.
 
-All files directly below `logs.path` with the format's suffix belong to the log, in the order of
-their names. A part is a CSV file, or neighbouring row groups of a Parquet file with about
-`PART_ROWS` rows.
+`table_files.py` says which files those are; they are read in the order of their names. A part is a
+range of a CSV file's bytes (all of it where it is compressed), or neighbouring row groups of a
+Parquet file with about `PART_ROWS` rows. The keys of `key=value` folders are columns like any other
+where the files have none of that name.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from diet_ray.logs.sources import csv_files
 from diet_ray.logs.sources.expression import labels, parse_task
 from diet_ray.logs.sources.source import (
     ROW,
+    BadRow,
     LogsError,
     Part,
     RawBatch,
@@ -25,11 +27,14 @@ from diet_ray.logs.sources.source import (
     fingerprint_of,
     nearest,
 )
+from diet_ray.logs.sources.table_files import TableFile, find_files
 from diet_ray.logs.sources.values import as_text, as_time_ms
 
 PART_ROWS = 1_000_000
 BATCH_ROWS = 65_536
 UNITS = ("s", "ms", "us", "ns")
+
+_Piece = tuple[pa.Table, pa.ChunkedArray, list[BadRow]]  # rows, their numbers, malformed ones
 
 
 class TableSource:
@@ -40,12 +45,7 @@ class TableSource:
         assert logs.path is not None
         assert logs.table is not None
         self.schema, self.timezone = logs.table, logs.timezone
-        self.files = storage.list_files(logs.path, f".{self.schema.format}")
-        if not self.files:
-            raise LogsError(
-                f"{logs.path}: no *.{self.schema.format} file directly below it; set logs.path to "
-                "the folder of the log, and logs.table.format to its format"
-            )
+        _, self.files = find_files(logs.path, self.schema.format)
         columns = self._columns(self.files[0])
         self.fields = choose("logs.fields", logs.fields, self.schema.fields)
         self.tasks = choose("logs.tasks", logs.tasks, self.schema.tasks)
@@ -55,12 +55,16 @@ class TableSource:
         self._check_unit()
         used = [*self.fields, *(task.column for task in self.parsed.values())]
         self.used = list(dict.fromkeys([self.schema.time_column, *used]))
-        for uri in self.files:
-            self._check_columns(uri)
+        for file in self.files:
+            self._check_columns(file)
 
-    def _columns(self, uri: str) -> list[str]:
+    def _columns(self, file: TableFile) -> list[str]:
+        own = self._own_columns(file.uri)
+        return [*own, *(key for key in file.keys if key not in own)]
+
+    def _own_columns(self, uri: str) -> list[str]:
         if self.schema.format == "csv":
-            return csv_files.header(uri)
+            return csv_files.header(uri, self.schema.delimiter)
         with storage.open_parquet(uri) as file:
             return file.schema_arrow.names
 
@@ -81,47 +85,60 @@ class TableSource:
                 "pattern such as '%Y-%m-%d %H:%M:%S'"
             )
 
-    def _check_columns(self, uri: str) -> None:
-        columns = self._columns(uri)
+    def _check_columns(self, file: TableFile) -> None:
+        columns = self._columns(file)
         for name in self.used:
             if name not in columns:
-                raise LogsError(f"{uri}: no column {name!r} (logs.table); {nearest(name, columns)}")
+                remedy = nearest(name, columns)
+                if self.schema.format == "csv" and len(columns) == len(file.keys) + 1:
+                    remedy = f"all of the first line is one column, {columns[0]!r}: "
+                    remedy += "set logs.table.delimiter to what separates the values"
+                raise LogsError(f"{file.uri}: no column {name!r} (logs.table); {remedy}")
         if self.schema.format == "parquet":
-            self._check_types(uri)
+            self._check_types(file.uri)
 
     def _check_types(self, uri: str) -> None:
         with storage.open_parquet(uri) as file:
-            for name in self.used:
-                if pa.types.is_nested(file.schema_arrow.field(name).type):
-                    raise LogsError(
-                        f"{uri}: column {name!r} has type {file.schema_arrow.field(name).type}; "
-                        "only columns with one value per row can be used: leave it out"
-                    )
+            types = dict(zip(file.schema_arrow.names, file.schema_arrow.types, strict=True))
+        for name in self.used:
+            if name in types and pa.types.is_nested(types[name]):
+                raise LogsError(
+                    f"{uri}: column {name!r} has type {types[name]}; only columns with one value "
+                    "per row can be used: leave it out"
+                )
 
     def parts(self) -> list[Part]:
-        if self.schema.format == "csv":
-            return [part for uri in self.files for part in csv_files.parts(uri)]
-        return [part for uri in self.files for part in _parquet_parts(uri)]
+        of_file = csv_files.parts if self.schema.format == "csv" else _parquet_parts
+        return [part for file in self.files for part in of_file(file.uri)]
 
     def load_shared(self) -> None:
         """Nothing: every part is complete."""
 
     def read(self, part: Part, shared: None) -> Iterator[RawBatch]:
         del shared
-        if self.schema.format == "csv":
-            types = {name: pa.string() for name in self._columns(part.name)}
-            for raw, malformed in csv_files.read(part, types):
-                numbers = raw[ROW]
-                yield RawBatch(self._parse(raw, numbers), raw.drop_columns([ROW]), tuple(malformed))
-            return
+        keys = next(file.keys for file in self.files if file.uri == part.name)
+        read = self._read_csv if self.schema.format == "csv" else self._read_parquet
+        for own, numbers, malformed in read(part):
+            raw = own
+            for key, value in keys.items():
+                if key in self.used and key not in own.column_names:
+                    column = pa.repeat(pa.scalar(value, pa.string()), own.num_rows)
+                    raw = raw.append_column(key, column)
+            yield RawBatch(self._parse(raw, numbers), raw, tuple(malformed))
+
+    def _read_csv(self, part: Part) -> Iterator[_Piece]:
+        types = {name: pa.string() for name in self._own_columns(part.name)}
+        for raw, malformed in csv_files.read(part, types, delimiter=self.schema.delimiter):
+            yield raw.drop_columns([ROW]), raw[ROW], malformed
+
+    def _read_parquet(self, part: Part) -> Iterator[_Piece]:
         at = part.first
         with storage.open_parquet(part.name) as file:
-            batches = file.iter_batches(BATCH_ROWS, part.row_groups, self.used, use_threads=False)
-            for batch in batches:
-                raw = pa.Table.from_batches([batch])
-                numbers = pa.chunked_array([pa.array(range(at, at + raw.num_rows), pa.int64())])
-                at += raw.num_rows
-                yield RawBatch(self._parse(raw, numbers), raw)
+            own = [name for name in self.used if name in file.schema_arrow.names]
+            for batch in file.iter_batches(BATCH_ROWS, part.row_groups, own, use_threads=False):
+                numbers = pa.chunked_array([pa.array(range(at, at + batch.num_rows), pa.int64())])
+                at += batch.num_rows
+                yield pa.Table.from_batches([batch]), numbers, []
 
     def _parse(self, raw: pa.Table, numbers: pa.ChunkedArray) -> pa.Table:
         times = as_time_ms(raw[self.schema.time_column], self.schema.time_unit, self.timezone)
@@ -131,10 +148,10 @@ class TableSource:
         return pa.table(columns)
 
     def fingerprint(self) -> str:
-        return fingerprint_of(self.files)
+        return fingerprint_of((f.uri for f in self.files), (f.name for f in self.files))
 
     def source_bytes(self) -> int:
-        return sum(storage.size(uri) for uri in self.files)
+        return sum(storage.size(file.uri) for file in self.files)
 
 
 def _parquet_parts(uri: str) -> list[Part]:

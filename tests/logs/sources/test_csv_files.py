@@ -1,6 +1,11 @@
+import bz2
+import gzip
+import io
 import json
+import lzma
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -93,3 +98,60 @@ def test_a_small_or_empty_file_is_one_part(tmp_path: Path) -> None:
     assert everything(uri, ["a", "b"]) == []
     (tmp_path / "log.csv").write_text("a,b\n1,2\n")
     assert csv_files.parts(uri) == [Part(uri)]
+
+
+def zipped(content: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("log.csv", content)
+    return buffer.getvalue()
+
+
+LINES = [[str(i), "x" * (i % 9 + 1)] for i in range(40)]
+COMPRESS = {
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+    ".zst": lambda text: pa.compress(text, "zstd", asbytes=True),
+    ".zip": zipped,
+}
+
+
+@pytest.mark.parametrize("ending", COMPRESS)
+def test_a_compressed_file_is_one_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    monkeypatch.setattr(csv_files, "PART_BYTES", 5)
+    text = "\n".join(",".join(line) for line in [["a", "b"], *LINES]) + "\n"
+    uri = str(tmp_path / f"log.csv{ending}")
+    Path(uri).write_bytes(COMPRESS[ending](text.encode()))
+    assert csv_files.header(uri) == ["a", "b"]
+    assert csv_files.parts(uri) == [Part(uri)]
+    assert everything(uri) == LINES
+
+
+@pytest.mark.parametrize("ending", COMPRESS)
+def test_a_damaged_compressed_file_is_named(tmp_path: Path, ending: str) -> None:
+    uri = str(tmp_path / f"log.csv{ending}")
+    Path(uri).write_bytes(b"this is not compressed at all" * 9)
+    with pytest.raises(LogsError, match=rf"log\.csv\{ending}: not a readable"):
+        csv_files.header(uri)
+    whole = COMPRESS[ending](b"a,b\n" + bytes(range(14, 120)) * 2_000)
+    Path(uri).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(LogsError, match=rf"log\.csv\{ending}: not a readable"):
+        list(csv_files.read(Part(uri), TEXT))
+
+
+@pytest.mark.parametrize("part_bytes", [7, 10_000])
+def test_other_delimiters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part_bytes: int) -> None:
+    monkeypatch.setattr(csv_files, "PART_BYTES", part_bytes)
+    uri = str(tmp_path / "log.tsv")
+    Path(uri).write_text("a\tb\n1\tx,y\n2\tz\n")
+    assert csv_files.header(uri, "\t") == ["a", "b"]
+    rows = [
+        (row["a"], row["b"])
+        for part in csv_files.parts(uri)
+        for table, _ in csv_files.read(part, TEXT, delimiter="\t")
+        for row in table.to_pylist()
+    ]
+    assert rows == [("1", "x,y"), ("2", "z")]

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,41 @@ def test_reads_what_is_there(tmp_path: Path, kind: str) -> None:
     assert [row["_row"] for row in rows] == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_keys_of_partitions_are_columns(tmp_path: Path, kind: str) -> None:
+    for day, index in (("2024-01-01", [0, 1, 2]), ("2024-01-02", [3, 4])):
+        folder = tmp_path / f"day={day}"
+        folder.mkdir()
+        rows = log().iloc[index].drop(columns="at")
+        if kind == "parquet":
+            rows.to_parquet(folder / "part-0.parquet", index=False)
+        else:
+            rows.to_csv(folder / "part-0.csv", index=False)
+        (folder / "_SUCCESS").touch()
+    schema = {"format": kind, "time_column": "day", "time_unit": "%Y-%m-%d"}
+    rows = read(config(tmp_path, fields=["user", "day"], **schema))
+    assert [row["user"] for row in rows] == ["7", "8", "7", "9", "8"]
+    assert [row["day"] for row in rows] == ["2024-01-01"] * 3 + ["2024-01-02"] * 2
+    assert [row["time_ms"] // 1000 for row in rows] == [1_704_067_200] * 3 + [1_704_153_600] * 2
+
+
+def test_a_column_of_the_file_goes_before_a_key(tmp_path: Path) -> None:
+    (tmp_path / "user=1").mkdir()
+    log().to_parquet(tmp_path / "user=1" / "a.parquet")
+    assert [row["user"] for row in read(config(tmp_path))] == ["7", "8", "7", "9", "8"]
+
+
+def test_other_delimiters_and_compressed(tmp_path: Path) -> None:
+    log().to_csv(tmp_path / "a.tsv.gz", index=False, sep="\t")
+    with pytest.raises(LogsError, match=r"one column, 'user.*: set logs\.table\.delimiter"):
+        open_source(
+            config(tmp_path, format="csv", tasks={"y": "user\tgenre\trating\tat\tdwell"}), 0
+        )
+    rows = read(config(tmp_path / "a.tsv.gz", format="csv", delimiter="\\t"))
+    assert [row["user"] for row in rows] == ["7", "8", "7", "9", "8"]
+    assert rows == read(config(tmp_path, format="csv", delimiter="\t"))
+
+
 def test_row_groups_become_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table, "PART_ROWS", 2)
     pq.write_table(pa.Table.from_pandas(log()), tmp_path / "a.parquet", row_group_size=1)
@@ -134,6 +170,16 @@ def test_a_truncated_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(StorageError, match=r"a\.parquet"):
         open_source(config(tmp_path), 0)
+
+
+def test_fingerprint_follows_the_keys(tmp_path: Path) -> None:
+    found = []
+    for day in ("1", "2"):
+        (tmp_path / f"day={day}").mkdir()
+        log().to_parquet(tmp_path / f"day={day}" / "a.parquet")
+        os.utime(tmp_path / f"day={day}" / "a.parquet", (1, 1))
+        found.append(open_source(config(tmp_path / f"day=[{day}]"), 0).fingerprint())
+    assert found[0] != found[1]
 
 
 def test_fingerprint_follows_the_files(tmp_path: Path) -> None:
