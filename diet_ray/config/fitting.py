@@ -40,7 +40,6 @@ class Sizes:
     batch_size: int  # of the reference and of candidates on real blocks
     learning_rate: float  # likewise
     ratio: float
-    outer_steps: int
     inner_learning_rate: float
 
 
@@ -79,7 +78,6 @@ SMALL = Sizes(
     batch_size=64,
     learning_rate=2e-3,
     ratio=0.03,
-    outer_steps=30,
     inner_learning_rate=3e-3,
 )
 MEDIUM = Sizes(
@@ -91,7 +89,6 @@ MEDIUM = Sizes(
     batch_size=512,
     learning_rate=1e-3,
     ratio=0.015,
-    outer_steps=60,
     inner_learning_rate=1e-3,
 )
 LARGE = Sizes(
@@ -103,7 +100,6 @@ LARGE = Sizes(
     batch_size=4_096,
     learning_rate=1e-3,
     ratio=0.01,
-    outer_steps=60,
     inner_learning_rate=1e-3,
 )
 
@@ -127,9 +123,7 @@ def fit(config: RunConfig, historical_rows: int) -> RunConfig:
             "models": _filled(config.models, mmoe=sizes.mmoe),
             "reference": _filled(config.reference, network=_reference(sizes), **steps),
             "memory": _filled(config.memory, ratio=_ratio(sizes, historical_rows)),
-            "distill": _filled(config.distill, outer_steps=sizes.outer_steps).model_copy(
-                update={"inner": inner}
-            ),
+            "distill": config.distill.model_copy(update={"inner": inner}),
             "evaluation": _filled(evaluation, candidates=both).model_copy(
                 update={"protocol": protocol}
             ),
@@ -146,7 +140,8 @@ def _filled(section: S, **values: Any) -> S:
 def _reference(sizes: Sizes) -> NetworkConfig:
     if not sizes.together:
         return sizes.dcn
-    members = [network.model_dump(mode="json") for network in (sizes.dcn, sizes.wukong)]
+    both = (sizes.dcn, sizes.wukong)
+    members = [network.model_dump(mode="json", exclude={"label"}) for network in both]
     return NetworkConfig(name="ensemble", parameters={"networks": members})
 
 
@@ -157,14 +152,15 @@ def _ratio(sizes: Sizes, historical_rows: int) -> float:
 
 def describe_fit(given: RunConfig, fitted: RunConfig) -> list[str]:
     """A line `key.path: value` for every key that `fit` filled in."""
-    return _differences("", given.model_dump(mode="json"), fitted.model_dump(mode="json"))
+    before, after = (c.model_dump(mode="json", exclude_none=True) for c in (given, fitted))
+    return _added("", before, after)
 
 
-def _differences(path: str, given: dict[str, Any], fitted: dict[str, Any]) -> list[str]:
+def _added(path: str, before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     lines = []
-    for key, value in fitted.items():
-        if isinstance(given[key], dict):
-            lines += _differences(f"{path}{key}.", given[key], value)
-        elif given[key] != value:
+    for key, value in after.items():
+        if key not in before:
             lines.append(f"{path}{key}: {value}")
+        elif isinstance(value, dict):
+            lines += _added(f"{path}{key}.", before[key], value)
     return lines

@@ -49,7 +49,7 @@ class ReferenceConfig(Section):
     """Folder (any URI) of a reference that another run trained with the same settings on the same
     blocks; default: `reference` below `output`. What is missing is trained and published there."""
     network: Fitted[NetworkConfig] = FITTED
-    """Default: fits the log's size; DCN and WuKong on one table, or DCN alone on a large log."""
+    """Default: DCN and WuKong on one table in sizes that fit the log's, or DCN on a large log."""
     batch_size: Fitted[PositiveInt] = FITTED
     """Rows per step, over all workers together; default: fits the log's size."""
     learning_rate: Fitted[PositiveFloat] = FITTED

@@ -95,8 +95,8 @@ class OuterConfig(Section):
 class DistillConfig(Section):
     rounds: PositiveInt = 1
     """Addressing (hard targets, active memory) is renewed this often per stage."""
-    outer_steps: Fitted[PositiveInt] = FITTED
-    """M: meta-gradient steps per round; default: fits the log's size."""
+    outer_steps: PositiveInt = 60
+    """M: meta-gradient steps per round."""
     candidate_fraction: Fraction = 1.0
     """Share of the block that is looked at for hard targets, drawn anew each round."""
     hard_fraction: Fraction = 1.0
