@@ -9,8 +9,9 @@ INSTALLED := .venv/.installed
 help:  ## This list
 	@sed -n 's/^\([a-z-]*\):.*##/  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
-quickstart: $(INSTALLED)  ## Distil the embedded synthetic log and say where the result lies
+quickstart: $(INSTALLED)  ## Distil the embedded log, search on the set, compare with full training
 	@$(BIN)/python jobs/distill.py --config configs/quickstart.yaml
+	@$(BIN)/python jobs/sweep.py --config configs/quickstart.yaml
 
 test: $(INSTALLED)  ## The test suite; ARGS are pytest's: make test ARGS="-k config"
 	@$(BIN)/python -m pytest $(ARGS)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from diet_ray import progress, runtime, storage
-from diet_ray.config import ConfigError, RunConfig
+from diet_ray.config import ConfigError, RunConfig, describe_fit, fit
 from diet_ray.distill.boundary import memory_sizes
 from diet_ray.distill.parts import recipe_name
 from diet_ray.distill.stream import distill_stream
@@ -32,10 +32,13 @@ from diet_ray.report.benchmark import publish
 from diet_ray.report.figures import verification_figure
 from diet_ray.search.finish import Finished, check_reference, finish
 from diet_ray.search.run import open_run
-from diet_ray.search.sweep import Swept, sweep
+from diet_ray.search.sweep import Swept, fitted, sweep
 from diet_ray.search.verify import Verification, points, verify
 from diet_ray.training.metrics import check_measurable
 from diet_ray.training.reference import train_reference
+
+ANY_ROWS = 1
+"""Before the blocks are there; what is left to the log's size is valid at every size."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +53,9 @@ class Outcome:
 def distill_logs(config: RunConfig) -> Outcome:
     """Prepare, train the reference, distil every stage, check. Skips whatever is published."""
     validate(config)
-    run = _distilled_run(config, _measurable_blocks(config))
+    run = _distilled_run(*_fitted_and_blocks(config))
     checked = check(run)
-    _report(config, run.blocks, run.distilled, checked)
+    _report(run.config, run.blocks, run.distilled, checked)
     return Outcome(run.distilled, checked.lines, checked.verdict)
 
 
@@ -62,8 +65,9 @@ def benchmark_logs(config: RunConfig) -> str:
     Returns the URI of the report's page. Skips whatever is published.
     """
     validate(config)
-    benchmark.validate(config)
-    blocks = _measurable_blocks(config)
+    benchmark.validate(fit(config, ANY_ROWS))
+    config, blocks = _fitted_and_blocks(config)
+    benchmark.validate(config)  # again: a name can also be that of a network chosen by size
     benchmark.check_sizes(config, blocks)
     found = benchmark.run_benchmark(_distilled_run(config, blocks))
     folder = config.place("benchmark", "report")
@@ -100,7 +104,7 @@ def search_architectures(config: RunConfig) -> Searched:
     Raises ConfigError before the sweep if the run's blocks or reference are missing for what
     follows it.
     """
-    search = config.search
+    config, search = fitted(config), config.search
     if search.verify:
         open_run(config, "search.verify")
     if search.finish:
@@ -114,12 +118,21 @@ def search_architectures(config: RunConfig) -> Searched:
     return Searched(swept, verified, finish(config, swept.lines) if search.finish else [])
 
 
-def _measurable_blocks(config: RunConfig) -> Blocks:
-    """Blocks of which a set can be distilled and on which AUC is defined."""
+def _fitted_and_blocks(config: RunConfig) -> tuple[RunConfig, Blocks]:
+    """Blocks of which a set can be distilled and on which AUC is defined, and the configuration
+    with what it left to their size."""
     blocks = prepare(config)
-    memory_sizes(config, blocks)
+    fitted = fit(config, blocks.historical_rows)
+    chosen = describe_fit(config, fitted)
+    if chosen:
+        progress.logger.info(
+            "Chosen to fit %s historical rows, as the configuration leaves it open:\n  %s",
+            f"{blocks.historical_rows:,}",
+            "\n  ".join(chosen),
+        )
+    memory_sizes(fitted, blocks)
     check_measurable(blocks)
-    return blocks
+    return fitted, blocks
 
 
 def _distilled_run(config: RunConfig, blocks: Blocks) -> Run:
@@ -130,6 +143,7 @@ def _distilled_run(config: RunConfig, blocks: Blocks) -> Run:
 def check_networks(config: RunConfig) -> None:
     """Whether every network that the configuration names can be built, and a class of one's own
     does what is asked of it where it stands. Raises ConfigError."""
+    config = fit(config, ANY_ROWS)
     inner, candidates = config.distill.inner.networks, config.evaluation.candidates
     named = {
         "reference.network": config.reference.network,
@@ -159,7 +173,7 @@ def _under(key: str) -> Iterator[None]:
 def check_benchmark(config: RunConfig) -> None:
     """What of a benchmark can be refused without Ray. Raises ConfigError."""
     check_networks(config)
-    benchmark.validate(config)
+    benchmark.validate(fit(config, ANY_ROWS))
 
 
 def validate(config: RunConfig) -> None:

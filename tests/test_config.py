@@ -266,6 +266,7 @@ def test_overlapping_intervals(
         (["benchmark.tuning.tried=[{}, {epochs: 0}]"], "entry 2: epochs: 0.0 Input should be"),
         (
             [
+                "reference.network={name: dcn}",
                 "distill.inner.networks=[{name: dcn}, {name: wukong}]",
                 "distill.inner.start=previous_reference",
             ],
@@ -293,7 +294,8 @@ def test_values_that_cannot_be_run(write: Any, overrides: list[str], words: str)
 )
 def test_proxies_of_their_own(write: Any, overrides: list[str]) -> None:
     given = [f"distill.inner.{override}" for override in overrides]
-    assert load_config(write(SMALLEST), given).distill.inner.networks
+    config = load_config(write(SMALLEST), ["reference.network={name: dcn}", *given])
+    assert config.distill.inner.networks
 
 
 def test_an_unknown_key_of_a_tried_protocol_names_the_nearest(write: Any) -> None:

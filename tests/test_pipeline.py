@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from diet_ray import pipeline
-from diet_ray.config import ConfigError
+from diet_ray.config import ConfigError, RunConfig, fit
 from diet_ray.pipeline import benchmark_logs, check_networks, search_architectures, validate
 from diet_ray.training.reference import train_reference
 from tests.made import made_blocks, small_config
@@ -65,6 +65,26 @@ def test_a_network_of_ones_own_is_tried_on_rows_like_the_logs(
         check_networks(small_config(str(tmp_path), **overrides))
     candidate = {"candidates": [{"name": "tests.models.wrong_networks:Normalising"}]}
     check_networks(small_config(str(tmp_path), evaluation=candidate))
+
+
+def test_what_is_left_to_the_logs_size_is_chosen_before_the_reference_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocks = made_blocks(str(tmp_path / "blocks"))
+    trained: list[RunConfig] = []
+
+    def train(config: RunConfig, _: object) -> None:
+        trained.append(config)
+        raise InterruptedError
+
+    monkeypatch.setattr(pipeline, "prepare", lambda _: blocks)
+    monkeypatch.setattr(pipeline.runtime, "check_resources", lambda _: None)
+    monkeypatch.setattr(pipeline, "train_reference", train)
+    made = small_config(str(tmp_path / "run"))
+    config = RunConfig(output=made.output, logs=made.logs)
+    with pytest.raises(InterruptedError):
+        pipeline.distill_logs(config)
+    assert trained == [fit(config, blocks.historical_rows)]
 
 
 def test_a_benchmark_is_refused_before_work_starts(

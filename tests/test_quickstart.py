@@ -1,4 +1,4 @@
-"""The whole main job at small size, every path of it on S3 (a real server on loopback)."""
+"""The whole quickstart at small size, every path of it on S3 (a real server on loopback)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from diet_ray import storage
-from diet_ray.evaluation.check import METHODS
+from diet_ray.config.fitting import LARGEST_RATIO
 from diet_ray.memory.artifact import load_distilled
 
 ROOT = Path(__file__).parents[1]
@@ -27,14 +27,18 @@ SMALL = {
     "distill.outer_steps": 4,
     "distill.commit_every": 2,
     "evaluation.seeds": 1,
+    "evaluation.cotrain.steps": 10,
+    "search.trials": 3,
+    "search.verify": 2,
 }
+HISTORICAL_ROWS = 4_500
 
 
-def distil(config: str, output: str) -> str:
-    """Run the job as a user does; returns what it printed."""
+def run_job(job: str, config: str, output: str) -> str:
+    """Run a job as a user does; returns what it printed."""
     overrides = [f"--set={key}={value}" for key, value in {**SMALL, "output": output}.items()]
     done = subprocess.run(
-        [sys.executable, "jobs/distill.py", "--config", config, *overrides],
+        [sys.executable, f"jobs/{job}.py", "--config", config, *overrides],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), "RAY_ADDRESS": "local"},
         capture_output=True,
@@ -52,22 +56,27 @@ def test_the_whole_quickstart_on_s3(s3_folder: str) -> None:
     storage.write_bytes(config, (ROOT / "configs/quickstart.yaml").read_bytes())
     output = storage.join(s3_folder, "run")
 
-    printed = distil(config, output)
+    printed = run_job("distill", config, output)
 
     dataset = load_distilled(storage.join(output, "distilled/stage=3"))
-    assert len(dataset) == round(0.015 * 4_500)
-    assert dataset.embeddings.shape == (len(dataset), len(dataset.description.fields), 8)
+    assert len(dataset) == round(LARGEST_RATIO * HISTORICAL_ROWS)
+    assert len(dataset.embeddings) == len(dataset)
     summary = json.loads(storage.read_bytes(storage.join(output, "summary.json")))
-    lines = {(line["candidate"], line["method"]) for line in summary["check"]}
-    assert lines == {(c, m) for c in ("dcn", "wukong", "mean") for m in METHODS}
-    assert all(0 < line["auc"] < 1 and line["seeds"] == 1 for line in summary["check"])
+    assert summary["check"] == []
+    assert summary["configuration"]["memory"]["ratio"] == LARGEST_RATIO
     assert f"{len(dataset)} rows" in printed
+    assert "memory.ratio: " in printed
     assert not storage.exists(storage.join(output, "work"))
 
     fs, path = storage.filesystem(storage.join(output, "distilled/stage=3/rows-00000.parquet"))
     before = fs.get_file_info(path).mtime_ns
     started = time.monotonic()
-    assert "published already" in distil(config, output)
+    assert "published already" in run_job("distill", config, output)
     assert fs.get_file_info(path).mtime_ns == before
     assert time.monotonic() - started < 60
     assert pq.read_table(path, filesystem=fs).num_rows == len(dataset)
+
+    run_job("sweep", config, output)
+    lines = storage.read_json(storage.join(output, "search/leaderboard.json"))["lines"]
+    assert len(lines) == SMALL["search.trials"]
+    assert all(0 < line["score"] < 1 for line in lines)

@@ -26,6 +26,7 @@ from diet_ray.config.evaluation import (
     TuningConfig,
 )
 from diet_ray.config.file import describe_keys, load_config
+from diet_ray.config.fitting import describe_fit, fit
 from diet_ray.config.logs import Interval, IntervalsConfig, LogsConfig, SyntheticConfig, TableConfig
 from diet_ray.config.models import MMoEConfig, ModelsConfig, NetworkConfig, ReferenceConfig
 from diet_ray.config.recipe import (
@@ -83,7 +84,9 @@ __all__ = [
     "TableConfig",
     "TuningConfig",
     "describe_errors",
+    "describe_fit",
     "describe_keys",
+    "fit",
     "load_config",
     "parse_command_line",
 ]

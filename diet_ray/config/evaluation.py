@@ -13,17 +13,25 @@ from pydantic import (
 )
 
 from diet_ray.config.models import NetworkConfig, refuse_equal_titles
-from diet_ray.config.section import Fraction, PositiveFloat, PositiveInt, Section, describe_errors
+from diet_ray.config.section import (
+    FITTED,
+    Fitted,
+    Fraction,
+    PositiveFloat,
+    PositiveInt,
+    Section,
+    describe_errors,
+)
 from diet_ray.config.space import Space, check_conditions
 
 
 class ProtocolConfig(Section):
     """How a candidate is trained."""
 
-    batch_size: PositiveInt = 512
-    """Rows per step on real blocks."""
-    learning_rate: PositiveFloat = 1e-3
-    """Adam's on real blocks; one epoch."""
+    batch_size: Fitted[PositiveInt] = FITTED
+    """Rows per step on real blocks; default: fits the log's size."""
+    learning_rate: Fitted[PositiveFloat] = FITTED
+    """Adam's on real blocks; one epoch. Default: fits the log's size."""
     warm_up_batch_size: PositiveInt = 128
     """Rows per step on a reduced set; smaller, or a few thousand rows give too few steps."""
     warm_up_learning_rate: PositiveFloat = 1e-3
@@ -78,10 +86,8 @@ class EvaluationConfig(Section):
     ]
     """What the check after a distillation trains every candidate by; `[]` switches the check off.
     full trains on the whole log, for every candidate and seed: on a large log most of the time."""
-    candidates: Annotated[list[NetworkConfig], Field(min_length=1)] = [
-        NetworkConfig(name="dcn"),
-        NetworkConfig(name="wukong"),
-    ]
+    candidates: Fitted[Annotated[list[NetworkConfig], Field(min_length=1)]] = FITTED
+    """Default: DCN and WuKong in sizes that fit the log's."""
     seeds: PositiveInt = 3
     """Each cell of the check's table is the mean over this many independent trainings; so is a
     score of `search.use: inherit`."""
@@ -109,7 +115,7 @@ class EvaluationConfig(Section):
 
     @model_validator(mode="after")
     def _titles_differ(self) -> EvaluationConfig:
-        refuse_equal_titles("candidates", self.candidates)
+        refuse_equal_titles("candidates", self.candidates or [])
         return self
 
     def protocol_of(self, method: str) -> ProtocolConfig:

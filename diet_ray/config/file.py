@@ -73,7 +73,7 @@ def describe_keys(schema: type[BaseModel] = RunConfig, prefix: str = "") -> list
         if section is NetworkConfig or (section and not issubclass(section, Section)):
             section = None
         entries = _entries(field.annotation)
-        if section is None or entries:
+        if section is None or entries or field.default is None:
             default = "required" if field.is_required() else _plain(field.default)
             lines.append(f"{prefix}{name} = {default}  {field.description or ''}".rstrip())
         if section is not None:

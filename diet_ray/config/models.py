@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator
 
 from diet_ray import storage
-from diet_ray.config.section import PositiveFloat, PositiveInt, Section
+from diet_ray.config.section import FITTED, Fitted, PositiveFloat, PositiveInt, Section
 
 
 class NetworkConfig(Section):
@@ -39,18 +39,21 @@ class ModelsConfig(Section):
     """d: width of every field's vector, shared by the reference and all candidates."""
     embedding_std: PositiveFloat = 0.01
     """Standard deviation of a fresh embedding."""
-    mmoe: MMoEConfig = MMoEConfig()
+    mmoe: Fitted[MMoEConfig] = FITTED
+    """The multi-task head; default: one that fits the log's size. What a head that is given leaves
+    out is the largest one's."""
 
 
 class ReferenceConfig(Section):
     folder: str | None = None
     """Folder (any URI) of a reference that another run trained with the same settings on the same
     blocks; default: `reference` below `output`. What is missing is trained and published there."""
-    network: NetworkConfig = NetworkConfig(name="dcn")
-    batch_size: PositiveInt = 512
-    """Rows per step, over all workers together."""
-    learning_rate: PositiveFloat = 1e-3
-    """Adam's; one epoch per block."""
+    network: Fitted[NetworkConfig] = FITTED
+    """Default: DCN and WuKong on one table in sizes that fit the log's, or DCN on a large log."""
+    batch_size: Fitted[PositiveInt] = FITTED
+    """Rows per step, over all workers together; default: fits the log's size."""
+    learning_rate: Fitted[PositiveFloat] = FITTED
+    """Adam's; one epoch per block. Default: fits the log's size."""
 
     @field_validator("folder")
     @classmethod

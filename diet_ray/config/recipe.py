@@ -12,7 +12,14 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from diet_ray.config.models import NetworkConfig
-from diet_ray.config.section import Fraction, PositiveFloat, PositiveInt, Section
+from diet_ray.config.section import (
+    FITTED,
+    Fitted,
+    Fraction,
+    PositiveFloat,
+    PositiveInt,
+    Section,
+)
 
 
 class ScoringConfig(Section):
@@ -23,8 +30,8 @@ class ScoringConfig(Section):
 
 
 class MemoryConfig(Section):
-    ratio: Fraction = 0.015
-    """Synthetic rows over historical rows."""
+    ratio: Fitted[Fraction] = FITTED
+    """Synthetic rows over historical rows; default: fits the log's size."""
     keep: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Share of the previous memory that fusion keeps; the rest makes place for new rows. 1 keeps it
     all; the paper's is below."""
@@ -47,14 +54,16 @@ class MemoryConfig(Section):
 
 
 class InnerConfig(Section):
-    networks: list[NetworkConfig] = []
+    networks: Fitted[list[NetworkConfig]] = FITTED
     """Networks that the proxy takes by turns from shard to shard, so that the rows serve them all;
-    the first one is the proxy of fusion and addressing. Empty: the reference's."""
+    the first one is the proxy of fusion and addressing. Empty: the reference's. Default: the
+    members of a reference that is fitted to the log's size, with `start` fresh; else empty."""
     start: Literal["previous_reference", "fresh", "mixed"] = "fresh"
     """theta_0 of the proxy: phi_{t-1}'s dense network (fresh at t = 1), a freshly initialised one,
     or the two by turns from shard to shard. Networks other than the reference's start `fresh`."""
     optimizer: Literal["sgd", "adam"] = "adam"
-    learning_rate: PositiveFloat = 1e-3
+    learning_rate: Fitted[PositiveFloat] = FITTED
+    """Default: fits the log's size."""
     batch_size: PositiveInt = 128
     steps: PositiveInt = 140
     """N: the longest unroll."""

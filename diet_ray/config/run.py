@@ -82,8 +82,8 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _only_the_references_network_inherits(self) -> RunConfig:
-        inner = self.distill.inner
-        others = [n.title for n in inner.networks if not n.same_as(self.reference.network)]
+        inner, own = self.distill.inner, self.reference.network
+        others = [n.title for n in inner.networks or [] if not (own and n.same_as(own))]
         if others and inner.start != "fresh":
             raise ValueError(
                 f"distill.inner.start {inner.start!r} takes the reference's parameters, which do "
@@ -100,6 +100,7 @@ class RunConfig(Section):
         """The keys of `sections` (default: all) that determine the result, as plain JSON."""
         tree = self.model_dump(mode="json", exclude={"output", "resources", "name"})
         del tree["reference"]["folder"]
-        for network in (tree["reference"]["network"], *tree["distill"]["inner"]["networks"]):
+        proxies = tree["distill"]["inner"]["networks"] or []
+        for network in filter(None, [tree["reference"]["network"], *proxies]):
             network["label"] = None  # tables use it, the rows do not
         return {key: tree[key] for key in sections} if sections else tree

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import typing
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -14,6 +14,16 @@ from diet_ray.errors import UserError
 Fraction = Annotated[float, Field(gt=0, le=1)]
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
+
+T = TypeVar("T")
+if TYPE_CHECKING:
+    Fitted = Annotated[T, "fitted"]
+else:
+    Fitted = T | None
+FITTED: Any = None
+"""The default of a `Fitted` key: `config/fitting.py` puts a value that fits the log's size in its
+place before anything is trained. So its type is that value's; only what reads a configuration
+before the log is prepared can meet None."""
 
 
 class ConfigError(UserError, ValueError):

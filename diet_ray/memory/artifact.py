@@ -61,6 +61,11 @@ class Description:
     reference: str  # identity of phi_t
     made_from: dict[str, Any]  # the keys of the configuration that determine the rows
 
+    @property
+    def log_rows(self) -> int:
+        """About how many historical rows the set stands for, by its share of them."""
+        return max(round(self.rows / self.made_from["memory"]["ratio"]), 1)
+
 
 @dataclass(frozen=True)
 class RankingData:

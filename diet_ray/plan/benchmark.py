@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from diet_ray import progress
-from diet_ray.config import RunConfig
+from diet_ray.config import RunConfig, fit
 from diet_ray.distill.context import stage_uri
 from diet_ray.evaluation.run import Run
 from diet_ray.evaluation.studies import Studies, all_arms
@@ -28,6 +28,7 @@ def say_plan(config: RunConfig) -> None:
 
 def _in_words(config: RunConfig) -> str:
     blocks = blocks_of(config)
+    config = fit(config, blocks.historical_rows)
     return render(plan(config, blocks, Pace(config, blocks)))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from diet_ray import progress
-from diet_ray.config import RunConfig
+from diet_ray.config import RunConfig, fit
 from diet_ray.distill.context import stage_uri
 from diet_ray.evaluation.check import check_cells
 from diet_ray.evaluation.run import Run
@@ -24,6 +24,7 @@ def say_plan(config: RunConfig) -> None:
 
 def _in_words(config: RunConfig) -> str:
     blocks = blocks_of(config)
+    config = fit(config, blocks.historical_rows)
     steps = plan(config, blocks, Pace(config, blocks))
     return render(steps, _notes(config, blocks, steps[-1]))
 

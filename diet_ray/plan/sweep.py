@@ -15,7 +15,7 @@ from diet_ray.plan.steps import HEAD, PUBLISHED, Step, render
 from diet_ray.search.kept import Trials
 from diet_ray.search.proposals import SPACE, listed, proposals
 from diet_ray.search.run import open_run
-from diet_ray.search.sweep import open_set
+from diet_ray.search.sweep import fitted, open_set
 
 
 def say_plan(config: RunConfig) -> None:
@@ -24,7 +24,7 @@ def say_plan(config: RunConfig) -> None:
 
 
 def _in_words(config: RunConfig) -> str:
-    return render(plan(config))
+    return render(plan(fitted(config)))
 
 
 def plan(config: RunConfig) -> list[Step]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from diet_ray.config import ConfigError, RunConfig
+from diet_ray.config import ConfigError, RunConfig, fit
 from diet_ray.distill.context import stage_uri
 from diet_ray.evaluation.run import Run
 from diet_ray.logs import blocks as logs
@@ -23,6 +23,7 @@ def open_run(config: RunConfig, key: str) -> Run:
             f"{key}: it trains on the log itself, and {uri} holds no blocks; {remedy}"
         )
     blocks = logs.open_blocks(uri)
+    config = fit(config, blocks.historical_rows)
     last = len(blocks.historical)
     done = published_stages(config, blocks)
     if done < last:

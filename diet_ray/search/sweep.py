@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import ray
 
 from diet_ray import progress
-from diet_ray.config import ConfigError, RunConfig
+from diet_ray.config import ConfigError, RunConfig, fit
 from diet_ray.config.space import options_of
 from diet_ray.distill.context import stage_uri
 from diet_ray.distill.stream import check_artifact
@@ -61,6 +61,7 @@ def sweep(config: RunConfig) -> Swept:
 
     Raises ConfigError, ArtifactError, CheckpointError, and SearchError if all trials failed.
     """
+    config = fitted(config)
     source = proposals(config)
     blocks, distilled = open_set(config)
     described = artifact.describe(distilled)
@@ -85,6 +86,21 @@ def sweep(config: RunConfig) -> Swept:
     return swept
 
 
+def fitted(config: RunConfig) -> RunConfig:
+    """With what was left to the log's size: that of the run's blocks, or else as its set tells."""
+    blocks, distilled = config.place("blocks"), set_uri(config)
+    if logs.published(blocks):
+        return fit(config, logs.open_blocks(blocks).historical_rows)
+    if artifact.published(distilled):
+        return fit(config, artifact.describe(distilled).log_rows)
+    return config  # there is nothing to sweep over, as `open_set` says
+
+
+def set_uri(config: RunConfig) -> str:
+    """Where the set lies, by `search.distilled`."""
+    return config.search.distilled or stage_uri(config, len(config.logs.intervals.historical))
+
+
 def open_set(config: RunConfig) -> tuple[Blocks | None, str]:
     """The URI of the set; to inherit, the run's blocks too, which must fit it. Co-training needs
     none, and the set may come from anywhere.
@@ -92,7 +108,7 @@ def open_set(config: RunConfig) -> tuple[Blocks | None, str]:
     Raises ArtifactError, CheckpointError.
     """
     last = len(config.logs.intervals.historical)
-    distilled = config.search.distilled or stage_uri(config, last)
+    distilled = set_uri(config)
     if not artifact.published(distilled):
         raise ArtifactError(
             f"{distilled}: no published set; run jobs/distill.py with this configuration first, or "
