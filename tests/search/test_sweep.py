@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from diet_ray.config import ConfigError, RunConfig
+from diet_ray.config import ConfigError, RunConfig, fit
 from diet_ray.distill.context import stage_uri
 from diet_ray.evaluation.shared import warm_up_rows
 from diet_ray.logs.blocks import open_blocks, read_block
@@ -251,6 +251,24 @@ def test_an_artifact_of_another_run_is_refused(output: Path) -> None:
     replace(blocks, fields=blocks.fields[:2]).save()
     with pytest.raises(ArtifactError, match=r"has fields .*\(3 and 2\), .*\(2 and 2\); distil"):
         sweep(config_at(output, use="inherit"))
+
+
+def test_what_is_left_to_the_logs_size_follows_the_blocks_or_else_the_set(
+    output: Path, tmp_path: Path
+) -> None:
+    left_open = {"models": {"mmoe": None}}
+    blocks = open_blocks(str(output / "blocks"))
+    config = config_at(output, **left_open)
+    assert sweeping.fitted(config) == fit(config, blocks.historical_rows)
+
+    copied = shutil.copytree(stage_uri(config, 3), tmp_path / "copied")
+    elsewhere = config_at(tmp_path / "x", search={"distilled": str(copied)}, **left_open)
+    assert sweeping.fitted(elsewhere).models == sweeping.fitted(config).models
+
+    nowhere = config_at(tmp_path / "nothing", **left_open)
+    assert sweeping.fitted(nowhere) == nowhere
+    with pytest.raises(ArtifactError, match="no published set"):
+        sweep(nowhere)
 
 
 def keys_of(config: RunConfig) -> set[str]:
