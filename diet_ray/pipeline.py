@@ -26,7 +26,7 @@ from diet_ray.logs.prepare import prepare
 from diet_ray.logs.sources import open_source
 from diet_ray.memory import artifact
 from diet_ray.models.check import check_network, check_proxy
-from diet_ray.models.registry import parameters_of
+from diet_ray.models.registry import is_whole, parameters_of
 from diet_ray.report import figures
 from diet_ray.report.benchmark import publish
 from diet_ray.report.figures import verification_figure
@@ -139,7 +139,7 @@ def check_networks(config: RunConfig) -> None:
     for key, network in named.items():
         with _under(key):
             parameters_of(network)
-    own = {key: network for key, network in named.items() if ":" in network.name}
+    own = {key: network for key, network in named.items() if is_whole(network)}
     if own:
         source = open_source(config.logs, config.seed)
         for key, network in own.items():
