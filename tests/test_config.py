@@ -217,6 +217,7 @@ def test_overlapping_intervals(
     [
         (["logs.timezone=Asia/Atlantis"], "'Asia/Atlantis' is not a time zone; use a name such as"),
         (["distill.inner.window=200"], "window 200 is longer than the unroll of 140 steps"),
+        (["logs.table.delimiter='::'"], "'::' is not one character; write `,`, `;`, `|` or"),
         (["logs.source=kuairand"], "source 'kuairand' needs logs.path"),
         (["logs.source=table", "logs.path=raw"], "source 'table' needs logs.table"),
         (["logs.source=csv"], "logs.source: 'csv' Input should be 'kuairand', 'tmall'"),

@@ -18,19 +18,22 @@ UNKNOWN: dict[str, Any] = {"name": "wukongg"}
 
 
 @pytest.mark.parametrize(
-    "overrides",
+    ("overrides", "key"),
     [
-        {"reference": {"network": UNKNOWN}},
-        {"distill": {"inner": {"networks": [{"name": "dcn"}, UNKNOWN], "start": "fresh"}}},
-        {"evaluation": {"candidates": [{"name": "dcn"}, UNKNOWN]}},
+        ({"reference": {"network": UNKNOWN}}, "reference.network"),
+        (
+            {"distill": {"inner": {"networks": [{"name": "dcn"}, UNKNOWN], "start": "fresh"}}},
+            "distill.inner.networks.1",
+        ),
+        ({"evaluation": {"candidates": [{"name": "dcn"}, UNKNOWN]}}, "evaluation.candidates.1"),
     ],
     ids=["reference", "proxy", "candidate"],
 )
 def test_an_unknown_network_is_refused_before_work_starts(
-    tmp_path: Path, overrides: dict[str, Any]
+    tmp_path: Path, overrides: dict[str, Any], key: str
 ) -> None:
     output = tmp_path / "output"
-    with pytest.raises(ConfigError, match="no network 'wukongg'; did you mean 'wukong'"):
+    with pytest.raises(ConfigError, match=f"^{key}: no network 'wukongg'; did you mean 'wukong'"):
         validate(small_config(str(output), **overrides))
     assert not output.exists()
 

@@ -35,7 +35,8 @@ RATING_VALUES = 11
 GOOD_RATING = 0.8  # of the highest one
 MOST_ACTIONS = 20
 
-TIME_NAME = re.compile(r"time|date|(^|_)(ts|dt|day|at|when|created)($|_)", re.IGNORECASE)
+TIME_NAME = re.compile(r"time|date|(^|_)(ts|dt|day|hour|at|when|created)($|_)", re.IGNORECASE)
+COUNTED_TIME = re.compile(r"time|time_?stamp|ts", re.IGNORECASE)
 # Times that belong to the user or the item, not to the interaction.
 OTHER_TIME = re.compile(
     r"birth|regist|signup|join|releas|publish|upload|updat|expir", re.IGNORECASE
@@ -45,7 +46,7 @@ FEEDBACK_NAME = re.compile(
     r"|revenue|gmv|elapsed|(^|_)(ctr|cvr)($|_)|time_(ms|s|sec|seconds)$",
     re.IGNORECASE,
 )
-RATING_NAME = re.compile(r"rating|(^|_)(rate|stars?|score)($|_)", re.IGNORECASE)
+RATING_NAME = re.compile(r"rating|(^|_)(rate|stars?|score|overall)($|_)", re.IGNORECASE)
 ACTION_NAME = re.compile(r"action|behaviou?r|event|interaction|feedback", re.IGNORECASE)
 ENTITY_NAME = re.compile(
     r"(^|_)(id|uid|iid|user|item|video|movie|book|song|track|article|news|product|sku|ad|author"
@@ -55,7 +56,7 @@ TRUE_WORDS = ({"true", "false"}, {"t", "f"}, {"yes", "no"}, {"y", "n"})
 FIRST_MS, LAST_MS = 631_152_000_000, 4_102_444_800_000  # 1990 to 2100
 FAR_MS = 60_000_000_000_000  # from 1970, some 1900 years: no calendar of ours goes further
 MS_PER_UNIT = {"s": 1e3, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
-NUMBER_PATTERNS = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}  # by their digits
+NUMBER_PATTERNS = {8: ["%Y%m%d", "%y%m%d%H"], 12: ["%Y%m%d%H%M"], 14: ["%Y%m%d%H%M%S"]}  # by digits
 CLOCKS = ("%H:%M", "%H:%M:%S", "%H:%M:%S.%f")
 TEXT_PATTERNS = [
     *("%Y-%m-%d", "%Y/%m/%d"),
@@ -74,8 +75,8 @@ PATTERN_ROWS = 1_000  # on which a pattern is tried before it is on all rows
 class Column:
     """A column of a sample: n rows.
 
-    text: (n,) string, None for a nested type. numbers: (n,) float64, None where a value that is
-    there is no number. distinct: values that occur, a missing one as another.
+    text: (n,) string, None for a type that cannot be a field. numbers: (n,) float64, None where a
+    value that is there is no number. distinct: values that occur, a missing one as another.
     """
 
     name: str
@@ -175,9 +176,10 @@ def look_at(name: str, raw: pa.ChunkedArray) -> Column:
     """What can be said about a column by itself."""
     if kinds.is_dictionary(raw.type):
         raw = raw.cast(raw.type.value_type)
-    if kinds.is_nested(raw.type) or kinds.is_binary(raw.type) or kinds.is_large_binary(raw.type):
+    try:
+        text, numbers = as_text(raw), None
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # such as a list, or bytes
         return Column(name, raw, None, None, 0)
-    text, numbers = as_text(raw), None
     if not kinds.is_temporal(raw.type):
         found = as_numbers(raw)
         numbers = found if found.null_count == text.null_count < len(text) else None
@@ -186,40 +188,42 @@ def look_at(name: str, raw: pa.ChunkedArray) -> Column:
 
 def time_of(column: Column, timezone: str) -> Time | None:
     """The times that a column holds in nearly every row, if it does."""
-    if column.text is None or not column.complete:
+    if column.text is None or not column.complete or column.text.null_count == len(column.text):
         return None
     if kinds.is_timestamp(column.raw.type) or kinds.is_date(column.raw.type):
         unit: str | None = "ms"  # its type says more
     elif column.numbers is not None:
-        unit = _number_unit(column)
+        unit = _number_unit(column, timezone)
     else:
-        unit = _pattern(column.text, timezone)
+        written = re.match(r"\d{4}[-/]\d", column.text.drop_null()[0].as_py() or "")
+        unit = _pattern(column.text, TEXT_PATTERNS, timezone) if written else None
     if unit is None:
         return None
     ms = as_time_ms(column.raw, unit, timezone)
     far = pc.any(pc.greater(pc.abs(ms), FAR_MS)).as_py()
     if far or ms.null_count > column.text.null_count or ms.null_count == len(ms):
         return None
-    sure = column.numbers is None or TIME_NAME.search(column.name) is not None
-    return Time(column.name, unit, ms, sure)
+    recent = pc.min(ms).as_py() >= FIRST_MS and TIME_NAME.search(column.name) is not None
+    return Time(column.name, unit, ms, sure=column.numbers is None or recent)
 
 
-def _number_unit(column: Column) -> str | None:
+def _number_unit(column: Column, timezone: str) -> str | None:
     assert column.text is not None
     low, high = pc.min_max(column.numbers).as_py().values()
     for unit, ms in MS_PER_UNIT.items():
         if low * ms >= FIRST_MS and high * ms <= LAST_MS:
             return unit
     lengths = pc.unique(pc.utf8_length(column.text.drop_null())).to_pylist()
-    return NUMBER_PATTERNS.get(lengths[0]) if len(lengths) == 1 else None
+    patterns = NUMBER_PATTERNS.get(lengths[0], []) if len(lengths) == 1 else []
+    # Else at best seconds since the log's own beginning.
+    counted = "s" if COUNTED_TIME.fullmatch(column.name) and low >= 0 else None
+    return _pattern(column.text, patterns, timezone) or counted
 
 
-def _pattern(text: pa.ChunkedArray, timezone: str) -> str | None:
+def _pattern(text: pa.ChunkedArray, patterns: Sequence[str], timezone: str) -> str | None:
+    """The first pattern in which all of the first rows are written."""
     few = text.drop_null().slice(0, PATTERN_ROWS)
-    if not len(few) or not re.match(r"\d{4}[-/]\d", few[0].as_py()):
-        return None
-    parsed = (p for p in TEXT_PATTERNS if not as_time_ms(few, p, timezone).null_count)
-    return next(parsed, None)
+    return next((p for p in patterns if not as_time_ms(few, p, timezone).null_count), None)
 
 
 def _likeliness(time: Time) -> tuple[bool, bool, int]:
@@ -292,7 +296,7 @@ def parses(expression: str, column: str, columns: Sequence[str]) -> bool:
 def _free_name(wanted: str, column: str, taken: Sequence[str]) -> str:
     """A task's name; that of its own column is free, since no field has it."""
     name = re.sub(r"[/\\]", "_", wanted).strip() or "label"
-    others = {*RESERVED, *taken} - ({column} if wanted == column else set())
+    others = {*RESERVED, *(other for other in taken if not other == wanted == column)}
     free = (f"{name}{'_' * bool(n)}{n or ''}" for n in itertools.count())
     return next(candidate for candidate in free if candidate not in others)
 

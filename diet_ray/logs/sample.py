@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.types as kinds
 
 from diet_ray import storage
 from diet_ray.logs.sources import csv_files
@@ -68,11 +69,12 @@ def take_sample(path: str) -> Sample:
 def extremes(sample: Sample, column: str) -> pa.ChunkedArray:
     """The column's least and largest values over all files, as far as that is cheap to know.
 
-    Of Parquet files by their statistics; else, and for text, whose order is not that of times, of
-    the sample alone.
+    Of numbers, times and dates in Parquet files by their statistics; of others, since the order of
+    text is not that of times, in the sample alone.
     """
     values = sample.rows[column]
-    if sample.format == "csv" or pa.types.is_string(values.type) or not len(values):
+    ordered = (kinds.is_integer, kinds.is_floating, kinds.is_timestamp, kinds.is_date)
+    if sample.format == "csv" or not any(of_type(values.type) for of_type in ordered):
         return values
     found: list[object] = []
     for file in sample.files:

@@ -154,7 +154,7 @@ def _lines(
     name = re.sub(r"\W+", "_", re.sub(r"(\.\w+)+$|/+$", "", sample.path).rpartition("/")[2])
     name = name.strip("_") or "log"
     yield f"# A first guess, from {_seen(sample)}."
-    yield "# Correct what is wrong, above all fields known only after the interaction; then"
+    yield "# Correct what is wrong, above all fields that are feedback on the interaction; then"
     yield "#   python jobs/prepare.py --config THIS_FILE"
     yield f"name: {quoted(name)}"
     yield f"output: {quoted(f'results/{name}')}"

@@ -16,16 +16,19 @@ from diet_ray.logs.blocks import Blocks
 from diet_ray.plan import estimates
 from diet_ray.plan.distill import until_distilled
 from diet_ray.plan.expected import blocks_of
-from diet_ray.plan.pace import Pace
-from diet_ray.plan.steps import PUBLISHED, Step, render
+from diet_ray.plan.pace import Pace, on_a_worker
+from diet_ray.plan.steps import HEAD, PUBLISHED, Step, render
 from diet_ray.training.reference import reference_uri
 
 
 def say_plan(config: RunConfig) -> None:
     """Log the job's steps with their times. Raises UserError for what the job would refuse."""
+    progress.logger.info(HEAD, on_a_worker(_in_words, config))
+
+
+def _in_words(config: RunConfig) -> str:
     blocks = blocks_of(config)
-    steps = plan(config, blocks, Pace(config, blocks))
-    progress.logger.info("To do, and about how long it takes here:\n%s", render(steps))
+    return render(plan(config, blocks, Pace(config, blocks)))
 
 
 def plan(config: RunConfig, blocks: Blocks, pace: Pace) -> list[Step]:

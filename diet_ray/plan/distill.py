@@ -10,8 +10,8 @@ from diet_ray.evaluation.run import Run
 from diet_ray.logs.blocks import Blocks
 from diet_ray.plan import estimates
 from diet_ray.plan.expected import blocks_of
-from diet_ray.plan.pace import Pace
-from diet_ray.plan.steps import Step, render, roughly
+from diet_ray.plan.pace import Pace, on_a_worker
+from diet_ray.plan.steps import HEAD, Step, render, roughly
 
 MANY_ROWS = 5_000_000
 """Historical rows beyond which a check that nobody asked for deserves a word."""
@@ -19,10 +19,13 @@ MANY_ROWS = 5_000_000
 
 def say_plan(config: RunConfig) -> None:
     """Log the job's steps with their times. Raises UserError for what the job would refuse."""
+    progress.logger.info(HEAD, on_a_worker(_in_words, config))
+
+
+def _in_words(config: RunConfig) -> str:
     blocks = blocks_of(config)
     steps = plan(config, blocks, Pace(config, blocks))
-    notes = _notes(config, blocks, steps[-1])
-    progress.logger.info("To do, and about how long it takes here:\n%s", render(steps, notes))
+    return render(steps, _notes(config, blocks, steps[-1]))
 
 
 def plan(config: RunConfig, blocks: Blocks, pace: Pace) -> list[Step]:
@@ -47,12 +50,15 @@ def check_step(config: RunConfig, blocks: Blocks, pace: Pace) -> Step:
 
 
 def _notes(config: RunConfig, blocks: Blocks, check: Step) -> list[str]:
+    notes, resources = [], config.resources
+    if resources.reference_gpu or resources.meta_worker_gpus or resources.scoring_gpus:
+        notes.append("Measured on a CPU: what runs on GPUs takes less.")
     asked_for = "methods" in config.evaluation.model_fields_set
-    if asked_for or blocks.historical_rows <= MANY_ROWS or not check.seconds:
-        return []
-    return [
-        f"The check trains every candidate on all {blocks.historical_rows:,} historical rows, "
-        f"{config.evaluation.seeds} times: about {roughly(check.seconds)} in all. Without full "
-        "data: --set evaluation.methods='[warm, random, distilled]'; no check: "
-        "--set evaluation.methods='[]'."
-    ]
+    if not asked_for and blocks.historical_rows > MANY_ROWS and check.seconds:
+        notes.append(
+            f"The check trains every candidate on all {blocks.historical_rows:,} historical rows, "
+            f"{config.evaluation.seeds} times: about {roughly(check.seconds)} in all. Without full "
+            "data: --set evaluation.methods='[warm, random, distilled]'; no check: "
+            "--set evaluation.methods='[]'."
+        )
+    return notes

@@ -4,6 +4,9 @@ Every measurement is made when it is first asked for and then kept, takes some t
 (a meta-gradient: as long as one takes), and calls the very functions that the job will call. The
 rows are random: time does not depend on what they say. Tables have the blocks' sizes, since an
 optimiser's step passes over all of a table.
+
+It is measured in a Ray worker, where the work will be done: Ray starts those with a low priority,
+so that on a busy machine they are slower than the driver. Means count what others take of it.
 """
 
 from __future__ import annotations
@@ -14,9 +17,10 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from datetime import time as midnight
 from functools import cached_property, partial
-from statistics import median
+from typing import TypeVar
 
 import numpy as np
+import ray
 import torch
 from torch import Tensor
 
@@ -36,7 +40,7 @@ from diet_ray.training.cotrain import co_trained
 from diet_ray.training.model import Recommender, adam, predict, train_epoch
 from diet_ray.training.soft_rows import SoftRows, soft_epoch
 
-BUDGET = 0.3
+BUDGET = 0.5
 """Seconds of one measurement, at least."""
 FEWEST = 4
 """Steps of one measurement, at least; the first is not counted, it pays for what comes once."""
@@ -45,6 +49,15 @@ PREDICTED_ROWS = 4_096
 CO_TRAINING_STEPS = (4, 16)
 """Of a short and a long co-training, whose difference is that of their steps alone."""
 DAY_MS = 86_400_000
+
+Result = TypeVar("Result")
+
+
+def on_a_worker(function: Callable[..., Result], config: RunConfig) -> Result:
+    """What the function says of a configuration, in a process as the job's trainings have it."""
+    task = ray.remote(function).options(num_cpus=config.threads)
+    with runtime.plain_errors():
+        return ray.get(task.remote(config))
 
 
 class Pace:
@@ -62,7 +75,7 @@ class Pace:
             ends: list[float] = []
             model, rows = Recommender(self._table, self._dense(network)), self._rows(batch_size)
             train_epoch(model, _repeated(rows, ends), 1e-3, after_batch=_noting(ends))
-            return _median_gap(ends) / batch_size
+            return _mean_gap(ends) / batch_size
 
         return self._once(measure, "training", network, batch_size)
 
@@ -75,7 +88,7 @@ class Pace:
             rows, optimizer = self._soft_rows(FEWEST * batch_size), adam(dense, 1e-3)
             while _goes_on(ends):
                 soft_epoch(dense, optimizer, rows, batch_size, generator, _noting(ends))
-            return _median_gap(ends) / batch_size
+            return _mean_gap(ends) / batch_size
 
         return self._once(measure, "warm_up", network, batch_size)
 
@@ -84,7 +97,7 @@ class Pace:
 
         def measure() -> float:
             model, rows = Recommender(self._table, self._dense(network)), self._rows(PREDICTED_ROWS)
-            return _median_seconds(lambda: predict(model, rows.ids)) / PREDICTED_ROWS
+            return _mean_seconds(lambda: predict(model, rows.ids)) / PREDICTED_ROWS
 
         return self._once(measure, "prediction", network)
 
@@ -101,7 +114,7 @@ class Pace:
             targets = torch.sigmoid(rows.labels)
             with torch.no_grad():
                 score = partial(alignment, flat, theta, theta, rows.inputs, targets)
-                return _median_seconds(score) / count
+                return _mean_seconds(score) / count
 
         return self._once(measure, "alignment", network, count)
 
@@ -233,13 +246,13 @@ def _repeated(rows: Rows, ends: list[float]) -> Iterator[Rows]:
         yield rows
 
 
-def _median_gap(ends: list[float]) -> float:
-    return median(np.diff(ends).tolist())
+def _mean_gap(ends: list[float]) -> float:
+    return (ends[-1] - ends[0]) / (len(ends) - 1)
 
 
-def _median_seconds(action: Callable[[], Tensor | np.ndarray]) -> float:
+def _mean_seconds(action: Callable[[], Tensor | np.ndarray]) -> float:
     ends: list[float] = []
     while _goes_on(ends):
         action()
         ends.append(_now())
-    return _median_gap(ends)
+    return _mean_gap(ends)

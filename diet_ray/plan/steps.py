@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
 PUBLISHED = "published already"
+HEAD = "To do, and about how long it takes here, as busy as it is now:\n%s"
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from diet_ray.logs.blocks import Block, Blocks
 from diet_ray.memory import artifact
 from diet_ray.models import space
 from diet_ray.plan import estimates
-from diet_ray.plan.pace import Pace
-from diet_ray.plan.steps import PUBLISHED, Step, render
+from diet_ray.plan.pace import Pace, on_a_worker
+from diet_ray.plan.steps import HEAD, PUBLISHED, Step, render
 from diet_ray.search.kept import Trials
 from diet_ray.search.proposals import SPACE, listed, proposals
 from diet_ray.search.run import open_run
@@ -20,7 +20,11 @@ from diet_ray.search.sweep import open_set
 
 def say_plan(config: RunConfig) -> None:
     """Log how many trials are left and their time. Raises UserError for a set that is not there."""
-    progress.logger.info("To do, and about how long it takes here:\n%s", render(plan(config)))
+    progress.logger.info(HEAD, on_a_worker(_in_words, config))
+
+
+def _in_words(config: RunConfig) -> str:
+    return render(plan(config))
 
 
 def plan(config: RunConfig) -> list[Step]:

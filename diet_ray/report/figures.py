@@ -37,6 +37,12 @@ METHOD_NAMES = {
     "distilled": "Distilled",
 }
 
+SCORE_NAMES = {
+    "taught": "AUC against the reference's soft labels",
+    "auc": "Validation AUC",
+    "logloss": "Validation LogLoss, negated",
+}
+
 _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
@@ -53,7 +59,7 @@ _STYLE: dict[Any, Any] = {
 }
 _PANELS_ABREAST = 3
 _LEGEND_LETTERS = 26
-_SENTENCE_LETTERS = 90
+_SENTENCE_LETTERS = 82
 
 
 def method_name(method: str, labels: str) -> str:
@@ -216,7 +222,7 @@ def verification_figure(points: pd.DataFrame, score: str, sentence: str) -> Figu
     """A sweep's scores against full data's test AUC, a mark per candidate with its place.
 
     points: place, network, score, score_deviation, full_auc, full_deviation (over seeds; NaN where
-    there is one seed). score: what the scores are called. sentence: what they say together.
+    there is one seed). score: a key of SCORE_NAMES. sentence: what they say together.
     """
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(8.4, 5.6), layout="constrained")
@@ -229,11 +235,11 @@ def verification_figure(points: pd.DataFrame, score: str, sentence: str) -> Figu
         for point in points.to_dict("records"):
             place = point["score"], point["full_auc"]
             axis.annotate(str(point["place"]), place, (5, 5), textcoords="offset points")
-        axis.set_xlabel(f"{score} on the distilled set, ± deviation over seeds")
+        axis.set_xlabel(f"{SCORE_NAMES[score]}, on the distilled set ± deviation over seeds")
         axis.set_ylabel("Test AUC after full training, ± deviation over seeds")
         axis.set_title("\n".join(textwrap.wrap(sentence, _SENTENCE_LETTERS)), loc="left")
         figure.suptitle("Does the sweep order candidates as full data does?")
-        figure.legend(loc="outside right center", title="Network, by its place")
+        figure.legend(loc="outside right center", title="Network\n(number: place in the sweep)")
     return figure
 
 

@@ -3,7 +3,9 @@
 Protocol: scores are candidates by seeds, and seed s of all candidates sees the rows in one order,
 so it is a two-way layout: score = candidate + seed + noise. What candidate and seed leave
 unexplained, pooled over all candidates, is the variance of the noise; a pooled one is known far
-better than each candidate's own from its three or four seeds, and takes them to be equally noisy.
+better than each candidate's own from its three or four seeds, and takes them to be equally noisy:
+where some are far noisier than others, the ranges of the steady ones come out too wide and those
+of the noisy ones too narrow.
 Two candidates are compared over the seeds that both have, where what a seed does to all of them
 cancels, by the t-interval (95%) of the difference of their means. Of pairs that are truly equal 5%
 are called different: with many candidates that is many pairs.

@@ -32,6 +32,9 @@ from diet_ray.training.cotrain import co_trained
 from diet_ray.training.metrics import Metrics, measure, taught_auc
 from diet_ray.training.model import predict
 
+FIRST_SEED = 1_000_000
+"""Of trials; those of `evaluation` count from 0, those of a benchmark's arms from 500,000."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -124,7 +127,7 @@ def one_line(error: Exception | None) -> str:
 def judge_candidate(candidate: Candidate, shared: SharedData, tell: Tell, report: Report) -> None:
     """Train by the sweep's use of the set, and tell the outcome after every round.
 
-    Seeds are those of the first cells of `evaluation`, so both see the same candidates.
+    Seeds count from FIRST_SEED: no training that `--verify` compares with shares one.
     """
     runtime.use_device(0, shared.threads)
     started = time.monotonic()
@@ -162,7 +165,7 @@ def _co_train(
             len(shared.tasks),
             protocol.model_copy(update={"seeds": seeds}),
             shared.seed,
-            first=len(epochs),
+            first=FIRST_SEED + len(epochs),
             after_batch=_Passes(len(data.rows.ids), report),
         )
         logits = [predict(model, asked) for model in models]
@@ -216,7 +219,7 @@ def _warm_up(candidate: Candidate, shared: SharedData, data: Inherited, tell: Te
         protocol = protocol.model_copy(update={"warm_up_learning_rate": candidate.learning_rate})
     done: list[list[Metrics]] = []
     flop = _flop(candidate, shared)
-    for seed in range(shared.seeds):
+    for seed in range(FIRST_SEED, FIRST_SEED + shared.seeds):
         dense = fresh_network(
             candidate.network, shared.models, fields, tasks, shared.seed, "candidate", seed
         )

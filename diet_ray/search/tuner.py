@@ -70,8 +70,6 @@ def run_trials(
                 tune.with_parameters(run_trial, shared=shared), {"cpu": config.threads}
             ),
             tune_config=tune.TuneConfig(
-                metric="score",
-                mode="max",
                 search_alg=asker,
                 scheduler=scheduler(config, shared.rounds, known),
                 num_samples=-1,  # until the asker has no more
@@ -210,6 +208,7 @@ def _recall(made: TrialScheduler, key: str, outcome: Outcome, config: RunConfig)
     for number in ends:
         score = outcome.until(number).score(config.search.ranked_by)
         told = {"round": number, "score": score}
-        made.on_trial_result(None, trial, told)
+        if made.on_trial_result(None, trial, told) == TrialScheduler.STOP:
+            break
     if told:
         made.on_trial_complete(None, trial, told)

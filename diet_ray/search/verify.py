@@ -19,7 +19,7 @@ import time
 from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
-from statistics import mean
+from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,7 @@ from diet_ray.models.candidate import Candidate
 from diet_ray.search.leaderboard import Line, in_words
 from diet_ray.search.run import open_run
 from diet_ray.training.cotrain import fresh_candidate
-from diet_ray.training.model import train_epoch
+from diet_ray.training.model import predict, train_epoch
 
 FORMAT = 1
 FEWEST_SEEDS = 3
@@ -140,7 +140,7 @@ def announce(cells: Sequence[Sequence[Cell]]) -> None:
 
 
 def probe(cells: Sequence[Cell]) -> list[float]:
-    """Seconds that each of these full trainings would take, from a few of its steps."""
+    """Seconds that each of these would take to train and judge, from a few batches of rows."""
     found = []
     for cell in cells:
         config, blocks = cell.run.config, cell.run.blocks
@@ -154,8 +154,12 @@ def probe(cells: Sequence[Cell]) -> list[float]:
         train_epoch(model, batches[:1], rate)
         started = time.monotonic()
         train_epoch(model, batches, rate)
-        seen = sum(map(len, batches))
-        found.append((time.monotonic() - started) / seen * cell.trained_rows)
+        trained = time.monotonic()
+        predict(model, np.concatenate([batch.ids for batch in batches]))
+        predicted = time.monotonic()
+        judged = sum(blocks.block(name).rows for name in ("validation", "test"))
+        whole = (trained - started) * cell.trained_rows + (predicted - trained) * judged
+        found.append(whole / sum(map(len, batches)))
     return found
 
 
@@ -259,7 +263,7 @@ def render(found: Verification) -> str:
     width = max(len(words) for words in ["candidate", *told])
     head = (
         f"{'place':>5} {'sweep':>5} {'full':>4} {'candidate':<{width}} {'score':>8} {'spread':>7} "
-        f"{'full AUC':>8} {'spread':>7} {'cost':>6} {'seconds':>8} {'full':>8}"
+        f"{'full AUC':>8} {'spread':>7} {'cost':>6} {'seconds':>8} {'full s':>8}"
     )
     rows = [head, "-" * len(head)]
     for number, (verified, words) in enumerate(zip(found.lines, told, strict=True), start=1):
@@ -293,7 +297,7 @@ def points(found: Verification) -> pd.DataFrame:
 
 def deviation(values: Sequence[float]) -> float | None:
     """Standard deviation; None with one value."""
-    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return stdev(values) if len(values) > 1 else None
 
 
 def _spread(value: float | None) -> str:

@@ -175,7 +175,7 @@ def test_the_verified_stand_at_both_scores_with_their_spreads(tmp_path: Path) ->
     publish(figure, str(tmp_path), "x")
     text = texts(tmp_path / "x.svg")
     assert text.count("by far") == 30
-    assert "taught on the distilled set" in text
+    assert "soft labels, on the distilled set" in text
 
 
 def test_fifteen_methods_look_different() -> None:

@@ -20,6 +20,7 @@ from diet_ray.models.candidate import Candidate
 from diet_ray.models.registry import fresh_network
 from diet_ray.search.leaderboard import Line
 from diet_ray.search.proposals import listed
+from diet_ray.search.trial import FIRST_SEED
 from diet_ray.seeds import derive, numpy_generator
 from diet_ray.training.candidate import warm_up
 from diet_ray.training.cotrain import CompactIds, co_train, fresh_candidate
@@ -113,7 +114,8 @@ def co_train_directly(
     validation = read_block(blocks, blocks.block("validation"))
     compact, tasks = CompactIds(rows.anchors), blocks.tasks
     sizes = dict(zip(blocks.fields, compact.sizes, strict=True))
-    protocol, seeds = config.evaluation.cotrain, range(config.evaluation.cotrain.seeds)
+    protocol = config.evaluation.cotrain
+    seeds = range(FIRST_SEED, FIRST_SEED + protocol.seeds)
     models = [
         fresh_candidate(network, config.models, sizes, len(tasks), config.seed, seed)
         for seed in seeds
@@ -144,7 +146,7 @@ def directly(config: RunConfig) -> list[Line]:
             taught, epochs = mean(scores), None
         else:
             counted, kept = [], []
-            for seed in range(config.evaluation.seeds):
+            for seed in range(FIRST_SEED, FIRST_SEED + config.evaluation.seeds):
                 found = inherit_directly(config, network, seed)
                 best = max(range(len(found)), key=lambda n, found=found: (found[n].auc, n))
                 counted.append(found[best])

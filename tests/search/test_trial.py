@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -43,3 +43,19 @@ def test_a_score_is_of_every_seed_and_higher_is_better() -> None:
 @pytest.mark.parametrize("outcome", [warmed_up(), co_trained(), Outcome(error="it broke")])
 def test_outcomes_survive_json(outcome: Outcome) -> None:
     assert Outcome.from_json(json.loads(json.dumps(asdict(outcome)))) == outcome
+
+
+def test_an_outcome_can_be_cut_to_its_first_rounds() -> None:
+    whole = replace(warmed_up(), rounds=6)
+    for rounds, kept, aucs in ((1, (1,), [0.6]), (3, (2,), [0.7]), (4, (2, 1), [0.7, 0.5])):
+        cut = whole.until(rounds)
+        assert (cut.rounds, cut.kept) == (rounds, kept)
+        assert cut.scores("auc") == aucs
+    assert whole.until(6) == whole
+    first = replace(co_trained(), rounds=2).until(1)
+    assert (first.scores("taught"), first.scores("auc")) == ([0.81], [0.6])
+
+
+def test_a_failed_trial_has_no_score() -> None:
+    assert Outcome(error="it broke").score("taught") is None
+    assert co_trained().score("taught") == pytest.approx(0.815)

@@ -23,7 +23,16 @@ from diet_ray.models.candidate import Candidate
 from diet_ray.search import verify as module
 from diet_ray.search.leaderboard import Line, leaderboard
 from diet_ray.search.trial import Outcome
-from diet_ray.search.verify import Verification, as_json, judge, probe, render, spread, verify
+from diet_ray.search.verify import (
+    Verification,
+    as_json,
+    judge,
+    points,
+    probe,
+    render,
+    spread,
+    verify,
+)
 from diet_ray.training.candidate import train_through
 from diet_ray.training.cotrain import fresh_candidate
 from diet_ray.training.metrics import Metrics, measure
@@ -231,6 +240,17 @@ def test_both_orders_stand_side_by_side(run: Run, monkeypatch: pytest.MonkeyPatc
         *("0.7000", "±0.0010", "10%", "0.5", "2.0"),
     ]
     assert sentence == found.sentence
+
+
+def test_the_pictures_points_have_both_spreads(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, _ = judged(run, falling(3, SEEDS), monkeypatch)
+    drawn = points(found)
+    assert drawn["place"].tolist() == [1, 2, 3]
+    assert drawn["full_auc"].tolist() == pytest.approx([0.8, 0.75, 0.7])
+    assert drawn["full_deviation"].tolist() == pytest.approx([0.001] * 3)
+    assert drawn["score_deviation"].tolist() == pytest.approx([0.005 * 2**0.5] * 3)
+    with_one_seed, _ = judged(run, falling(3, 1), monkeypatch)
+    assert points(with_one_seed)["full_deviation"].isna().all()
 
 
 def test_a_probe_tells_the_time_of_a_whole_training(run: Run) -> None:

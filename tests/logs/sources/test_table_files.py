@@ -28,9 +28,11 @@ def write(root: str, names: list[str]) -> str:
     return root
 
 
-@pytest.fixture(params=["path", "file", "memory"])
+@pytest.fixture(params=["path", "file", "memory", "s3"])
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A table's folder on several filesystems."""
+    if request.param == "s3":
+        return write(request.getfixturevalue("s3_folder") + "/raw", NAMES)
     places = {"path": str(tmp_path / "raw"), "file": f"file://{tmp_path}/my raw"}
     return write(places.get(request.param, f"memory://{tmp_path.name}/raw"), NAMES)
 
