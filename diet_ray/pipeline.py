@@ -7,14 +7,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pandas as pd
 
 from diet_ray import progress, runtime, storage
-from diet_ray.config import ConfigError, RunConfig
+from diet_ray.config import ConfigError, NetworkConfig, RunConfig
 from diet_ray.distill.boundary import memory_sizes
 from diet_ray.distill.parts import recipe_name
 from diet_ray.distill.stream import distill_stream
@@ -127,12 +127,16 @@ def _distilled_run(config: RunConfig, blocks: Blocks) -> Run:
     return Run(config, blocks, distill_stream(config, blocks))
 
 
-def check_networks(config: RunConfig) -> None:
+def check_networks(config: RunConfig, references: Sequence[NetworkConfig] = ()) -> None:
     """Whether every network that the configuration names can be built, and a class of one's own
-    does what is asked of it where it stands. Raises ConfigError."""
+    does what is asked of it where it stands. Raises ConfigError.
+
+    references: of a benchmark, beside the run's own.
+    """
     inner, candidates = config.distill.inner.networks, config.evaluation.candidates
     named = {
         "reference.network": config.reference.network,
+        **{f"benchmark.references.{n}": network for n, network in enumerate(references)},
         **{f"distill.inner.networks.{n}": network for n, network in enumerate(inner)},
         **{f"evaluation.candidates.{n}": network for n, network in enumerate(candidates)},
     }
@@ -158,7 +162,7 @@ def _under(key: str) -> Iterator[None]:
 
 def check_benchmark(config: RunConfig) -> None:
     """What of a benchmark can be refused without Ray. Raises ConfigError."""
-    check_networks(config)
+    check_networks(config, config.benchmark.references)
     benchmark.validate(config)
 
 
