@@ -7,14 +7,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pandas as pd
 
 from diet_ray import progress, runtime, storage
-from diet_ray.config import ConfigError, RunConfig, describe_fit, fit
+from diet_ray.config import ConfigError, NetworkConfig, RunConfig, describe_fit, fit
 from diet_ray.distill.boundary import memory_sizes
 from diet_ray.distill.parts import recipe_name
 from diet_ray.distill.stream import distill_stream
@@ -26,7 +26,7 @@ from diet_ray.logs.prepare import prepare
 from diet_ray.logs.sources import open_source
 from diet_ray.memory import artifact
 from diet_ray.models.check import check_network, check_proxy
-from diet_ray.models.registry import parameters_of
+from diet_ray.models.registry import is_whole, parameters_of
 from diet_ray.report import figures
 from diet_ray.report.benchmark import publish
 from diet_ray.report.figures import verification_figure
@@ -140,20 +140,24 @@ def _distilled_run(config: RunConfig, blocks: Blocks) -> Run:
     return Run(config, blocks, distill_stream(config, blocks))
 
 
-def check_networks(config: RunConfig) -> None:
+def check_networks(config: RunConfig, references: Sequence[NetworkConfig] = ()) -> None:
     """Whether every network that the configuration names can be built, and a class of one's own
-    does what is asked of it where it stands. Raises ConfigError."""
+    does what is asked of it where it stands. Raises ConfigError.
+
+    references: of a benchmark, beside the run's own.
+    """
     config = fit(config, ANY_ROWS)
     inner, candidates = config.distill.inner.networks, config.evaluation.candidates
     named = {
         "reference.network": config.reference.network,
+        **{f"benchmark.references.{n}": network for n, network in enumerate(references)},
         **{f"distill.inner.networks.{n}": network for n, network in enumerate(inner)},
         **{f"evaluation.candidates.{n}": network for n, network in enumerate(candidates)},
     }
     for key, network in named.items():
         with _under(key):
             parameters_of(network)
-    own = {key: network for key, network in named.items() if ":" in network.name}
+    own = {key: network for key, network in named.items() if is_whole(network)}
     if own:
         source = open_source(config.logs, config.seed)
         for key, network in own.items():
@@ -172,7 +176,7 @@ def _under(key: str) -> Iterator[None]:
 
 def check_benchmark(config: RunConfig) -> None:
     """What of a benchmark can be refused without Ray. Raises ConfigError."""
-    check_networks(config)
+    check_networks(config, config.benchmark.references)
     benchmark.validate(fit(config, ANY_ROWS))
 
 

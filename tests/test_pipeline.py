@@ -9,7 +9,13 @@ import pytest
 
 from diet_ray import pipeline
 from diet_ray.config import ConfigError, RunConfig, fit
-from diet_ray.pipeline import benchmark_logs, check_networks, search_architectures, validate
+from diet_ray.pipeline import (
+    benchmark_logs,
+    check_benchmark,
+    check_networks,
+    search_architectures,
+    validate,
+)
 from diet_ray.training.reference import train_reference
 from tests.made import made_blocks, small_config
 from tests.search.prepared import config_at, publish_distilled
@@ -85,6 +91,14 @@ def test_what_is_left_to_the_logs_size_is_chosen_before_the_reference_is_trained
     with pytest.raises(InterruptedError):
         pipeline.distill_logs(config)
     assert trained == [fit(config, blocks.historical_rows)]
+
+
+def test_a_benchmarks_reference_is_tried_too(tmp_path: Path) -> None:
+    references = [{"name": "tests.models.wrong_networks:Dropping"}]
+    config = small_config(str(tmp_path), benchmark={"references": references})
+    check_networks(config)
+    with pytest.raises(ConfigError, match=r"benchmark\.references\.0: .*as with dropout.*no ref"):
+        check_benchmark(config)
 
 
 def test_a_benchmark_is_refused_before_work_starts(

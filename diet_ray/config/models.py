@@ -12,9 +12,11 @@ from diet_ray.config.section import FITTED, Fitted, PositiveFloat, PositiveInt, 
 
 class NetworkConfig(Section):
     name: str
-    """A registered network, or `package.module:Class` for one of your own (`diet_ray/models`)."""
+    """A registered network, `package.module:Class` for any `torch.nn.Module` of your own, or
+    `fuxictr:package.module:Class` for a model class of FuxiCTR's (`diet_ray/models/own.py`,
+    `fuxictr.py`)."""
     parameters: dict[str, Any] = {}
-    """Its hyper-parameters; checked against the network's own typed list."""
+    """Its hyper-parameters; checked against the network's own typed list, or its constructor."""
     label: str | None = None
     """How tables name it; default: `name`. Needed when one network stands in two sizes."""
 

@@ -1,6 +1,7 @@
 """Whether a network of one's own does what is asked of it, found out before any long work.
 
-It is built and a few random rows are passed through. Built-in networks are known to work.
+It is built and a few random rows are passed through, if it is taken whole: a registered network
+says by its decorator that it keeps the protocol.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch.nn.parameter import is_lazy
 
 from diet_ray.config import ConfigError, ModelsConfig, NetworkConfig
 from diet_ray.models.functional import FlatNetwork, flatten_parameters
-from diet_ray.models.registry import DenseNetwork, describe, fresh_network, parameters_of
+from diet_ray.models.registry import DenseNetwork, describe, fresh_network, is_whole, parameters_of
 from diet_ray.seeds import torch_generator, torch_seeded
 
 ROWS = 8  # more than one, for BatchNorm
@@ -28,7 +29,7 @@ class _Refused(Exception):
 def check_network(network: NetworkConfig, models: ModelsConfig, fields: int, tasks: int) -> None:
     """Whether it maps embeddings (B, fields, d) to logits (B, tasks). Raises ConfigError."""
     parameters_of(network)
-    if ":" in network.name:
+    if is_whole(network):
         with _named(network):
             dense = _built(network, models, fields, tasks)
             for training in (True, False):
@@ -43,7 +44,7 @@ def check_proxy(network: NetworkConfig, models: ModelsConfig, fields: int, tasks
     of rows, no dropout. Raises ConfigError.
     """
     check_network(network, models, fields, tasks)
-    if ":" in network.name:
+    if is_whole(network):
         with _named(network):
             dense = _built(network, models, fields, tasks)
             _check_keeps_nothing(dense)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from diet_ray.config import ConfigError, CotrainConfig, RunConfig
+from diet_ray.config import ConfigError, CotrainConfig, RunConfig, fit
 from diet_ray.plan.expected import blocks_of
 from diet_ray.plan.pace import Pace, on_a_worker
 from tests.made import made_blocks, small_config
@@ -19,11 +19,11 @@ def pace(request: pytest.FixtureRequest, tmp_path: Path) -> Pace:
     config = small_config(str(tmp_path), logs={"synthetic": {"rows": 500}})
     if request.param == "published":
         made_blocks(str(tmp_path / "blocks"))
-    return Pace(config, blocks_of(config))
+    return Pace(fit(config, 500), blocks_of(config))
 
 
 def test_every_kind_of_step_is_measured(pace: Pace) -> None:
-    config = small_config("unused")
+    config = fit(small_config("unused"), 500)
     measured = [
         pace.training(FIRST, 16),
         pace.warm_up(FIRST, 16),
