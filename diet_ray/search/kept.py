@@ -19,6 +19,8 @@ from diet_ray.memory import artifact
 from diet_ray.models.candidate import Candidate
 from diet_ray.search.trial import Outcome
 
+FORMAT = 2
+
 Found = dict[str, tuple[Candidate, Outcome]]
 """By key, what is known."""
 
@@ -42,7 +44,12 @@ class Trials:
 
     def keep(self, key: str, candidate: Candidate, outcome: Outcome) -> None:
         """Write what a trial found out."""
-        content = {"key": key, "candidate": candidate.as_json(), "outcome": asdict(outcome)}
+        content = {
+            "format": FORMAT,
+            "key": key,
+            "candidate": candidate.as_json(),
+            "outcome": asdict(outcome),
+        }
         storage.write_json(self.uri(key), content)
 
     def read(self) -> Found:
@@ -50,6 +57,8 @@ class Trials:
         found: Found = {}
         for uri in storage.list_files(self.config.place("search", "trials"), ".json"):
             content = storage.read_json(uri)
+            if content.get("format") != FORMAT:
+                continue  # of an earlier version, whose keys are others
             candidate = Candidate.from_json(content["candidate"])
             if content["key"] == self.key(candidate):
                 found[content["key"]] = candidate, Outcome.from_json(content["outcome"])
