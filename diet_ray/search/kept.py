@@ -79,7 +79,7 @@ def _made_from(config: RunConfig, blocks: Blocks | None, distilled: str) -> dict
         "tasks": described.tasks,
         "distilled": artifact.checksums(distilled),
         "ranking": artifact.ranking_checksum(distilled),
-        **runtime.numerics(),
+        **runtime.numerics(config.resources.trial_gpus),
     }
     if config.search.stop != "none":
         # who is stopped depends on the score; and seeds that train in other groups round otherwise
