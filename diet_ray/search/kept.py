@@ -17,6 +17,7 @@ from diet_ray.config import RunConfig
 from diet_ray.logs.blocks import Blocks
 from diet_ray.memory import artifact
 from diet_ray.models.candidate import Candidate
+from diet_ray.models.registry import source_digest
 from diet_ray.search.trial import Outcome
 
 FORMAT = 2
@@ -35,7 +36,9 @@ class Trials:
 
     def key(self, candidate: Candidate) -> str:
         """Equal keys mean equal outcomes. Raises ConfigError."""
-        text = json.dumps({**self.made_from, "candidate": candidate.identity()}, sort_keys=True)
+        name = candidate.network.name
+        own = {"candidate": candidate.identity(), "code": source_digest(name)}
+        text = json.dumps({**self.made_from, **own}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def uri(self, key: str) -> str:

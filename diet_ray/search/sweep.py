@@ -145,8 +145,10 @@ def check_candidates(config: RunConfig, fields: int, tasks: int) -> None:
 def check_resources(config: RunConfig) -> None:
     """Whether one trial can ever run. Raises ConfigError."""
     here, grown = ray.cluster_resources(), config.resources.cluster_limit
-    asked = {"CPU": ("threads", config.threads)}
-    asked["GPU"] = "resources.trial_gpus", config.resources.trial_gpus
+    asked: dict[str, tuple[str, float]] = {
+        "CPU": ("threads", config.threads),
+        "GPU": ("resources.trial_gpus", config.resources.trial_gpus),
+    }
     for resource, (key, count) in asked.items():
         limit = max(here.get(resource, 0.0), grown.get(resource, 0.0))
         if count > limit:
