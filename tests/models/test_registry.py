@@ -216,7 +216,8 @@ def test_embeddings_of_another_shape_are_refused(network: str, shape: tuple[int,
 def test_code_of_ones_own_has_a_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert source_digest("dcn") is None
     monkeypatch.syspath_prepend(str(tmp_path))
-    for text, name in (("class Net: pass", "first"), ("class Net: x = 1", "second")):
+    for name, width in (("first", 1), ("second", 2)):
+        text = f"from torch.nn import Module\nclass Net(Module):\n    width = {width}\n"
         (tmp_path / f"{name}_of_own.py").write_text(text)
     first, second = (source_digest(f"{name}_of_own:Net") for name in ("first", "second"))
     assert first != second
