@@ -18,7 +18,7 @@ from diet_ray.memory import artifact
 from diet_ray.training import candidate
 from tests.evaluation.prepared import DISTILLED_ROWS, Prepared
 
-OWN = ProtocolConfig()
+OWN = ProtocolConfig(batch_size=64, learning_rate=0.001)
 
 
 def test_an_epoch_of_distillation_sees_every_new_row_once(
@@ -89,7 +89,7 @@ def test_an_epoch_of_full_training_is_a_pass_over_all_blocks(
         return read(of, block, size)
 
     monkeypatch.setattr(candidate, "iterate_batches", spied)
-    costs._full_training(prepared.run(), ProtocolConfig(batch_size=29))()
+    costs._full_training(prepared.run(), ProtocolConfig(batch_size=29, learning_rate=0.001))()
     assert sizes == {29}
     assert blocks == ["historical-1", "historical-2", "subsequent"]
 
