@@ -159,7 +159,7 @@ def check_networks(config: RunConfig, references: Sequence[NetworkConfig] = ()) 
             parameters_of(network)
     own = {key: network for key, network in named.items() if is_whole(network)}
     if own:
-        source = open_source(config.logs, config.seed)
+        source = open_source(config.raw_logs, config.seed)
         for key, network in own.items():
             tried = check_network if key.startswith("evaluation.") else check_proxy
             with _under(key):

@@ -98,7 +98,7 @@ def fitted(config: RunConfig) -> RunConfig:
 
 def set_uri(config: RunConfig) -> str:
     """Where the set lies, by `search.distilled`."""
-    return config.search.distilled or stage_uri(config, len(config.logs.intervals.historical))
+    return config.search.distilled or stage_uri(config, len(config.raw_logs.intervals.historical))
 
 
 def open_set(config: RunConfig) -> tuple[Blocks | None, str]:
@@ -107,7 +107,6 @@ def open_set(config: RunConfig) -> tuple[Blocks | None, str]:
 
     Raises ArtifactError, CheckpointError.
     """
-    last = len(config.logs.intervals.historical)
     distilled = set_uri(config)
     if not artifact.published(distilled):
         raise ArtifactError(
@@ -120,7 +119,7 @@ def open_set(config: RunConfig) -> tuple[Blocks | None, str]:
     if not logs.published(uri):
         raise ArtifactError(f"{uri}: no blocks; run jobs/distill.py with this configuration first")
     blocks = logs.open_blocks(uri)
-    if published_stages(config, blocks) < last:
+    if published_stages(config, blocks) < len(blocks.historical):
         raise ArtifactError(
             f"{distilled}: its reference model is missing; run jobs/distill.py with this "
             "configuration first, or set search.use to cotrain"
