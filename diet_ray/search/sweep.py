@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pandas as pd
 import ray
 
 from diet_ray import progress
@@ -24,6 +25,7 @@ from diet_ray.logs import blocks as logs
 from diet_ray.logs.blocks import Blocks
 from diet_ray.memory import artifact
 from diet_ray.memory.artifact import ArtifactError
+from diet_ray.models.candidate import Candidate
 from diet_ray.models.check import check_network
 from diet_ray.models.space import draw
 from diet_ray.search import leaderboard
@@ -39,16 +41,31 @@ class SearchError(UserError, RuntimeError):
     """A sweep without a result."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Swept:
-    """What a sweep leaves; prints as the leaderboard."""
+    """What a sweep leaves; prints as the leaderboard, in a notebook as a table."""
 
     lines: list[Line]
     uri: str  # of the published leaderboard
     distilled: str  # URI of the set
 
-    def __str__(self) -> str:
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row per candidate, best first: the columns of ``leaderboard.parquet``."""
+        return leaderboard.as_frame(self.lines)
+
+    @property
+    def best(self) -> Candidate:
+        """The first of the leaderboard. Raises SearchError without a candidate that was judged."""
+        if not self.lines or self.lines[0].error is not None:
+            raise SearchError(f"{self.uri}: no candidate was judged; raise search.budget or trials")
+        return self.lines[0].candidate
+
+    def __repr__(self) -> str:
         return leaderboard.render(self.lines)
+
+    def _repr_html_(self) -> str:
+        return leaderboard.render_html(self.lines)
 
 
 def check_space(config: RunConfig) -> None:
