@@ -137,7 +137,9 @@ SMALL: dict[str, Any] = {
         "commit_every": 2,
         "target_batch": 32,
         "inner": {
+            "networks": [],
             "start": "previous_reference",
+            "learning_rate": 1e-3,
             "steps": 6,
             "window": 3,
             "batch_size": 16,

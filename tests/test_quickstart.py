@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -70,13 +69,14 @@ def test_the_whole_quickstart_on_s3(s3_folder: str) -> None:
 
     fs, path = storage.filesystem(storage.join(output, "distilled/stage=3/rows-00000.parquet"))
     before = fs.get_file_info(path).mtime_ns
-    started = time.monotonic()
     assert "published already" in run_job("distill", config, output)
     assert fs.get_file_info(path).mtime_ns == before
-    assert time.monotonic() - started < 60
     assert pq.read_table(path, filesystem=fs).num_rows == len(dataset)
 
-    run_job("sweep", config, output)
+    printed = run_job("sweep", config, output)
     lines = storage.read_json(storage.join(output, "search/leaderboard.json"))["lines"]
     assert len(lines) == SMALL["search.trials"]
     assert all(0 < line["score"] < 1 for line in lines)
+    verified = storage.read_json(storage.join(output, "search/verify.json"))
+    assert len(verified["lines"]) == SMALL["search.verify"]
+    assert verified["sentence"] in printed

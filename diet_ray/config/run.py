@@ -39,7 +39,10 @@ class ResourcesConfig(Section):
     """Parameter-server actors, each with a range of memory rows."""
     memory_server_cpus: PositiveFloat = 0.1
     evaluation_tasks: PositiveInt = 2
-    """Candidate trainings that run side by side."""
+    """Candidate trainings on real blocks that run side by side."""
+    trial_gpus: Annotated[float, Field(ge=0)] = 0
+    """GPUs of one trial of a sweep, such as 0.25; as many trials run as the cluster has CPUs and
+    GPUs for."""
     cluster_limit: dict[str, float] = {}
     """What an elastic cluster can grow to, such as `{CPU: 64, GPU: 8}`; empty for a fixed one."""
 

@@ -26,6 +26,7 @@ from diet_ray.evaluation.selection import selection_key
 from diet_ray.evaluation.shared import Shared, warm_up_rows
 from diet_ray.memory.ranking import RankingSet
 from diet_ray.memory.rows import SyntheticRows
+from diet_ray.models.registry import source_digest
 from diet_ray.seeds import derive, torch_seeded
 from diet_ray.training.candidate import train_through, warm_up
 from diet_ray.training.cotrain import co_trained, fresh_candidate
@@ -77,6 +78,8 @@ class Cell:
             "protocol": self.protocol.model_dump(include=self._protocol_keys()),
             "candidate seed": self.seed,
         }
+        if ":" in self.candidate.name:
+            made_from["code"] = source_digest(self.candidate.name)
         if self.share < 1:
             made_from["share"] = self.share
         if self.method not in REFERENCE_FREE:

@@ -10,10 +10,13 @@ class of FuxiCTR's, named ``fuxictr:package.module:Class`` (`fuxictr.py`).
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -131,6 +134,17 @@ def parameters_of(config: NetworkConfig) -> Section:
         return entry.parameters.model_validate(config.parameters)
     except ValidationError as error:
         raise ConfigError(describe_errors(error, entry.parameters, describe(config))) from None
+
+
+def source_digest(name: str) -> str | None:
+    """Of the file that a class of one's own stands in; None for a built-in network.
+
+    It tells whether results of earlier code still hold; what that file imports does not count.
+    """
+    if ":" not in name:
+        return None
+    source = inspect.getsourcefile(import_network(name.removeprefix(FUXICTR)))
+    return None if source is None else hashlib.sha256(Path(source).read_bytes()).hexdigest()[:16]
 
 
 def describe(config: NetworkConfig) -> str:

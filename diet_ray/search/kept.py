@@ -17,7 +17,10 @@ from diet_ray.config import RunConfig
 from diet_ray.logs.blocks import Blocks
 from diet_ray.memory import artifact
 from diet_ray.models.candidate import Candidate
+from diet_ray.models.registry import source_digest
 from diet_ray.search.trial import Outcome
+
+FORMAT = 2
 
 Found = dict[str, tuple[Candidate, Outcome]]
 """By key, what is known."""
@@ -33,7 +36,9 @@ class Trials:
 
     def key(self, candidate: Candidate) -> str:
         """Equal keys mean equal outcomes. Raises ConfigError."""
-        text = json.dumps({**self.made_from, "candidate": candidate.identity()}, sort_keys=True)
+        name = candidate.network.name
+        own = {"candidate": candidate.identity(), "code": source_digest(name)}
+        text = json.dumps({**self.made_from, **own}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def uri(self, key: str) -> str:
@@ -42,7 +47,12 @@ class Trials:
 
     def keep(self, key: str, candidate: Candidate, outcome: Outcome) -> None:
         """Write what a trial found out."""
-        content = {"key": key, "candidate": candidate.as_json(), "outcome": asdict(outcome)}
+        content = {
+            "format": FORMAT,
+            "key": key,
+            "candidate": candidate.as_json(),
+            "outcome": asdict(outcome),
+        }
         storage.write_json(self.uri(key), content)
 
     def read(self) -> Found:
@@ -50,6 +60,8 @@ class Trials:
         found: Found = {}
         for uri in storage.list_files(self.config.place("search", "trials"), ".json"):
             content = storage.read_json(uri)
+            if content.get("format") != FORMAT:
+                continue  # of an earlier version, whose keys are others
             candidate = Candidate.from_json(content["candidate"])
             if content["key"] == self.key(candidate):
                 found[content["key"]] = candidate, Outcome.from_json(content["outcome"])
@@ -70,7 +82,7 @@ def _made_from(config: RunConfig, blocks: Blocks | None, distilled: str) -> dict
         "tasks": described.tasks,
         "distilled": artifact.checksums(distilled),
         "ranking": artifact.ranking_checksum(distilled),
-        **runtime.numerics(),
+        **runtime.numerics(config.resources.trial_gpus),
     }
     if config.search.stop != "none":
         # who is stopped depends on the score; and seeds that train in other groups round otherwise

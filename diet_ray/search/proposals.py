@@ -7,6 +7,7 @@ candidate is trained twice, and tells the score that is known where one comes ag
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -87,6 +88,7 @@ class Guided:
 
     def __init__(self, config: RunConfig) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
+        warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         self._networks = options_of(config.search.space)
         sampler = optuna.samplers.TPESampler(
             n_startup_trials=FIRST_AT_RANDOM,

@@ -49,6 +49,7 @@ class SharedData:
     groups: tuple[int, ...]  # seeds of a co-training that train side by side, one after another
     rounds: int  # of a trial that is not stopped
     threads: int
+    gpus: float
 
 
 def load_shared(config: RunConfig, blocks: Blocks | None, distilled: str) -> SharedData:
@@ -85,6 +86,7 @@ def load_shared(config: RunConfig, blocks: Blocks | None, distilled: str) -> Sha
         groups=doubling(seeds) if config.search.stop != "none" else (seeds,),
         rounds=rounds,
         threads=config.threads,
+        gpus=config.resources.trial_gpus,
     )
 
 

@@ -83,7 +83,7 @@ def sweep(config: RunConfig) -> Swept:
     blocks, distilled = open_set(config)
     described = artifact.describe(distilled)
     check_candidates(config, len(described.fields), len(described.tasks))
-    check_cpus(config)
+    check_resources(config)
     trials = Trials(config, blocks, distilled)
     known: Found = {}
     for key, (candidate, outcome) in trials.read().items():
@@ -158,15 +158,20 @@ def check_candidates(config: RunConfig, fields: int, tasks: int) -> None:
             raise ConfigError(f"{key}, as {candidate.values}: {error}") from error.__cause__
 
 
-def check_cpus(config: RunConfig) -> None:
+def check_resources(config: RunConfig) -> None:
     """Whether one trial can ever run. Raises ConfigError."""
-    here = ray.cluster_resources().get("CPU", 0.0)
-    limit = max(here, config.resources.cluster_limit.get("CPU", 0.0))
-    if config.threads > limit:
-        raise ConfigError(
-            f"threads: a trial needs {config.threads} CPUs, the cluster can give {limit:g}; set "
-            "fewer, or resources.cluster_limit if the cluster can grow"
-        )
+    here, grown = ray.cluster_resources(), config.resources.cluster_limit
+    asked: dict[str, tuple[str, float]] = {
+        "CPU": ("threads", config.threads),
+        "GPU": ("resources.trial_gpus", config.resources.trial_gpus),
+    }
+    for resource, (key, count) in asked.items():
+        limit = max(here.get(resource, 0.0), grown.get(resource, 0.0))
+        if count > limit:
+            raise ConfigError(
+                f"{key}: a trial needs {count:g} {resource}s, the cluster can give {limit:g}; set "
+                "fewer, or resources.cluster_limit if the cluster can grow"
+            )
 
 
 def _say(swept: Swept) -> None:

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from statistics import mean
 from typing import Any
 
+import torch
 from ray import tune
 
 from diet_ray import runtime
@@ -129,7 +130,7 @@ def judge_candidate(candidate: Candidate, shared: SharedData, tell: Tell, report
 
     Seeds count from FIRST_SEED: no training that `--verify` compares with shares one.
     """
-    runtime.use_device(0, shared.threads)
+    device = runtime.use_device(shared.gpus, shared.threads)
     started = time.monotonic()
 
     def timed(outcome: Outcome) -> None:
@@ -140,13 +141,18 @@ def judge_candidate(candidate: Candidate, shared: SharedData, tell: Tell, report
         # Torch warns of memory that it must not write to; nothing here writes.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         if isinstance(shared.data, CoTrained):
-            _co_train(candidate, shared, shared.data, timed, report)
+            _co_train(candidate, shared, shared.data, device, timed, report)
         else:
-            _warm_up(candidate, shared, shared.data, timed)
+            _warm_up(candidate, shared, shared.data, device, timed)
 
 
 def _co_train(
-    candidate: Candidate, shared: SharedData, data: CoTrained, tell: Tell, report: Report
+    candidate: Candidate,
+    shared: SharedData,
+    data: CoTrained,
+    device: torch.device,
+    tell: Tell,
+    report: Report,
 ) -> None:
     sizes = dict(zip(shared.fields, data.rows.sizes, strict=True))
     protocol = data.protocol
@@ -160,7 +166,7 @@ def _co_train(
         models, _ = co_trained(
             candidate.network,
             candidate.models(shared.models),
-            data.rows.soft_rows(),
+            data.rows.soft_rows().to(device),
             sizes,
             len(shared.tasks),
             protocol.model_copy(update={"seeds": seeds}),
@@ -213,7 +219,13 @@ def _warmed_up(epochs: Sequence[Sequence[Metrics]]) -> dict[str, Any]:
     return {"epochs": tuple(map(tuple, epochs)), "kept": kept}
 
 
-def _warm_up(candidate: Candidate, shared: SharedData, data: Inherited, tell: Tell) -> None:
+def _warm_up(
+    candidate: Candidate,
+    shared: SharedData,
+    data: Inherited,
+    device: torch.device,
+    tell: Tell,
+) -> None:
     fields, tasks, protocol = len(shared.fields), len(shared.tasks), data.protocol
     if candidate.learning_rate is not None:
         protocol = protocol.model_copy(update={"warm_up_learning_rate": candidate.learning_rate})
@@ -222,7 +234,7 @@ def _warm_up(candidate: Candidate, shared: SharedData, data: Inherited, tell: Te
     for seed in range(FIRST_SEED, FIRST_SEED + shared.seeds):
         dense = fresh_network(
             candidate.network, shared.models, fields, tasks, shared.seed, "candidate", seed
-        )
+        ).to(device)
 
         def after_epoch(epochs: list[Metrics], parameters: int = dense.parameter_count) -> None:
             so_far = [*done, epochs]
@@ -239,8 +251,8 @@ def _warm_up(candidate: Candidate, shared: SharedData, data: Inherited, tell: Te
 
         epochs = warm_up(
             dense,
-            data.reference.frozen(),
-            warm_up_rows(data.rows),
+            data.reference.frozen().to(device),
+            warm_up_rows(data.rows).to(device),
             data.validation,
             shared.tasks,
             protocol,

@@ -67,7 +67,8 @@ def run_trials(
         asker = Asker(config, trials, proposals, known, full_rows)
         tuner = tune.Tuner(
             tune.with_resources(
-                tune.with_parameters(run_trial, shared=shared), {"cpu": config.threads}
+                tune.with_parameters(run_trial, shared=shared),
+                {"cpu": config.threads, "gpu": config.resources.trial_gpus},
             ),
             tune_config=tune.TuneConfig(
                 search_alg=asker,

@@ -84,8 +84,9 @@ def co_train(
 ) -> list[float]:
     """Train the models in place, side by side; returns the progressive loss, their mean.
 
-    models: fresh ones of a candidate. rows.inputs: compact ids (`CompactIds`). seeds: of the order
-    in which each model sees the rows: shuffled, and as often again as the steps take.
+    models: fresh ones of a candidate, on the device of the rows. rows.inputs: compact ids
+    (`CompactIds`). seeds: of the order in which each model sees the rows: shuffled, and as often
+    again as the steps take.
     """
     stack = SideBySide(models)
     optimizer = adam(stack, protocol.learning_rate)
@@ -123,8 +124,13 @@ def co_trained(
     first: int = 0,
     after_batch: AfterBatch = lambda _rows, _loss: None,
 ) -> tuple[list[Recommender], list[float]]:
-    """A candidate by its seeds first, first + 1.., trained on the rows, and `co_train`'s loss."""
-    seeds = range(first, first + protocol.seeds)
-    fresh = [fresh_candidate(network, models, sizes, tasks, seed, number) for number in seeds]
+    """A candidate by its seeds first, first + 1.., trained on the rows, and `co_train`'s loss.
+
+    It is trained, and stays, on the device that holds the rows.
+    """
+    seeds, device = range(first, first + protocol.seeds), rows.labels.device
+    fresh = [
+        fresh_candidate(network, models, sizes, tasks, seed, number).to(device) for number in seeds
+    ]
     orders = [derive(seed, "candidate co-training", number) for number in seeds]
     return fresh, co_train(fresh, rows, protocol, orders, after_batch)

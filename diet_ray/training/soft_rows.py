@@ -23,6 +23,10 @@ class SoftRows:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def to(self, device: torch.device) -> SoftRows:
+        """The rows where they are to be trained on."""
+        return SoftRows(self.inputs.to(device), self.labels.to(device))
+
 
 def soft_epoch(
     model: nn.Module,

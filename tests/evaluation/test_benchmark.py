@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import ray
 
-from diet_ray.config import ConfigError, RunConfig, load_config
+from diet_ray.config import ConfigError, RunConfig, fit, load_config
 from diet_ray.distill.context import stage_uri
 from diet_ray.distill.stream import distill_stream
 from diet_ray.evaluation import grid, studies
@@ -269,7 +269,8 @@ def test_the_defaults_are_valid(prepared: Prepared) -> None:
 
 @pytest.mark.parametrize("name", [path.name for path in sorted((ROOT / "configs").glob("*.yaml"))])
 def test_every_configuration_can_be_benchmarked(name: str) -> None:
-    validate(load_config(str(ROOT / "configs" / name), ["logs.path=anywhere"]))
+    config = load_config(str(ROOT / "configs" / name), ["logs.path=anywhere"])
+    validate(fit(config, historical_rows=100_000))
 
 
 @pytest.mark.parametrize(

@@ -173,9 +173,11 @@ def test_a_warm_start_is_the_reduced_methods_start(prepared: Prepared) -> None:
 
 
 def test_results_of_one_method_lie_together(prepared: Prepared) -> None:
-    own = NetworkConfig(name="tests.models.own_network:Own")
+    own = NetworkConfig(name="tests.models.own_network:OwnNetwork")
     cell = made_cell(prepared.run(), "warm", candidate=own)
-    place = prepared.config().place("evaluation", "cells", "warm", "tests.models.own_network.Own")
+    place = prepared.config().place(
+        "evaluation", "cells", "warm", "tests.models.own_network.OwnNetwork"
+    )
     assert cell.uri() == f"{place}/{cell.key}.json"
     assert cell.uri("safetensors") == f"{place}/{cell.key}.safetensors"
 

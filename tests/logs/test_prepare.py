@@ -232,6 +232,16 @@ def test_a_second_run_does_nothing_and_another_log_is_refused(tmp_path: Path) ->
     assert all_bytes(blocks.uri) == before
 
 
+def test_some_rows_of_a_log_are_a_log_of_their_own(tmp_path: Path) -> None:
+    write_log(tmp_path / "log", made_log())
+    whole, some = prepare(config(tmp_path)), prepare(config(tmp_path, "some", most_rows=450))
+    assert some.fingerprint != whole.fingerprint
+    for block, part in zip(whole.blocks, some.blocks, strict=True):
+        assert 0 < part.rows < block.rows
+    with pytest.raises(LogsError, match="another log or configuration"):
+        prepare(config(tmp_path, most_rows=450))
+
+
 class Killed(Exception):
     pass
 

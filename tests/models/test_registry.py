@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from diet_ray.models.registry import (
     fresh_network,
     network_names,
     parameters_of,
+    source_digest,
 )
 from tests.networks import SMALL_NETWORKS, small_network
 
@@ -209,3 +211,14 @@ def test_embeddings_of_another_shape_are_refused(network: str, shape: tuple[int,
     for labels in (None, torch.rand(7, 2)):
         with pytest.raises(EmbeddingShapeError, match=told):
             dense(torch.randn(shape), labels)
+
+
+def test_code_of_ones_own_has_a_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert source_digest("dcn") is None
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name, width in (("first", 1), ("second", 2)):
+        text = f"from torch.nn import Module\nclass Net(Module):\n    width = {width}\n"
+        (tmp_path / f"{name}_of_own.py").write_text(text)
+    first, second = (source_digest(f"{name}_of_own:Net") for name in ("first", "second"))
+    assert first != second
+    assert source_digest("first_of_own:Net") == first

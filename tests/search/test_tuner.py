@@ -200,6 +200,8 @@ def test_trials_of_other_settings_are_not_read(config_with: Callable[..., RunCon
     for key, (candidate, outcome) in trials.read().items():
         assert key == trials.key(candidate)
         assert outcome.score("taught") == pytest.approx(mean(outcome.taught_auc))
+    (Path(config.place("search", "trials")) / "old.json").write_text('{"key": "a", "network": {}}')
+    assert len(trials.read()) == 2
     other = config.model_copy(update={"seed": 1})
     assert Trials(other, *open_set(other)).read() == {}
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from diet_ray import storage
-from diet_ray.config import RunConfig
+from diet_ray.config import NetworkConfig, RunConfig
 from diet_ray.logs.blocks import Blocks, open_blocks, read_block
 from diet_ray.training.metrics import measure
 from diet_ray.training.model import predict
@@ -85,6 +85,19 @@ def test_learns_above_chance(blocks: Blocks, tmp_path: Path) -> None:
     rows = read_block(blocks, blocks.block("subsequent"))
     logits = predict(load_reference(reference_uri(config, STAGES)).recommender, rows.ids)
     assert measure(logits, rows.labels, blocks.tasks).auc > 0.65
+
+
+def test_a_network_of_ones_own_can_be_the_reference(blocks: Blocks, tmp_path: Path) -> None:
+    config = small_config(str(tmp_path), reference={"batch_size": 8})
+    own = NetworkConfig(name="tests.models.own_network:Plain")
+    settings = config.reference.model_copy(update={"network": own})
+    config = config.model_copy(update={"reference": settings})
+    train_reference(config, blocks)
+    validation = read_block(blocks, blocks.block("validation"))
+    reference = load_reference(reference_uri(config, STAGES))
+    assert type(reference.dense.interaction).__name__ == "Plain"
+    logits = predict(reference.recommender, validation.ids)
+    assert measure(logits, validation.labels, blocks.tasks).auc > 0.6
 
 
 @pytest.mark.parametrize("left", [0, 1, 2])
