@@ -28,7 +28,7 @@ from diet_ray.logs.sources import open_source
 from diet_ray.memory import artifact
 from diet_ray.models.candidate import Candidate
 from diet_ray.models.check import check_network, check_proxy
-from diet_ray.models.registry import is_whole, parameters_of
+from diet_ray.models.registry import DenseNetwork, is_whole, parameters_of
 from diet_ray.report import figures
 from diet_ray.report.benchmark import publish
 from diet_ray.report.figures import verification_figure
@@ -129,6 +129,10 @@ class Searched:
     def best(self) -> Candidate:
         """The first of the leaderboard. Raises SearchError without a candidate that was judged."""
         return self.swept.best
+
+    def best_network(self) -> DenseNetwork:
+        """The best as a freshly started Torch module: embeddings (B, F, d) to logits (B, K)."""
+        return self.swept.best_network()
 
     @property
     def uri(self) -> str:

@@ -16,7 +16,7 @@ import pandas as pd
 import ray
 
 from diet_ray import progress
-from diet_ray.config import ConfigError, RunConfig, fit
+from diet_ray.config import ConfigError, ModelsConfig, RunConfig, fit
 from diet_ray.config.space import options_of
 from diet_ray.distill.context import stage_uri
 from diet_ray.distill.stream import check_artifact
@@ -27,6 +27,7 @@ from diet_ray.memory import artifact
 from diet_ray.memory.artifact import ArtifactError
 from diet_ray.models.candidate import Candidate
 from diet_ray.models.check import check_network
+from diet_ray.models.registry import DenseNetwork
 from diet_ray.models.space import draw
 from diet_ray.search import leaderboard
 from diet_ray.search.kept import Found, Trials
@@ -48,6 +49,7 @@ class Swept:
     lines: list[Line]
     uri: str  # of the published leaderboard
     distilled: str  # URI of the set
+    models: ModelsConfig  # what is common to all candidates
 
     @property
     def table(self) -> pd.DataFrame:
@@ -60,6 +62,13 @@ class Swept:
         if not self.lines or self.lines[0].error is not None:
             raise SearchError(f"{self.uri}: no candidate was judged; raise search.budget or trials")
         return self.lines[0].candidate
+
+    def best_network(self) -> DenseNetwork:
+        """The best as a freshly started Torch module: embeddings (B, F, d) of the width of its
+        table, which is the set's unless the space names another, to logits (B, K)."""
+        best, described = self.best, artifact.describe(self.distilled)
+        models = best.models(self.models)
+        return DenseNetwork(best.network, models, len(described.fields), len(described.tasks))
 
     def __repr__(self) -> str:
         return leaderboard.render(self.lines)
@@ -98,7 +107,7 @@ def sweep(config: RunConfig) -> Swept:
     else:
         progress.logger.info("Sweep: all %d trials are done already", len(known))
     lines = leaderboard.leaderboard(list(found.values()), config.search.ranked_by, full_rows)
-    swept = Swept(lines, leaderboard.publish(config, distilled, lines), distilled)
+    swept = Swept(lines, leaderboard.publish(config, distilled, lines), distilled, config.models)
     _say(swept)
     return swept
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +161,7 @@ def test_a_notebook_shows_the_same_as_a_table() -> None:
         shown = [cell for cell in row if cell]
         assert shown == told.replace("failed: ", "").split(maxsplit=len(shown) - 1)
     for note in text[2 + len(lines) :]:
-        assert f"<p>{note}</p>" in html
+        assert f"<p>{escape(note)}</p>" in html
 
 
 def test_long_hyper_parameters_go_on_below() -> None:
