@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from html import escape
 
 import pandas as pd
 
@@ -19,21 +20,24 @@ from diet_ray.distill.boundary import memory_sizes
 from diet_ray.distill.parts import recipe_name
 from diet_ray.distill.stream import distill_stream
 from diet_ray.evaluation import benchmark, studies
-from diet_ray.evaluation.check import Checked, as_json, check, render
+from diet_ray.evaluation.check import Checked, as_json, check, render, render_html
 from diet_ray.evaluation.run import Run
 from diet_ray.logs.blocks import Blocks
 from diet_ray.logs.prepare import prepare
 from diet_ray.logs.sources import open_source
 from diet_ray.memory import artifact
+from diet_ray.models.candidate import Candidate
 from diet_ray.models.check import check_network, check_proxy
-from diet_ray.models.registry import is_whole, parameters_of
+from diet_ray.models.registry import DenseNetwork, is_whole, parameters_of
 from diet_ray.report import figures
 from diet_ray.report.benchmark import publish
 from diet_ray.report.figures import verification_figure
 from diet_ray.search.finish import Finished, check_reference, finish
+from diet_ray.search.finish import render as render_finished
 from diet_ray.search.run import open_run
 from diet_ray.search.sweep import Swept, fitted, sweep
 from diet_ray.search.verify import Verification, points, verify
+from diet_ray.search.verify import render as render_verification
 from diet_ray.training.metrics import check_measurable
 from diet_ray.training.reference import train_reference
 
@@ -41,22 +45,42 @@ ANY_ROWS = 1
 """Before the blocks are there; what is left to the log's size is valid at every size."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a run leaves behind."""
+@dataclass(frozen=True, repr=False)
+class Distilled:
+    """What a distillation leaves behind; prints as what the set says of itself, and its check."""
 
-    distilled: str  # URI of S_T
-    lines: pd.DataFrame  # the check's table; empty where it is switched off
-    verdict: str  # on the distilled set against a random selection
+    uri: str  # of S_T
+    summary: str  # some lines
+    checked: Checked
+    recipe: str  # what the check's table calls `distilled`
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The check's, a row per candidate and method; empty where it is switched off."""
+        return self.checked.lines
+
+    @property
+    def verdict(self) -> str:
+        """On the distilled set against a random selection, a sentence; empty without both."""
+        return self.checked.verdict
+
+    def __repr__(self) -> str:
+        return f"{self.summary}\nFolder: {self.uri}\n{render(self.checked, self.recipe)}"
+
+    def _repr_html_(self) -> str:
+        told = escape(f"{self.summary}\nFolder: {self.uri}").replace("\n", "<br>")
+        checked = render_html(self.checked, self.recipe)
+        return f"<p>{told}</p>{checked}"
 
 
-def distill_logs(config: RunConfig) -> Outcome:
+def distill_logs(config: RunConfig) -> Distilled:
     """Prepare, train the reference, distil every stage, check. Skips whatever is published."""
     validate(config)
     run = _distilled_run(*_fitted_and_blocks(config))
     checked = check(run)
     _report(run.config, run.blocks, run.distilled, checked)
-    return Outcome(run.distilled, checked.lines, checked.verdict)
+    summary = artifact.summary(run.distilled)
+    return Distilled(run.distilled, summary, checked, recipe_name(run.config))
 
 
 def benchmark_logs(config: RunConfig) -> str:
@@ -88,13 +112,43 @@ def benchmark_logs(config: RunConfig) -> str:
     return page
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Searched:
-    """What a search leaves behind."""
+    """What a search leaves behind; prints as the leaderboard and what followed it."""
 
     swept: Swept
     verified: Verification | None  # None where it is switched off
     finished: list[Finished]
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row per candidate, best first: the columns of ``leaderboard.parquet``."""
+        return self.swept.table
+
+    @property
+    def best(self) -> Candidate:
+        """The first of the leaderboard. Raises SearchError without a candidate that was judged."""
+        return self.swept.best
+
+    def best_network(self) -> DenseNetwork:
+        """The best as a freshly started Torch module: embeddings (B, F, d) to logits (B, K)."""
+        return self.swept.best_network()
+
+    @property
+    def uri(self) -> str:
+        """Of the leaderboard."""
+        return self.swept.uri
+
+    def __repr__(self) -> str:
+        return "\n\n".join([repr(self.swept), *self._followed()])
+
+    def _repr_html_(self) -> str:
+        followed = "".join(f"<pre>{escape(text)}</pre>" for text in self._followed())
+        return self.swept._repr_html_() + followed
+
+    def _followed(self) -> list[str]:
+        verified = [render_verification(self.verified)] if self.verified else []
+        return verified + ([render_finished(self.finished)] if self.finished else [])
 
 
 def search_architectures(config: RunConfig) -> Searched:
@@ -159,7 +213,7 @@ def check_networks(config: RunConfig, references: Sequence[NetworkConfig] = ()) 
             parameters_of(network)
     own = {key: network for key, network in named.items() if is_whole(network)}
     if own:
-        source = open_source(config.logs, config.seed)
+        source = open_source(config.raw_logs, config.seed)
         for key, network in own.items():
             tried = check_network if key.startswith("evaluation.") else check_proxy
             with _under(key):

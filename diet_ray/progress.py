@@ -55,7 +55,8 @@ class Phase:
         self.done, self.skipped = 0, 0
         self.started = self._last_line = time.monotonic()
         self._pace: tuple[float, int] | None = None  # when and at what count the first unit ended
-        terminal = sys.stdout.isatty() and total > 0
+        shown = logger.isEnabledFor(logging.INFO) and total > 0
+        terminal = shown and sys.stdout.isatty()
         self._bar = tqdm(total=total, desc=title, unit=unit, file=sys.stdout) if terminal else None
 
     def skip(self, count: int) -> None:

@@ -7,9 +7,9 @@
     ray job submit --working-dir . -- python jobs/sweep.py --config configs/quickstart.yaml
 
 Needs the distilled set that jobs/distill.py made with the same configuration (with --quick, if the
-sweep is), or another one as search.distilled. --verify also trains some candidates on full
-data, to say how far to trust the order; --finish 3 makes models of the best. What is done
-already is not done again.
+sweep is), or another one as search.distilled; then the configuration needs no logs. --verify also
+trains some candidates on full data, to say how far to trust the order; --finish 3 makes models of
+the best. What is done already is not done again.
 """
 
 from diet_ray import runtime

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from diet_ray.config import (
     ProtocolConfig,
     TuningConfig,
     load_config,
+    make_config,
 )
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -70,6 +72,42 @@ def test_a_configuration_survives_being_written_and_read(write: Any) -> None:
     assert again == config
     assert again.memory.ratio == 0.02
     assert again.resources.scoring_actors == (2, 3)
+
+
+def test_a_configuration_comes_in_any_form(write: Any) -> None:
+    uri = write(SMALLEST)
+    config = load_config(uri, ["search.trials=3"])
+    for given in (load_config(uri), SMALLEST, uri, Path(uri)):
+        before = copy.deepcopy(given)
+        assert make_config(given, {"search.trials": 3}) == config
+        assert given == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"search.trialls": 3}, "search.trialls: unknown key; did you mean 'trials'?"),
+        ({"search.trials": 0}, "search.trials: 0 Input should be greater than 0"),
+        ({"output.trials": 0}, "output.trials: output is a value, not a group of keys"),
+    ],
+)
+def test_a_change_is_validated_in_every_form(
+    write: Any, changes: dict[str, Any], told: str
+) -> None:
+    uri = write(SMALLEST)
+    for given in (load_config(uri), SMALLEST, uri):
+        with pytest.raises(ConfigError, match=re.escape(told)):
+            make_config(given, changes)
+
+
+def test_only_a_sweep_on_a_named_set_does_without_logs(write: Any) -> None:
+    config = load_config(write({"output": "x", "search": {"distilled": "some/set"}}))
+    with pytest.raises(ConfigError, match=r"^logs: required: say where the raw log comes from"):
+        config.raw_logs  # noqa: B018
+    with pytest.raises(ConfigError, match="logs: required"):
+        make_config(config, {"search.distilled": None})
+    given = load_config(write(SMALLEST))
+    assert given.raw_logs is given.logs
 
 
 def test_unseen_rows_need_anchors(write: Any) -> None:
@@ -366,7 +404,7 @@ def test_a_folder_is_not_a_configuration(tmp_path: Path) -> None:
         ("output: [a", "not valid YAML"),
         ("- a\n- b", "expected a mapping of keys, found list"),
         ("", "expected a mapping of keys, found NoneType"),
-        ("output: a", "logs: Field required"),
+        ("output: a", "logs: required: say where the raw log comes from"),
     ],
 )
 def test_a_file_that_is_not_a_configuration(write: Any, text: str, words: str) -> None:

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
+import torch
 
 from diet_ray import pipeline
-from diet_ray.config import ConfigError, RunConfig, fit
+from diet_ray.config import ConfigError, ModelsConfig, RunConfig, fit
+from diet_ray.evaluation.check import COLUMNS, Checked, render
 from diet_ray.pipeline import (
+    Distilled,
     benchmark_logs,
     check_benchmark,
     check_networks,
     search_architectures,
     validate,
 )
+from diet_ray.search.sweep import SearchError
 from diet_ray.training.reference import train_reference
 from tests.made import made_blocks, small_config
 from tests.search.prepared import config_at, publish_distilled
+from tests.tables import cells
 
 UNKNOWN: dict[str, Any] = {"name": "wukongg"}
 
@@ -138,6 +145,18 @@ def test_a_search_sweeps_verifies_and_finishes(
     assert found.verified is not None
     assert [verified.place for verified in found.verified.lines] == [1, 3]
     assert [finished.line for finished in found.finished] == found.swept.lines[:1]
+    text, html = repr(found), found._repr_html_()
+    for begun in ("place sweep full", "place candidate"):
+        assert begun in re.sub(" +", " ", text)
+        assert begun in re.sub(" +", " ", html)
+    assert text.startswith(repr(found.swept))
+    assert cells(html)[1][0] == "1"
+    assert (found.best, found.uri) == (found.swept.lines[0].candidate, found.swept.uri)
+    assert found.table["place"].tolist() == [1, 2, 3]
+    fields, tasks = len(blocks.fields), len(blocks.tasks)
+    logits = found.best_network()(torch.zeros(5, fields, config.models.embedding_dim))
+    assert logits.shape == (5, tasks)
+    assert found.best_network().parameter_count == found.swept.lines[0].dense_parameters
     written = {path.name for path in (tmp_path / "search").iterdir()}
     assert {"leaderboard.json", "verify.json", "verify.png", "verify.svg", "finished"} <= written
 
@@ -153,7 +172,22 @@ def test_what_follows_a_sweep_is_refused_before_it(
 
 def test_a_search_alone_is_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Which needs neither blocks nor reference."""
-    swept = pipeline.Swept([], "leaderboard", "set")
+    swept = pipeline.Swept([], "leaderboard", "set", ModelsConfig())
     monkeypatch.setattr(pipeline, "sweep", lambda _: swept)
     found = search_architectures(small_config(str(tmp_path)))
     assert (found.swept, found.verified, found.finished) == (swept, None, [])
+    with pytest.raises(SearchError, match="leaderboard: no candidate was judged"):
+        found.best  # noqa: B018
+
+
+def test_a_distillation_prints_as_its_set_and_its_check() -> None:
+    values = ("dcn", "distilled", 0.74, 0.01, 0.5, 0.8, 0.05, 0.01, 3)
+    checked = Checked(pd.DataFrame([dict(zip(COLUMNS, values, strict=True))]), "A verdict.")
+    found = Distilled("s3://set", "Distilled set.\nFields: a<b.", checked, "random rows")
+    assert repr(found).startswith("Distilled set.\nFields: a<b.\nFolder: s3://set\n")
+    assert repr(found).endswith(render(checked, "random rows"))
+    html = found._repr_html_()
+    assert html.startswith("<p>Distilled set.<br>Fields: a&lt;b.<br>Folder: s3://set</p>")
+    assert cells(html)[0] == COLUMNS
+    assert found.table is checked.lines
+    assert found.verdict == "A verdict."

@@ -90,6 +90,7 @@ def test_a_bar_in_a_terminal(
     clock: Clock, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    progress.logger.setLevel(logging.INFO)
     with progress.phase("scoring", total=4) as phase:
         phase.skip(1)
         clock.now += 60.0
@@ -97,6 +98,16 @@ def test_a_bar_in_a_terminal(
     shown = capsys.readouterr().out
     assert "4/4" in shown
     assert "4 of 4" not in shown
+
+
+def test_nothing_is_shown_until_the_logger_is_switched_on(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a program of somebody else's, also in a terminal."""
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    with progress.phase("scoring", total=4) as phase:
+        phase.advance(4)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_the_summary_lists_each_phase_once(clock: Clock) -> None:

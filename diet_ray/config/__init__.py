@@ -25,7 +25,7 @@ from diet_ray.config.evaluation import (
     Score,
     TuningConfig,
 )
-from diet_ray.config.file import describe_keys, load_config
+from diet_ray.config.file import Given, describe_keys, load_config, make_config
 from diet_ray.config.fitting import describe_fit, fit
 from diet_ray.config.logs import Interval, IntervalsConfig, LogsConfig, SyntheticConfig, TableConfig
 from diet_ray.config.models import MMoEConfig, ModelsConfig, NetworkConfig, ReferenceConfig
@@ -59,6 +59,7 @@ __all__ = [
     "EvaluationConfig",
     "FidelityConfig",
     "Fraction",
+    "Given",
     "InnerConfig",
     "Interval",
     "IntervalsConfig",
@@ -88,5 +89,6 @@ __all__ = [
     "describe_keys",
     "fit",
     "load_config",
+    "make_config",
     "parse_command_line",
 ]

@@ -91,8 +91,10 @@ def parse_command_line(
     if quick:
         dry_run, small = options.dry_run, options.quick
     try:
-        config, places = read_config(options.config, [*(quick if small else ()), *overrides])
+        config, places = read_config(options.config, overrides)
         if small:
+            if config.logs is None:
+                quick = [change for change in quick if not change.startswith("logs.")]
             elsewhere = [f"output={config.output}{QUICK_END}", "reference.folder=null"]
             config, places = read_config(options.config, [*quick, *overrides, *elsewhere])
     except ConfigError as error:

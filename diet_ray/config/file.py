@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import os
 import typing
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import yaml
@@ -13,6 +16,9 @@ from diet_ray.config.models import NetworkConfig
 from diet_ray.config.places import Places
 from diet_ray.config.run import RunConfig
 from diet_ray.config.section import ConfigError, Section, describe_errors, section_in
+
+Given = RunConfig | Mapping[str, Any] | str | os.PathLike[str]
+"""A configuration, its keys as a tree, or its YAML file (any URI)."""
 
 
 def load_config(uri: str, overrides: typing.Sequence[str] = ()) -> RunConfig:
@@ -27,15 +33,43 @@ def read_config(uri: str, overrides: typing.Sequence[str] = ()) -> tuple[RunConf
     """`load_config`, and where each key was set."""
     text = _read(uri)
     places = Places(uri, text, overrides)
+    tree = _tree(uri, text)
+    for override in overrides:
+        _override(tree, override)
+    return _validated(tree, places.of), places
+
+
+def make_config(given: Given, changes: Mapping[str, Any] | None = None) -> RunConfig:
+    """A configuration of whatever form, validated.
+
+    changes: ``key.path`` to the value that it gets. Raises :class:`ConfigError`.
+    """
+    where: str | Callable[[str], str] = "configuration"
+    if isinstance(given, RunConfig):
+        tree = given.model_dump()
+    elif isinstance(given, Mapping):
+        tree = copy.deepcopy(dict(given))
+    else:
+        uri = os.fspath(given)
+        text = _read(uri)
+        where, tree = Places(uri, text).of, _tree(uri, text)
+    for path, value in (changes or {}).items():
+        _put(tree, path, value, path)
+    return _validated(tree, where)
+
+
+def _validated(tree: dict[str, Any], where: str | Callable[[str], str]) -> RunConfig:
+    try:
+        return RunConfig.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(describe_errors(error, RunConfig, where)) from None
+
+
+def _tree(uri: str, text: str) -> dict[str, Any]:
     tree = yaml.safe_load(text)
     if not isinstance(tree, dict):
         raise ConfigError(f"{uri}: expected a mapping of keys, found {type(tree).__name__}")
-    for override in overrides:
-        _override(tree, override)
-    try:
-        return RunConfig.model_validate(tree), places
-    except ValidationError as error:
-        raise ConfigError(describe_errors(error, RunConfig, places.of)) from None
+    return tree
 
 
 def _read(uri: str) -> str:
@@ -53,15 +87,21 @@ def _override(tree: dict[str, Any], override: str) -> None:
     path, separator, value = override.partition("=")
     if not separator:
         raise ConfigError(f"--set {override}: expected key.path=value")
-    *parents, leaf = path.strip().split(".")
-    for parent in parents:
-        if not isinstance(tree.setdefault(parent, {}), dict):
-            raise ConfigError(f"--set {override}: {parent} is a value, not a group of keys")
-        tree = tree[parent]
     try:
-        tree[leaf] = yaml.safe_load(value)
+        parsed = yaml.safe_load(value)
     except yaml.YAMLError:
         raise ConfigError(f"--set {override}: the value is not valid YAML") from None
+    _put(tree, path.strip(), parsed, f"--set {override}")
+
+
+def _put(tree: dict[str, Any], path: str, value: Any, said: str) -> None:
+    """said: how an error calls the change."""
+    *parents, leaf = path.split(".")
+    for parent in parents:
+        if not isinstance(tree.setdefault(parent, {}), dict):
+            raise ConfigError(f"{said}: {parent} is a value, not a group of keys")
+        tree = tree[parent]
+    tree[leaf] = value
 
 
 def describe_keys(schema: type[BaseModel] = RunConfig, prefix: str = "") -> list[str]:

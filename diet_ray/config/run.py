@@ -12,7 +12,12 @@ from diet_ray.config.logs import LogsConfig
 from diet_ray.config.models import ModelsConfig, ReferenceConfig
 from diet_ray.config.recipe import DistillConfig, MemoryConfig, ScoringConfig
 from diet_ray.config.search import SearchConfig
-from diet_ray.config.section import PositiveFloat, PositiveInt, Section
+from diet_ray.config.section import ConfigError, PositiveFloat, PositiveInt, Section
+
+NO_LOGS = (
+    "required: say where the raw log comes from; only a sweep on a set that search.distilled names "
+    "does without"
+)
 
 
 class ResourcesConfig(Section):
@@ -61,7 +66,8 @@ class RunConfig(Section):
     output: str
     """Folder (any URI) for everything the run writes. A relative one is taken from where the job
     starts, which under `ray job submit` is a copy of the working folder: name an absolute one."""
-    logs: LogsConfig
+    logs: LogsConfig | None = None
+    """The raw log. Only a sweep on a set that `search.distilled` names does without."""
     models: ModelsConfig = ModelsConfig()
     reference: ReferenceConfig = ReferenceConfig()
     scoring: ScoringConfig = ScoringConfig()
@@ -76,6 +82,12 @@ class RunConfig(Section):
     @classmethod
     def _same_place_in_every_process(cls, value: str) -> str:
         return storage.absolute(value)
+
+    @model_validator(mode="after")
+    def _something_to_work_on(self) -> RunConfig:
+        if self.logs is None and self.search.distilled is None:
+            raise ValueError(f"logs: {NO_LOGS}")
+        return self
 
     @model_validator(mode="after")
     def _unseen_rows_have_anchors(self) -> RunConfig:
@@ -94,6 +106,13 @@ class RunConfig(Section):
                 "networks name reference.network alone"
             )
         return self
+
+    @property
+    def raw_logs(self) -> LogsConfig:
+        """`logs`, for what works on them. Raises ConfigError where they are left out."""
+        if self.logs is None:
+            raise ConfigError(f"logs: {NO_LOGS}")
+        return self.logs
 
     def place(self, *parts: str) -> str:
         """URI of something below `output`."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import pandas as pd
@@ -35,6 +36,7 @@ METHODS = {
 """What the table says about each."""
 
 GAP_MEANS = "share of full's lead in AUC over warm that a method recovers: warm is 0, full is 1"
+NOT_CHECKED = "not checked (evaluation.methods: [])"
 COLUMNS = ["candidate", "method", *LEVEL, *GAP, "seeds"]
 
 
@@ -130,7 +132,7 @@ def render(checked: Checked, recipe: str) -> str:
     """
     table = checked.lines
     if table.empty:
-        return "not checked (evaluation.methods: [])"
+        return NOT_CHECKED
     head = f"{'candidate':<12} {'method':<10} {'AUC':>18} {'LogLoss':>8} {'gap':>6} {'seeds':>6}"
     rows = [head, "-" * len(head)]
     for line in table.to_dict(orient="records"):
@@ -141,9 +143,22 @@ def render(checked: Checked, recipe: str) -> str:
             f"{line['candidate']:<12} {line['method']:<10} {auc:>18} "
             f"{line['logloss']:>8.4f} {gap:>6} {line['seeds']:>6}"
         )
-    return "\n".join(
-        filter(None, [*rows, *_legend(table, recipe), _no_gap(table), checked.verdict])
-    )
+    return "\n".join([*rows, *_notes(checked, recipe)])
+
+
+def render_html(checked: Checked, recipe: str) -> str:
+    """As `render`, as an HTML table."""
+    if checked.lines.empty:
+        return f"<p>{escape(NOT_CHECKED)}</p>"
+    table = checked.lines.to_html(index=False, na_rep="", float_format="{:.4f}".format)
+    return table + "".join(f"<p>{escape(note)}</p>" for note in _notes(checked, recipe))
+
+
+def _notes(checked: Checked, recipe: str) -> list[str]:
+    """What words mean, why there is no gap, the verdict."""
+    table = checked.lines
+    told = [*_legend(table, recipe), _no_gap(table), checked.verdict]
+    return [note for note in told if note]
 
 
 def _legend(table: pd.DataFrame, recipe: str) -> list[str]:

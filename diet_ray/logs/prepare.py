@@ -115,7 +115,7 @@ def _publish(work: _Work, fingerprint: str) -> Blocks:
 
 def _open(config: RunConfig) -> _Work:
     """Checked, and with places that do not depend on a worker's working folder."""
-    logs = config.logs
+    logs = config.raw_logs
     if logs.path:
         logs = logs.model_copy(update={"path": storage.absolute(logs.path)})
     windows = (Window(n, *i.bounds_ms(logs.timezone)) for n, i in logs.intervals.named())

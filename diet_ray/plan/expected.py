@@ -29,7 +29,7 @@ def blocks_of(config: RunConfig) -> Blocks:
     uri = config.place("blocks")
     if logs.published(uri):
         return logs.open_blocks(uri)
-    source = open_source(config.logs, config.seed)
+    source = open_source(config.raw_logs, config.seed)
     rows = rows_of(source)
     sizes = _vocabulary_sizes(source, rows)
     blocks = tuple(
@@ -42,7 +42,7 @@ def blocks_of(config: RunConfig) -> Blocks:
             label_rates={},
         )
         for (name, interval), share in zip(
-            config.logs.intervals.named(), interval_shares(config.logs), strict=True
+            config.raw_logs.intervals.named(), interval_shares(config.raw_logs), strict=True
         )
     )
     return Blocks(
@@ -50,7 +50,7 @@ def blocks_of(config: RunConfig) -> Blocks:
         fields=source.fields,
         tasks=source.tasks,
         blocks=blocks,
-        row_group_rows=config.logs.row_group_rows,
+        row_group_rows=config.raw_logs.row_group_rows,
         fingerprint="",
         source_bytes=source.source_bytes(),
         quarantined={},

@@ -176,7 +176,7 @@ class Pace:
         def measure() -> float:
             made = SyntheticConfig(rows=STAGED_ROWS, rows_per_part=STAGED_ROWS)
             change = {"fields": None, "tasks": None, "synthetic": made}
-            source = Synthetic(self._config.logs.model_copy(update=change), seed=0)
+            source = Synthetic(self._config.raw_logs.model_copy(update=change), seed=0)
             first = datetime.combine(made.start, midnight(0), UTC).timestamp() * 1_000
             window = Window("historical-1", round(first), round(first) + made.days * DAY_MS)
             with tempfile.TemporaryDirectory() as folder:

@@ -11,10 +11,12 @@ import json
 import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from html import escape
 from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 
 from diet_ray import storage
@@ -199,14 +201,28 @@ def as_table(lines: Sequence[Line]) -> pa.Table:
     return pa.Table.from_pylist(rows, _SCHEMA)
 
 
+def as_frame(lines: Sequence[Line]) -> pd.DataFrame:
+    """The same table in pandas, as `leaderboard.parquet` holds it."""
+    whole: dict[pa.DataType, Any] = {pa.int64(): pd.Int64Dtype()}
+    return as_table(lines).to_pandas(types_mapper=whole.get)
+
+
+def render_html(lines: Sequence[Line]) -> str:
+    """As `render`, as an HTML table."""
+    rows = []
+    for place, line in enumerate(lines, start=1):
+        begun = {"place": place, "like": _like(line), "network": line.network}
+        told = {"failed": line.error} if line.error else _numbers(line)
+        rows.append(begun | {"hyper-parameters": in_words(line, lines)} | told)
+    table = pd.DataFrame(rows).to_html(index=False, na_rep="")
+    return table + "".join(f"<p>{escape(note)}</p>" for note in _notes(lines))
+
+
 def render(lines: Sequence[Line]) -> str:
     """As text; where a network has several lines, only what differs between them is shown."""
     told = [in_words(line, lines) for line in lines]
     name_width = max(len(word) for word in ["network", *(line.network for line in lines)])
-    numbers = (
-        f"{'size':>6} {'FLOP/row':>8} {'score':>8} {'spread':>7} {'AUC':>7} {'LogLoss':>8} "
-        f"{'seeds':>5} {'cost':>6} {'seconds':>8}"
-    )
+    numbers = " ".join(f"{name:>{width}}" for name, width in _WIDTHS.items())
     start = f"{'':>3} {'like':>7} {'network':<{name_width}} "
     room = max(LINE_WIDTH - len(start) - len(numbers) - 1, NARROWEST)
     width = min(max(len(word) for word in ["hyper-parameters", *told]), room)
@@ -214,22 +230,47 @@ def render(lines: Sequence[Line]) -> str:
     rows = [head, "-" * len(head)]
     for place, (line, words) in enumerate(zip(lines, told, strict=True), start=1):
         first, *others = textwrap.wrap(words, width, break_on_hyphens=False)
-        like = "{}-{}".format(*line.places) if line.places else ""
-        begun = f"{place:>3} {like:>7} {line.network:<{name_width}} {first:<{width}} "
-        rows.append(begun + (f"failed: {line.error}" if line.error else _numbers(line)))
+        begun = f"{place:>3} {_like(line):>7} {line.network:<{name_width}} {first:<{width}} "
+        numbers = " ".join(f"{text:>{_WIDTHS[name]}}" for name, text in _numbers(line).items())
+        rows.append(begun + (f"failed: {line.error}" if line.error else numbers))
         rows += [" " * len(start) + words for words in others]
     return "\n".join([*rows, *_notes(lines)])
 
 
-def _numbers(line: Line) -> str:
-    spread = "" if line.score_deviation is None else f"±{line.score_deviation:.4f}"
-    cost = "" if line.cost is None else f"{100 * line.cost:.3g}%"
-    seeds = f"{line.seeds}{'*' if line.stopped else ''}"
-    return (
-        f"{_short(line.dense_parameters):>6} {_short(line.flop):>8} {line.score:>8.4f} "
-        f"{spread:>7} {line.validation_auc:>7.4f} {line.validation_logloss:>8.4f} "
-        f"{seeds:>5} {cost:>6} {line.seconds:>8.1f}"
-    )
+_WIDTHS = {
+    "size": 6,
+    "FLOP/row": 8,
+    "score": 8,
+    "spread": 7,
+    "AUC": 7,
+    "LogLoss": 8,
+    "seeds": 5,
+    "cost": 6,
+    "seconds": 8,
+}
+
+
+def _numbers(line: Line) -> dict[str, str]:
+    """By column, of one that did not fail."""
+    return {
+        "size": _short(line.dense_parameters),
+        "FLOP/row": _short(line.flop),
+        "score": _four_digits(line.score),
+        "spread": "" if line.score_deviation is None else f"±{line.score_deviation:.4f}",
+        "AUC": _four_digits(line.validation_auc),
+        "LogLoss": _four_digits(line.validation_logloss),
+        "seeds": f"{line.seeds}{'*' if line.stopped else ''}",
+        "cost": "" if line.cost is None else f"{100 * line.cost:.3g}%",
+        "seconds": f"{line.seconds:.1f}",
+    }
+
+
+def _four_digits(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _like(line: Line) -> str:
+    return "{}-{}".format(*line.places) if line.places else ""
 
 
 def _notes(lines: Sequence[Line]) -> list[str]:

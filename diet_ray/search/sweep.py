@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pandas as pd
 import ray
 
 from diet_ray import progress
-from diet_ray.config import ConfigError, RunConfig, fit
+from diet_ray.config import ConfigError, ModelsConfig, RunConfig, fit
 from diet_ray.config.space import options_of
 from diet_ray.distill.context import stage_uri
 from diet_ray.distill.stream import check_artifact
@@ -24,7 +25,9 @@ from diet_ray.logs import blocks as logs
 from diet_ray.logs.blocks import Blocks
 from diet_ray.memory import artifact
 from diet_ray.memory.artifact import ArtifactError
+from diet_ray.models.candidate import Candidate
 from diet_ray.models.check import check_network
+from diet_ray.models.registry import DenseNetwork
 from diet_ray.models.space import draw
 from diet_ray.search import leaderboard
 from diet_ray.search.kept import Found, Trials
@@ -39,16 +42,39 @@ class SearchError(UserError, RuntimeError):
     """A sweep without a result."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Swept:
-    """What a sweep leaves; prints as the leaderboard."""
+    """What a sweep leaves; prints as the leaderboard, in a notebook as a table."""
 
     lines: list[Line]
     uri: str  # of the published leaderboard
     distilled: str  # URI of the set
+    models: ModelsConfig  # what is common to all candidates
 
-    def __str__(self) -> str:
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row per candidate, best first: the columns of ``leaderboard.parquet``."""
+        return leaderboard.as_frame(self.lines)
+
+    @property
+    def best(self) -> Candidate:
+        """The first of the leaderboard. Raises SearchError without a candidate that was judged."""
+        if not self.lines or self.lines[0].error is not None:
+            raise SearchError(f"{self.uri}: no candidate was judged; raise search.budget or trials")
+        return self.lines[0].candidate
+
+    def best_network(self) -> DenseNetwork:
+        """The best as a freshly started Torch module: embeddings (B, F, d) of the width of its
+        table, which is the set's unless the space names another, to logits (B, K)."""
+        best, described = self.best, artifact.describe(self.distilled)
+        models = best.models(self.models)
+        return DenseNetwork(best.network, models, len(described.fields), len(described.tasks))
+
+    def __repr__(self) -> str:
         return leaderboard.render(self.lines)
+
+    def _repr_html_(self) -> str:
+        return leaderboard.render_html(self.lines)
 
 
 def check_space(config: RunConfig) -> None:
@@ -81,7 +107,7 @@ def sweep(config: RunConfig) -> Swept:
     else:
         progress.logger.info("Sweep: all %d trials are done already", len(known))
     lines = leaderboard.leaderboard(list(found.values()), config.search.ranked_by, full_rows)
-    swept = Swept(lines, leaderboard.publish(config, distilled, lines), distilled)
+    swept = Swept(lines, leaderboard.publish(config, distilled, lines), distilled, config.models)
     _say(swept)
     return swept
 
@@ -98,7 +124,7 @@ def fitted(config: RunConfig) -> RunConfig:
 
 def set_uri(config: RunConfig) -> str:
     """Where the set lies, by `search.distilled`."""
-    return config.search.distilled or stage_uri(config, len(config.logs.intervals.historical))
+    return config.search.distilled or stage_uri(config, len(config.raw_logs.intervals.historical))
 
 
 def open_set(config: RunConfig) -> tuple[Blocks | None, str]:
@@ -107,7 +133,6 @@ def open_set(config: RunConfig) -> tuple[Blocks | None, str]:
 
     Raises ArtifactError, CheckpointError.
     """
-    last = len(config.logs.intervals.historical)
     distilled = set_uri(config)
     if not artifact.published(distilled):
         raise ArtifactError(
@@ -120,7 +145,7 @@ def open_set(config: RunConfig) -> tuple[Blocks | None, str]:
     if not logs.published(uri):
         raise ArtifactError(f"{uri}: no blocks; run jobs/distill.py with this configuration first")
     blocks = logs.open_blocks(uri)
-    if published_stages(config, blocks) < last:
+    if published_stages(config, blocks) < len(blocks.historical):
         raise ArtifactError(
             f"{distilled}: its reference model is missing; run jobs/distill.py with this "
             "configuration first, or set search.use to cotrain"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from html import escape
 
 import numpy as np
 import pandas as pd
@@ -19,9 +20,11 @@ from diet_ray.evaluation.check import (
     as_json,
     check,
     render,
+    render_html,
     verdict,
 )
 from tests.evaluation.prepared import Prepared, made_result
+from tests.tables import cells
 
 LEVELS = {"full": 0.75, "warm": 0.70, "random": 0.72, "distilled": 0.74}
 
@@ -103,6 +106,7 @@ def test_a_check_that_is_switched_off_trains_nothing(prepared: Prepared, asked: 
     assert (asked, len(checked.lines), checked.verdict) == ([], 0, "")
     assert as_json(checked.lines) == []
     assert render(checked, "random rows") == "not checked (evaluation.methods: [])"
+    assert render_html(checked, "random rows") == "<p>not checked (evaluation.methods: [])</p>"
 
 
 @pytest.mark.parametrize(
@@ -198,3 +202,13 @@ def test_the_text_shows_every_number_and_says_why_there_is_no_gap() -> None:
     assert lines[10].startswith("No recovered gap for wukong: ")
     assert "wukong +0.0500 ± 0.0100" in lines[10]
     assert lines[11:] == ["A verdict."]
+
+
+def test_a_notebook_shows_the_same_as_a_table() -> None:
+    nan = math.nan
+    values = ("a<b", "distilled", 0.74, nan, 0.51234, nan, nan, nan, 1)
+    checked = Checked(pd.DataFrame([dict(zip(COLUMNS, values, strict=True))]), "A verdict.")
+    html = render_html(checked, "random rows")
+    assert cells(html) == [COLUMNS, ["a<b", "distilled", "0.7400", "", "0.5123", "", "", "", "1"]]
+    for note in render(checked, "random rows").splitlines()[3:]:
+        assert f"<p>{escape(note)}</p>" in html

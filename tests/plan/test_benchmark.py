@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from diet_ray.distill import stream
 from diet_ray.plan.benchmark import plan
 from diet_ray.plan.steps import PUBLISHED, Step
 from tests.evaluation.prepared import STAGES, Prepared
@@ -22,7 +23,7 @@ def distilled(monkeypatch: pytest.MonkeyPatch) -> None:
     def published(config: Any, _: Any) -> int:
         return STAGES if config.name == "made" else 0
 
-    monkeypatch.setattr("diet_ray.distill.stream.published_stages", published)
+    monkeypatch.setattr(stream, "published_stages", published)
 
 
 def steps_of(prepared: Prepared, **benchmark: Any) -> dict[str, Step]:

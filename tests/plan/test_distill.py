@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from diet_ray.distill import stream
 from diet_ray.evaluation.check import METHODS
 from diet_ray.plan import distill
 from diet_ray.plan.distill import plan
@@ -16,7 +17,7 @@ from tests.plan.paces import SteadyPace
 
 
 def test_what_is_published_takes_no_time(prepared: Prepared, monkeypatch: Any) -> None:
-    monkeypatch.setattr("diet_ray.distill.stream.published_stages", lambda *_: STAGES)
+    monkeypatch.setattr(stream, "published_stages", lambda *_: STAGES)
     config = prepared.config(evaluation={"seeds": 3})
     steps = plan(config, prepared.blocks, SteadyPace())
     assert [step.amount for step in steps[:3]] == [PUBLISHED] * 3
@@ -61,7 +62,7 @@ def test_the_plan_is_said(prepared: Prepared, monkeypatch: Any) -> None:
     monkeypatch.setattr(distill.progress.logger, "info", lambda text, *a: said.append(text % a))
     monkeypatch.setattr(distill, "Pace", lambda *_: SteadyPace())
     monkeypatch.setattr(distill, "on_a_worker", lambda function, config: function(config))
-    monkeypatch.setattr("diet_ray.distill.stream.published_stages", lambda *_: STAGES)
+    monkeypatch.setattr(stream, "published_stages", lambda *_: STAGES)
     monkeypatch.setattr(distill, "blocks_of", lambda _: prepared.blocks)
     distill.say_plan(prepared.config())
     assert "Check on the test block" in said[0]

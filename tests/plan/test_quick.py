@@ -41,3 +41,11 @@ def test_all_jobs_make_the_same_set() -> None:
         for keys in JOBS.values()
     ]
     assert made[0] == made[1] == made[2]
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_a_quick_run_needs_no_logs_where_the_whole_one_has_none(job: str, tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("output: out\nsearch: {distilled: some/set}\n")
+    arguments = ["--config", str(file), "--quick"]
+    assert parse_command_line("", arguments=arguments, quick=JOBS[job]).config.logs is None

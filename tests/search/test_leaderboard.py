@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
+from html import escape
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
@@ -16,13 +18,16 @@ from diet_ray.models.candidate import Candidate
 from diet_ray.search.leaderboard import (
     LINE_WIDTH,
     Line,
+    as_frame,
     as_table,
     leaderboard,
     render,
+    render_html,
 )
 from diet_ray.search.trial import Outcome
 from diet_ray.training.metrics import Metrics
 from tests.made import small_config
+from tests.tables import cells
 
 FAILED = "failed"
 FULL_ROWS = 20_000
@@ -146,6 +151,19 @@ def test_as_text_every_line_has_what_it_knows() -> None:
     assert one_each.endswith("nothing tells noise from order: give them more seeds.")
 
 
+def test_a_notebook_shows_the_same_as_a_table() -> None:
+    lines = list(ranked(OUTCOMES, "auc").values())
+    html = render_html(lines)
+    head, *rows = cells(html)
+    text = render(lines).splitlines()
+    assert head == ["place", *text[0].split(), "failed"]
+    for row, told in zip(rows, text[2:], strict=False):
+        shown = [cell for cell in row if cell]
+        assert shown == told.replace("failed: ", "").split(maxsplit=len(shown) - 1)
+    for note in text[2 + len(lines) :]:
+        assert f"<p>{escape(note)}</p>" in html
+
+
 def test_long_hyper_parameters_go_on_below() -> None:
     """A value is never cut; what a network's others do not have is told too."""
     tried = [
@@ -172,6 +190,9 @@ def test_the_lines_are_a_flat_table(tmp_path: Path) -> None:
         assert (row["first_like_place"], row["last_like_place"]) == (line.places or (None, None))
         plain = asdict(line).keys() - {"parameters", "places"}
         assert {name: row[name] for name in plain} == {n: getattr(line, n) for n in plain}
+    frame = as_frame(lines)
+    assert frame["place"].tolist() == [1, 2, 3, pd.NA]
+    assert frame["score"][:3].tolist() == [line.score for line in lines[:3]]
     nothing_known = as_table(lines[-1:])
     assert nothing_known.schema == as_table(lines).schema
 

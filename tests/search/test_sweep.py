@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from diet_ray.config import ConfigError, RunConfig, fit
+from diet_ray.config import ConfigError, RunConfig, fit, make_config
 from diet_ray.distill.context import stage_uri
 from diet_ray.evaluation.shared import warm_up_rows
 from diet_ray.logs.blocks import open_blocks, read_block
@@ -269,6 +269,13 @@ def test_what_is_left_to_the_logs_size_follows_the_blocks_or_else_the_set(
     assert sweeping.fitted(nowhere) == nowhere
     with pytest.raises(ArtifactError, match="no published set"):
         sweep(nowhere)
+
+
+@pytest.mark.parametrize("use", PROTOCOLS)
+def test_a_sweep_on_a_named_set_needs_no_logs(output: Path, use: str) -> None:
+    config = config_at(output, use=use)
+    named = make_config(config, {"search.distilled": stage_uri(config, 3), "logs": None})
+    assert sweep(named).lines == sweep(config).lines
 
 
 def keys_of(config: RunConfig) -> set[str]:
