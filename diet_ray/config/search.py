@@ -37,6 +37,13 @@ class SearchConfig(Section):
             "block1_hidden_units": OptionConfig(choice=[[32, 32], [64, 64], [128, 128]]),
             "block2_hidden_units": OptionConfig(choice=[[32], [64, 64], [128, 128]]),
         },
+        "finalmlp": {
+            "mlp1_hidden_units": OptionConfig(choice=[[32], [64, 32], [128, 64]]),
+            "mlp2_hidden_units": OptionConfig(choice=[[32]]),
+            "use_fs": OptionConfig(choice=[False]),
+            "num_heads": OptionConfig(choice=[1]),
+            "fusion_dim": OptionConfig(choice=[16]),
+        },
         "wukong": {
             "num_layers": OptionConfig(integer=(1, 3)),
             "fmb_features": OptionConfig(choice=[8, 16]),
