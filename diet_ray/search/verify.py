@@ -8,8 +8,7 @@ leaderboard's order (a stopped candidate's place, not its score) against full da
 seeds. A correlation over few candidates says next to nothing: below FEWEST_SETTINGS of them there
 is none, only pairs. Pairs count if full data itself tells them apart, which needs FEWEST_SEEDS.
 
-Trials and full trainings of a candidate start from networks of the same seeds, so what is luck of
-an initialisation is on both sides.
+Trials have seeds of their own (`trial.FIRST_SEED`): no luck of an initialisation is on both sides.
 """
 
 from __future__ import annotations
