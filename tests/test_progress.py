@@ -101,9 +101,12 @@ def test_a_bar_in_a_terminal(
 
 
 def test_nothing_is_shown_until_the_logger_is_switched_on(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """In a program of somebody else's, also in a terminal."""
+    caplog.set_level("WARNING", "diet_ray")  # as it is at first, whatever ran before
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     with progress.phase("scoring", total=4) as phase:
         phase.advance(4)

@@ -56,7 +56,7 @@ def test_a_users_error_ends_a_job_with_its_message_and_the_line_of_its_key(
     assert ended.value.code == 2
     assert done == []
     text = Path(QUICKSTART).read_text()
-    line = text[: text.index("num_cross_layers: [1, 3]")].count("\n") + 1
+    line = text[: text.index("num_cross_layers: ")].count("\n") + 1
     told = capsys.readouterr().err
     assert told == f"error: {QUICKSTART}:{line}: search.space.dcn.num_cross_layers: too many\n"
 

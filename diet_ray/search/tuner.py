@@ -65,6 +65,7 @@ def run_trials(
     with progress.phase("Sweep over the distilled set", config.search.trials, "trials") as phase:
         phase.skip(len(known))
         asker = Asker(config, trials, proposals, known, full_rows)
+        keeper = Keeper(trials, asker, phase)
         tuner = tune.Tuner(
             tune.with_resources(
                 tune.with_parameters(run_trial, shared=shared),
@@ -80,12 +81,13 @@ def run_trials(
                 name="sweep",
                 storage_path=storage.absolute(scratch),
                 failure_config=tune.FailureConfig(max_failures=LOST_WORKERS),
-                callbacks=[Keeper(trials, asker, phase), *callbacks(config)],
+                callbacks=[keeper, *callbacks(config)],
                 verbose=0,
             ),
         )
         try:
             tuner.fit()
+            keeper.tell_errors()
         finally:
             storage.remove(scratch)
     return asker.found
@@ -159,6 +161,7 @@ class Keeper(tune.Callback):
 
     def __init__(self, trials: Trials, asker: Asker, phase: progress.Phase) -> None:
         self.trials, self.asker, self.phase = trials, asker, phase
+        self.lost: dict[str, Any] = {}  # by key, Tune's trial
 
     def on_trial_complete(self, *, trial: Any, **_: Any) -> None:
         outcome = Outcome.from_json(trial.last_result["outcome"])
@@ -168,8 +171,15 @@ class Keeper(tune.Callback):
         self.phase.advance()
 
     def on_trial_error(self, *, trial: Any, **_: Any) -> None:
-        self.asker.ended(trial.trial_id, Outcome(error=one_line(trial.get_pickled_error())))
+        key, _candidate = self.asker.ended(trial.trial_id, Outcome(error=one_line(None)))
+        self.lost[key] = trial
         self.phase.advance()
+
+    def tell_errors(self) -> None:
+        """At the end, when Tune has written down why trials were lost."""
+        for key, trial in self.lost.items():
+            outcome = Outcome(error=one_line(trial.get_pickled_error() or trial.get_error()))
+            self.asker.found[key] = self.asker.found[key][0], outcome
 
 
 def scheduler(config: RunConfig, rounds: int, known: Found) -> TrialScheduler:
