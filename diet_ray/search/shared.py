@@ -48,6 +48,7 @@ class SharedData:
     seeds: int
     groups: tuple[int, ...]  # seeds of a co-training that train side by side, one after another
     rounds: int  # of a trial that is not stopped
+    trial_rows: int  # that it trains
     threads: int
     gpus: float
 
@@ -65,6 +66,7 @@ def load_shared(config: RunConfig, blocks: Blocks | None, distilled: str) -> Sha
         ranked = RankingSet.of(anchors, held.row_taught, held.rows.ids)
         data = CoTrained(ranked, held.rows, held.taught, evaluation.cotrain)
         seeds = rounds = evaluation.cotrain.seeds
+        round_rows = evaluation.cotrain.steps * evaluation.cotrain.batch_size
     else:
         artifact.check_fits(distilled, blocks.fields, config.models.embedding_dim)
         data = Inherited(
@@ -75,6 +77,7 @@ def load_shared(config: RunConfig, blocks: Blocks | None, distilled: str) -> Sha
         )
         seeds = evaluation.seeds
         rounds = seeds * evaluation.protocol.epochs
+        round_rows = len(data.rows)
     return SharedData(
         data=data,
         fields=described.fields,
@@ -85,6 +88,7 @@ def load_shared(config: RunConfig, blocks: Blocks | None, distilled: str) -> Sha
         seeds=seeds,
         groups=doubling(seeds) if config.search.stop != "none" else (seeds,),
         rounds=rounds,
+        trial_rows=rounds * round_rows,
         threads=config.threads,
         gpus=config.resources.trial_gpus,
     )

@@ -13,6 +13,7 @@ import time
 from itertools import accumulate
 from typing import Any
 
+import ray
 from ray import tune
 from ray.tune.schedulers import (
     AsyncHyperBandScheduler,
@@ -23,7 +24,7 @@ from ray.tune.schedulers import (
 from ray.tune.search import Searcher
 
 from diet_ray import progress, storage
-from diet_ray.config import RunConfig
+from diet_ray.config import RunConfig, SearchConfig
 from diet_ray.models.candidate import Candidate
 from diet_ray.models.space import TRIES
 from diet_ray.search.kept import Found, Trials
@@ -61,10 +62,15 @@ def run_trials(
     """
     for name, value in TUNE_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    # A process is kept for another trial only if one waits: else each costs the start of a process.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(side_by_side(config))
     scratch = config.place("search", "ray_tune")
     with progress.phase("Sweep over the distilled set", config.search.trials, "trials") as phase:
         phase.skip(len(known))
-        asker = Asker(config, trials, proposals, known, full_rows)
+        budget = float("inf")
+        if config.search.budget.cost is not None and full_rows is not None:
+            budget = config.search.budget.cost * full_rows
+        asker = Asker(config.search, trials, proposals, known, budget, shared.trial_rows)
         keeper = Keeper(trials, asker, phase)
         tuner = tune.Tuner(
             tune.with_resources(
@@ -93,27 +99,39 @@ def run_trials(
     return asker.found
 
 
+def side_by_side(config: RunConfig) -> int:
+    """Trials that the cluster, as it is now, has room for."""
+    here, gpus = ray.cluster_resources(), config.resources.trial_gpus
+    room = here.get("CPU", 1) / config.threads
+    return max(int(min(room, here.get("GPU", 0) / gpus) if gpus else room), 1)
+
+
 class Asker(Searcher):
     """Asks for the next candidate that is not known yet, within trials and budget."""
 
     def __init__(
         self,
-        config: RunConfig,
+        search: SearchConfig,
         trials: Trials,
         proposals: Proposals,
         known: Found,
-        full_rows: int | None,
+        budget_rows: float,
+        trial_rows: int,
     ) -> None:
+        """budget_rows: that all trials together may train; trial_rows: that one may."""
         super().__init__(metric="score", mode="max")
-        self.search, self.trials, self.proposals = config.search, trials, proposals
+        self.search, self.trials, self.proposals = search, trials, proposals
         self.found: Found = dict(known)
         self.running: dict[str, tuple[str, Candidate]] = {}  # by Tune's name of the trial
-        self.full_rows, self.started = full_rows, time.monotonic()
+        self.budget_rows, self.trial_rows = budget_rows, trial_rows
+        self.started = time.monotonic()
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         for _ in range(TRIES):
             if self._enough():
                 break
+            if self._spent() + len(self.running) * self.trial_rows >= self.budget_rows:
+                return None  # unless those under way are stopped early, they take what is left
             candidate = self.proposals.next()
             if candidate is None:
                 break
@@ -129,13 +147,15 @@ class Asker(Searcher):
         return str(Searcher.FINISHED)
 
     def _enough(self) -> bool:
-        budget = self.search.budget
-        spent = sum(outcome.trained_rows for _, outcome in self.found.values())
+        seconds = time.monotonic() - self.started
         return (
             len(self.found) + len(self.running) >= self.search.trials
-            or time.monotonic() - self.started > (budget.seconds or float("inf"))
-            or spent > (budget.cost or float("inf")) * (self.full_rows or float("inf"))
+            or seconds > (self.search.budget.seconds or float("inf"))
+            or self._spent() >= self.budget_rows
         )
+
+    def _spent(self) -> int:
+        return sum(outcome.trained_rows for _, outcome in self.found.values())
 
     def ended(self, trial_id: str, outcome: Outcome) -> tuple[str, Candidate]:
         """A trial is over; returns its key and candidate."""
