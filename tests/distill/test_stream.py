@@ -135,6 +135,7 @@ def test_a_killed_driver_goes_on_where_it_was(
     assert_undisturbed(tmp_path, undisturbed)
 
 
+@pytest.mark.slow
 def test_proxies_by_turns_on_an_ensemble(prepared: Prepared, tmp_path: Path) -> None:
     """One shared reference of two members, two proxy networks; one worker, then two."""
     members = [small_network(name).model_dump() for name in ("dcn", "wukong")]

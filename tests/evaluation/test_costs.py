@@ -103,6 +103,7 @@ def test_every_phase_is_measured(prepared: Prepared) -> None:
     assert set(table["device"]) == {"cpu"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 def test_every_phase_has_a_process_that_did_nothing_before(
     prepared: Prepared, monkeypatch: pytest.MonkeyPatch
