@@ -23,6 +23,12 @@ def distilled_run(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -
     return output
 
 
+@pytest.fixture(scope="session")
+def distilled_set(distilled_run: Path) -> str:
+    """The folder of that run's S_3."""
+    return config_at(distilled_run).place("distilled", "stage=3")
+
+
 @pytest.fixture
 def output(distilled_run: Path, tmp_path: Path) -> Path:
     """A copy of that run for one test."""

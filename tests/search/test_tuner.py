@@ -26,9 +26,7 @@ from diet_ray.search.sweep import open_set, sweep
 from diet_ray.search.trial import Outcome
 from diet_ray.search.tuner import scheduler
 from diet_ray.training.metrics import Metrics
-from diet_ray.training.reference import train_reference
-from tests.made import made_blocks
-from tests.search.prepared import config_at, publish_distilled
+from tests.search.prepared import config_at
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -39,21 +37,10 @@ DCN: dict[str, Any] = {
 FOUR_SEEDS = {"cotrain": {"seeds": 4}}
 
 
-@pytest.fixture(scope="module")
-def distilled_run(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run's set alone."""
-    output = tmp_path_factory.mktemp("run")
-    config = config_at(output)
-    blocks = made_blocks(config.place("blocks"))
-    train_reference(config, blocks)
-    publish_distilled(config, blocks)
-    return Path(config.place("distilled", "stage=3"))
-
-
 @pytest.fixture
-def config_with(distilled_run: Path, tmp_path: Path) -> Callable[..., RunConfig]:
+def config_with(distilled_set: str, tmp_path: Path) -> Callable[..., RunConfig]:
     def made(**search: Any) -> RunConfig:
-        told = {"distilled": str(distilled_run), **search}
+        told = {"distilled": distilled_set, **search}
         return config_at(tmp_path / "out", DCN, search=told, evaluation=FOUR_SEEDS)
 
     return made

@@ -11,20 +11,9 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from diet_ray.search.sweep import sweep
-from diet_ray.training.reference import train_reference
-from tests.made import made_blocks
-from tests.search.prepared import SPACE, config_at, publish_distilled
+from tests.search.prepared import SPACE, config_at
 
 mlflow = pytest.importorskip("mlflow")
-
-
-@pytest.fixture(scope="module")
-def distilled(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> str:
-    config = config_at(tmp_path_factory.mktemp("run"))
-    blocks = made_blocks(config.place("blocks"))
-    train_reference(config, blocks)
-    publish_distilled(config, blocks)
-    return config.place("distilled", "stage=3")
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -41,12 +30,12 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
     return found
 
 
-def test_every_round_is_a_point_and_every_pass(distilled: str, tmp_path: Path) -> None:
+def test_every_round_is_a_point_and_every_pass(distilled_set: str, tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path / 'mlflow.db'}"
     config = config_at(
         tmp_path / "out",
         {"dcn": SPACE["dcn"]},
-        search={"distilled": distilled, "stop": "median", "trials": 2, "mlflow": store},
+        search={"distilled": distilled_set, "stop": "median", "trials": 2, "mlflow": store},
         evaluation={"cotrain": {"seeds": 2, "steps": 9}},  # 144 rows: twice all 60, and some
         name="a study",
     )
