@@ -27,7 +27,7 @@ from diet_ray.models.registry import DenseNetwork, fresh_network
 from diet_ray.seeds import Index
 from diet_ray.training.model import Recommender, train_epoch
 
-FORMAT = 1
+FORMAT = 2
 
 
 class CheckpointError(UserError, ValueError):
@@ -35,8 +35,8 @@ class CheckpointError(UserError, ValueError):
 
 
 @dataclass(frozen=True)
-class Reference:
-    """phi_t, ready to be applied."""
+class ReferenceFacts:
+    """What phi_t's description says of it."""
 
     stage: int
     identity: str  # SHA-256 of its tensors
@@ -44,6 +44,14 @@ class Reference:
     tasks: tuple[str, ...]
     network: NetworkConfig
     models: ModelsConfig
+    seed: int  # of the vectors of ids that come later
+    standard_deviation: float  # of all entries of its table
+
+
+@dataclass(frozen=True)
+class Reference(ReferenceFacts):
+    """phi_t, ready to be applied."""
+
     table: EmbeddingTable
     dense: DenseNetwork
 
@@ -65,10 +73,10 @@ def published_stages(config: RunConfig, blocks: Blocks) -> int:
     """How many of phi_1..phi_T are published. Raises CheckpointError if they are of another run."""
     done = 0
     for stage in range(1, len(blocks.historical) + 1):
-        uri = storage.join(reference_uri(config, stage), "reference.json")
+        uri = _description_uri(reference_uri(config, stage))
         if not storage.exists(uri):
             break
-        found, expected = storage.read_json(uri)["made_from"], _made_from(config, blocks)
+        found, expected = _description(uri)["made_from"], _made_from(config, blocks)
         differing = [key for key in expected if found.get(key) != expected[key]]
         if differing:
             raise CheckpointError(
@@ -185,55 +193,63 @@ def _publish(
         "fields": blocks.fields,
         "tasks": blocks.tasks,
         "training_loss": loss,
+        "standard_deviation": model.table.standard_deviation(),
         "network": config.reference.network.model_dump(),
         "models": config.models.model_dump(),
         "made_from": _made_from(config, blocks),
     }
-    storage.write_json(storage.join(uri, "reference.json"), description)
+    storage.write_json(_description_uri(uri), description)
+
+
+def _description_uri(uri: str) -> str:
+    return storage.join(uri, "reference.json")
+
+
+def _description(path: str) -> dict[str, Any]:
+    try:
+        description: dict[str, Any] = storage.read_json(path)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file; train the reference first") from None
+    if description.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path}: format {description.get('format')} is not {FORMAT}; remove the reference "
+            "folder to train it again, or set another"
+        )
+    return description
+
+
+def describe_reference(uri: str) -> ReferenceFacts:
+    """What is known of phi_t in a folder without reading its tensors. Raises CheckpointError."""
+    description = _description(_description_uri(uri))
+    return ReferenceFacts(
+        stage=description["stage"],
+        identity=description["identity"],
+        fields=tuple(description["fields"]),
+        tasks=tuple(description["tasks"]),
+        network=NetworkConfig(**description["network"]),
+        models=ModelsConfig(**description["models"]),
+        seed=description["made_from"]["seed"],
+        standard_deviation=description["standard_deviation"],
+    )
 
 
 def reference_identity(uri: str) -> str:
     """SHA-256 of phi_t's tensors, without reading them. Raises CheckpointError."""
-    return str(_description(uri)["identity"])
-
-
-def _description(uri: str) -> dict[str, Any]:
-    path = storage.join(uri, "reference.json")
-    try:
-        description = storage.read_json(path)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file; train the reference first") from None
-    if description.get("format") != FORMAT:
-        raise CheckpointError(f"{uri}: format is not {FORMAT}; train the reference again")
-    return description
+    return describe_reference(uri).identity
 
 
 def load_reference(uri: str) -> Reference:
     """phi_t from its folder, on the CPU, its dense network frozen. Raises CheckpointError."""
-    description = _description(uri)
+    facts = describe_reference(uri)
     arrays = storage.read_tensors(storage.join(uri, "model.safetensors"))
-    fields, tasks = tuple(description["fields"]), tuple(description["tasks"])
-    network = NetworkConfig(**description["network"])
-    models = ModelsConfig(**description["models"])
-    vectors = {name: _tensor(arrays, f"embedding.{name}", uri) for name in fields}
-    seed = description["made_from"]["seed"]
-    sizes = dict.fromkeys(fields, 0)
-    table = EmbeddingTable(sizes, models.embedding_dim, models.embedding_std, seed)
-    table.load(vectors)
-    dense = fresh_network(network, models, len(fields), len(tasks), 0)
+    models, sizes = facts.models, dict.fromkeys(facts.fields, 0)
+    table = EmbeddingTable(sizes, models.embedding_dim, models.embedding_std, facts.seed)
+    table.load({name: _tensor(arrays, f"embedding.{name}", uri) for name in facts.fields})
+    dense = fresh_network(facts.network, models, len(facts.fields), len(facts.tasks), 0)
     dense.load_state_dict(
         {name: _tensor(arrays, f"dense.{name}", uri) for name, _ in dense.named_parameters()}
     )
-    return Reference(
-        stage=description["stage"],
-        identity=description["identity"],
-        fields=fields,
-        tasks=tasks,
-        network=network,
-        models=models,
-        table=table,
-        dense=dense.requires_grad_(False),
-    )
+    return Reference(**vars(facts), table=table, dense=dense.requires_grad_(False))
 
 
 def _tensor(arrays: dict[str, np.ndarray], name: str, uri: str) -> torch.Tensor:

@@ -18,7 +18,9 @@ from diet_ray.logs.blocks import Blocks, open_blocks, read_block
 from diet_ray.training.metrics import measure
 from diet_ray.training.model import predict
 from diet_ray.training.reference import (
+    FORMAT,
     CheckpointError,
+    describe_reference,
     load_reference,
     published_stages,
     reference_identity,
@@ -232,15 +234,16 @@ def test_a_missing_tensor_is_named(trained: RunConfig, tmp_path: Path) -> None:
         load_reference(uri)
 
 
-def test_another_format_is_refused(trained: RunConfig, tmp_path: Path) -> None:
+def test_another_format_is_refused(blocks: Blocks, trained: RunConfig, tmp_path: Path) -> None:
     uri = reference_uri(copy_of(trained, tmp_path, 1), 1)
     path = storage.join(uri, "reference.json")
     storage.write_json(path, {**storage.read_json(path), "format": 99})
-    for read in (load_reference, reference_identity):
-        with pytest.raises(
-            CheckpointError, match="t=1: format is not 1; train the reference again"
-        ):
+    message = rf"{path}: format 99 is not {FORMAT}; remove the reference folder to train it again"
+    for read in (load_reference, describe_reference, reference_identity):
+        with pytest.raises(CheckpointError, match=message):
             read(uri)
+    with pytest.raises(CheckpointError, match=message):
+        published_stages(small_config(str(tmp_path)), blocks)
 
 
 def test_the_identity_is_that_of_the_tensors(trained: RunConfig, tmp_path: Path) -> None:
@@ -250,9 +253,21 @@ def test_the_identity_is_that_of_the_tensors(trained: RunConfig, tmp_path: Path)
     assert reference_identity(uri) == load_reference(uri).identity
 
 
+def test_the_facts_are_those_of_the_whole_and_need_no_tensors(
+    trained: RunConfig, tmp_path: Path
+) -> None:
+    whole = load_reference(reference_uri(trained, 2))
+    uri = reference_uri(copy_of(trained, tmp_path, 2), 2)
+    Path(uri, "model.safetensors").unlink()
+    facts = describe_reference(uri)
+    assert vars(facts).items() <= vars(whole).items()
+    assert facts.standard_deviation == whole.table.standard_deviation()
+    assert (facts.stage, facts.network) == (2, trained.reference.network)
+
+
 def test_an_absent_reference_is_named(tmp_path: Path) -> None:
     uri = str(tmp_path / "t=1")
-    for read in (load_reference, reference_identity):
+    for read in (load_reference, describe_reference, reference_identity):
         with pytest.raises(CheckpointError, match=rf"{uri}/reference\.json: no such file; train"):
             read(uri)
 
