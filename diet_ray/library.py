@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from diet_ray.config import ConfigError, Given, RunConfig, make_config
 
 if TYPE_CHECKING:
-    from diet_ray.memory.artifact import DistilledDataset
+    from diet_ray.memory.dataset import DistilledDataset
     from diet_ray.pipeline import Distilled, Searched
     from diet_ray.training.model import Recommender
 
@@ -96,12 +96,16 @@ def around_space(space: Mapping[str, Any], distilled: str | None) -> dict[str, A
     }
 
 
-def load_distilled(uri: str) -> DistilledDataset:
+def load_distilled(uri: str, reference: str | None = None) -> DistilledDataset:
     """A published set, such as ``<output>/distilled/stage=3`` (any URI), as a Torch dataset of
-    (embedding (F, d), soft label (K,) logits). Raises ArtifactError."""
-    from diet_ray.memory import artifact
+    (embedding (F, d), soft label (K,) logits); its ids and the rest are attributes.
 
-    return artifact.load_distilled(uri)
+    reference: folder of the reference model whose embeddings they are, if it was moved away from
+    the set. Raises ArtifactError.
+    """
+    from diet_ray.memory import dataset
+
+    return dataset.load_distilled(uri, reference)
 
 
 def load_finished(uri: str) -> Recommender:

@@ -46,6 +46,28 @@ def absolute(uri: str) -> str:
     return uri if "://" in uri else os.path.abspath(uri)
 
 
+def relative(uri: str, folder: str) -> str:
+    """How to name `uri` from `folder`, so that both can be moved together; `uri` itself if they
+    have no folder in common but the root."""
+    (scheme, path), (other, base) = (_split(absolute(name)) for name in (uri, folder))
+    shared = os.path.commonpath([path, base]) if scheme == other else ""
+    return os.path.relpath(path, base) if shared.strip("/") else uri
+
+
+def resolve(name: str, folder: str) -> str:
+    """What `relative` named `name` from `folder`."""
+    if "://" in name or os.path.isabs(name):
+        return name
+    scheme, base = _split(absolute(folder))
+    return scheme + os.path.normpath(os.path.join(base, name))
+
+
+def _split(uri: str) -> tuple[str, str]:
+    """`s3://` and the like, empty for a path; the rest."""
+    scheme, separator, path = uri.rpartition("://")
+    return scheme + separator, path
+
+
 def filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
     """The filesystem of a URI and the path within it. Raises StorageError for a bad URI."""
     scheme, separator, _ = uri.partition("://")

@@ -13,7 +13,7 @@ import pytest
 
 from diet_ray import storage
 from diet_ray.config.fitting import LARGEST_RATIO
-from diet_ray.memory.artifact import load_distilled
+from diet_ray.memory.dataset import load_distilled
 
 ROOT = Path(__file__).parents[1]
 

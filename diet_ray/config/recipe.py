@@ -48,6 +48,12 @@ class MemoryConfig(Section):
     """Rows of the validation block, drawn at random, that the set carries along with their labels
     and the reference's, so that candidates can be judged without the log; at most as many as the
     block has."""
+    rows_per_file: PositiveInt = 65_536
+    """Rows of one file of the set; a memory server holds whole files."""
+    label_precision: Literal["float32", "float16"] = "float32"
+    """How a published set stores soft labels."""
+    delta_precision: Literal["float32", "float16"] = "float16"
+    """How a published set stores what was learned of embeddings."""
     anchored: bool = True
     """Kept rows move along with the reference: what phi_t changed of their source row is added to
     them. The paper leaves them in the space of the stage that made them."""
@@ -80,8 +86,9 @@ class InnerConfig(Section):
 
 
 class OuterConfig(Section):
-    embedding_step: PositiveFloat = 0.02
-    """Adam step of the embeddings in units of the reference table's standard deviation."""
+    embedding_step: Annotated[float, Field(ge=0)] = 0.02
+    """Adam step of the embeddings in units of the reference table's standard deviation; with 0
+    only soft labels are learned, and a set stores no embeddings at all."""
     label_step: PositiveFloat = 0.04
     """Adam step of the soft labels, in logits."""
     schedule: Literal["cosine", "constant"] = "cosine"

@@ -2,12 +2,8 @@
 
 Both directions are one summed gradient and one JVP per batch (see `scoring/alignment.py`). What a
 round found is saved, so that a resumed round goes on with the same targets although the memory
-has moved since.
-
-A round's targets stay in memory, whole, while it lasts: in the driver, and once per node in the
-object store, which every worker maps (8 bytes per field and row, and some more). With
-`hard_fraction` and `candidate_fraction` 1 that is the whole block, so a block must fit there; one
-that does not needs a smaller `candidate_fraction`.
+has moved since. Found are row ids and positions; of the targets only those that the round's
+shards draw are read (`drawn_targets`), so a block may be of any size.
 """
 
 from __future__ import annotations
@@ -19,9 +15,9 @@ import numpy as np
 from diet_ray import storage
 from diet_ray.config import ConfigError
 from diet_ray.distill.context import Stage
-from diet_ray.distill.proxy import inner_start, proxy_networks
-from diet_ray.distill.worker import RealRows, ServedRows
-from diet_ray.logs.blocks import Rows, read_block, read_rows
+from diet_ray.distill.proxy import proxy_networks
+from diet_ray.distill.sources import BlockRows, Positions, ServedRows, pick
+from diet_ray.distill.worker import Targets, shard_draw
 from diet_ray.memory.coordinator import MemoryCoordinator
 from diet_ray.scoring.alignment import AlignmentScoring
 from diet_ray.scoring.scan import Sample, scan
@@ -33,38 +29,56 @@ from diet_ray.training.reference import reference_uri
 class Addressed:
     """What a round works on."""
 
-    targets: Rows  # hard targets H
-    active: np.ndarray  # (m,) int64, rows of the memory, ascending
+    targets: Positions  # row ids of the hard targets H
+    active: Positions  # rows of the memory
 
 
 def address(stage: Stage, memory: MemoryCoordinator, round_number: int) -> Addressed:
-    """Hard targets of the block and active rows of the memory as it is now."""
-    saved = stage.work(f"round={round_number}.safetensors")
-    if storage.exists(saved):
-        arrays = storage.read_tensors(saved)
-        targets = read_rows(stage.blocks, stage.block, arrays["targets"])
-        return Addressed(targets, arrays["active"])
-    theta = inner_start(stage.config, stage.number, round_number)
-    rows = ServedRows(memory.client, memory.step)
-    targets = _hard_targets(stage, rows, theta, round_number)
-    active = _active_rows(stage, rows, theta, targets)
-    storage.write_tensors(saved, {"targets": targets.row_ids, "active": active})
-    return Addressed(targets, active)
+    """Hard targets of the block and active rows of the memory as it is now.
 
-
-def _hard_targets(stage: Stage, rows: ServedRows, theta: np.ndarray, round_number: int) -> Rows:
-    """The candidates with the smallest alignment deficiency A (paper, equation 16).
-
-    Where all of the block are candidates and all candidates are hard, A decides nothing and no
-    row is scored.
+    Where all of the block are candidates and all candidates are hard, or all rows are active,
+    alignment decides nothing and is not computed.
     """
+    distill, block = stage.config.distill, stage.block
+    first = block.fragments[0].first_row_id
+    every_target = range(first, first + block.rows)
+    every_row = range(len(memory.client))
+    all_hard = distill.candidate_fraction == distill.hard_fraction == 1
+    if all_hard and distill.active_fraction == 1:
+        return Addressed(every_target, every_row)
+    saved = stage.work(f"round={round_number}.safetensors")
+    if not storage.exists(saved):
+        theta = stage.workers.inner_start(stage.number, round_number)
+        rows = ServedRows(memory.client, memory.step)
+        found: dict[str, np.ndarray] = {}
+        targets: Positions = every_target
+        if not all_hard:
+            targets = found["targets"] = _least_aligned(stage, rows, theta, round_number)
+        if distill.active_fraction < 1:
+            found["active"] = _most_responsible(stage, rows, theta, targets)
+        storage.write_tensors(saved, found)
+    arrays = storage.read_tensors(saved)
+    return Addressed(arrays.get("targets", every_target), arrays.get("active", every_row))
+
+
+def drawn_targets(stage: Stage, targets: Positions, round_number: int) -> Targets:
+    """Those of the hard targets that some shard of the round draws, read by the workers."""
     distill = stage.config.distill
-    if distill.candidate_fraction == distill.hard_fraction == 1:
-        return read_block(stage.blocks, stage.block)
-    return _least_aligned(stage, rows, theta, round_number)
+    steps = range(round_number * distill.outer_steps, (round_number + 1) * distill.outer_steps)
+    drawn = [
+        shard_draw(stage.config, len(targets), stage.number, round_number, step, shard)[1]
+        for step in steps
+        for shard in range(distill.logical_shards)
+    ]
+    positions = np.unique(np.concatenate(drawn))
+    rows = stage.workers.real_rows(stage.blocks, stage.block, pick(targets, positions))
+    return Targets(len(targets), positions, *rows)
 
 
-def _least_aligned(stage: Stage, rows: ServedRows, theta: np.ndarray, round_number: int) -> Rows:
+def _least_aligned(
+    stage: Stage, rows: ServedRows, theta: np.ndarray, round_number: int
+) -> np.ndarray:
+    """Row ids of the candidates with the smallest alignment deficiency A (paper, equation 16)."""
     config, block, distill = stage.config, stage.block, stage.config.distill
     direction = stage.workers.summed_gradient(stage.number, rows, len(rows.memory), theta)
     scoring = AlignmentScoring.put(
@@ -85,24 +99,16 @@ def _least_aligned(stage: Stage, rows: ServedRows, theta: np.ndarray, round_numb
             f"{distill.hard_fraction} leave no hard target of {block.name} ({block.rows} rows); "
             "raise one of them"
         )
-    return read_rows(stage.blocks, block, smallest(scores, count))
-
-
-def _active_rows(stage: Stage, rows: ServedRows, theta: np.ndarray, targets: Rows) -> np.ndarray:
-    """The rows of the memory with the largest responsibility R (paper, equation 17), (m,) int64.
-
-    Where all of them are active, R decides nothing and is not computed.
-    """
-    count, fraction = len(rows.memory), stage.config.distill.active_fraction
-    if fraction == 1:
-        return np.arange(count)
-    return _most_responsible(stage, rows, theta, targets, max(round(fraction * count), 1))
+    return smallest(scores, count)
 
 
 def _most_responsible(
-    stage: Stage, rows: ServedRows, theta: np.ndarray, targets: Rows, count: int
+    stage: Stage, rows: ServedRows, theta: np.ndarray, targets: Positions
 ) -> np.ndarray:
+    """The rows of the memory with the largest responsibility R (paper, equation 17), ascending."""
     workers, number = stage.workers, stage.number
-    towards = workers.summed_gradient(number, RealRows(targets), len(targets), theta)
+    count = max(round(stage.config.distill.active_fraction * len(rows.memory)), 1)
+    hard = BlockRows(stage.blocks, stage.block, targets)
+    towards = workers.summed_gradient(number, hard, len(targets), theta)
     responsibility = workers.alignments(number, rows, len(rows.memory), theta, towards)
     return np.sort(np.argsort(-responsibility, kind="stable")[:count]).astype(np.int64)

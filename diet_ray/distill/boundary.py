@@ -1,4 +1,8 @@
-"""Algorithm 1: the new rows of a stage, and their fusion with the previous memory."""
+"""Algorithm 1: the new rows of a stage, and their fusion with the previous memory.
+
+The driver chooses by row ids and positions; a worker makes a file of the stage's start out of
+them (`start_rows`).
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,10 @@ import torch
 
 from diet_ray.config import ConfigError, RunConfig
 from diet_ray.distill.context import Stage
-from diet_ray.distill.proxy import inner_start
-from diet_ray.distill.worker import RealRows, StoredRows
-from diet_ray.logs.blocks import Blocks, Rows, read_rows
-from diet_ray.memory.rows import SyntheticRows
+from diet_ray.distill.sources import BlockRows, CarriedRows, Positions, StageModels, carried_over
+from diet_ray.logs.blocks import Block, Blocks, Rows, read_rows
+from diet_ray.memory.files import RowFiles
+from diet_ray.memory.rows import SyntheticRows, unmoved
 from diet_ray.scoring.el2n import EL2NScoring
 from diet_ray.scoring.scan import scan
 from diet_ray.scoring.selection import bands, group_shares, select_ranks
@@ -46,19 +50,20 @@ def memory_sizes(config: RunConfig, blocks: Blocks) -> list[tuple[int, int]]:
     return sizes
 
 
-def new_rows(stage: Stage, count: int) -> Rows:
-    """`count` rows of D_t that become synthetic, chosen as `memory.new_rows` says."""
+def new_rows(stage: Stage, count: int) -> np.ndarray:
+    """Row ids of `count` rows of D_t that become synthetic, chosen as `memory.new_rows` says;
+    int64 (count,), ascending."""
     block, memory = stage.block, stage.config.memory
     if memory.new_rows == "random":
         draw = numpy_generator(stage.config.seed, "new rows", stage.number)
         chosen = np.sort(draw.choice(block.rows, count, replace=False))
-        return read_rows(stage.blocks, block, block.fragments[0].first_row_id + chosen)
+        return block.fragments[0].first_row_id + chosen
     uri = reference_uri(stage.config, stage.number)
     scoring = EL2NScoring(uri, stage.reference.identity)
     scores = scan(stage.config, stage.blocks, block, scoring, stage.scores("el2n"))
     shares = group_shares(scores.group_rows, count, memory.group_alpha)
     ranks = bands(scores.group_rows, shares, memory.percentile)
-    return read_rows(stage.blocks, block, select_ranks(scores, ranks))
+    return select_ranks(scores, ranks)
 
 
 @torch.no_grad()
@@ -67,48 +72,79 @@ def synthesise(rows: Rows, reference: Reference, truth_blend: float = 0.0) -> Sy
 
     truth_blend: share of the rows' own labels in the probabilities behind the soft labels.
     """
-    logits = torch.from_numpy(predict(reference.recommender, rows.ids))
+    taught = predict(reference.recommender, rows.ids)
+    labels = taught
     if truth_blend:
         truth = torch.from_numpy(rows.labels)
-        blended = (1 - truth_blend) * torch.sigmoid(logits) + truth_blend * truth
-        logits = torch.logit(blended, eps=SMALLEST_PROBABILITY)
+        blended = (1 - truth_blend) * torch.sigmoid(torch.from_numpy(taught)) + truth_blend * truth
+        labels = torch.logit(blended, eps=SMALLEST_PROBABILITY).numpy()
     return SyntheticRows(
-        embeddings=reference.table(torch.from_numpy(rows.ids)).numpy(),
-        labels=logits.numpy(),
+        anchors=rows.ids.astype(np.int32),
+        labels=labels,
+        taught=taught,
         stages=np.full(len(rows), reference.stage, dtype=np.int32),
         source_rows=rows.row_ids,
-        anchors=rows.ids.astype(np.int32),
+        **unmoved((rows.ids.shape[1], reference.models.embedding_dim), len(rows)),
     )
 
 
-@torch.no_grad()
-def re_embed(rows: SyntheticRows, old: Reference, new: Reference) -> SyntheticRows:
-    """Rows of old's embedding space in new's: embedding + E_new(anchor) - E_old(anchor)."""
-    if old.identity == new.identity:
-        return rows
-    ids = torch.from_numpy(rows.anchors.astype(np.int64))
-    return replace(rows, embeddings=rows.embeddings + (new.table(ids) - old.table(ids)).numpy())
+def fuse(stage: Stage, new: np.ndarray, previous: RowFiles, keep: int) -> Positions:
+    """Positions of the `keep` rows of the previous memory with the largest influence on the new
+    boundary rows.
 
-
-def follow_reference(rows: SyntheticRows, old: Reference, new: Reference) -> SyntheticRows:
-    """Rows of old's stage for new's: what changed of a row's anchor is added to what it learned.
-
-    The embedding as `re_embed`, the label + f_new(anchor) - f_old(anchor).
+    w(s) = sum over boundary rows b of I(s, b) (paper, equation 10). new: row ids of those.
     """
-    anchors = rows.anchors.astype(np.int64)
-    taught = predict(new.recommender, anchors) - predict(old.recommender, anchors)
-    return replace(re_embed(rows, old, new), labels=rows.labels + taught)
+    if keep >= previous.rows:
+        return range(previous.rows)
+    workers, number = stage.workers, stage.number
+    theta = workers.inner_start(number, 0)
+    boundary = BlockRows(stage.blocks, stage.block, new)
+    direction = workers.summed_gradient(number, boundary, len(new), theta)
+    carried = CarriedRows(previous)
+    influence = workers.alignments(number, carried, previous.rows, theta, direction)
+    return np.sort(np.argsort(-influence, kind="stable")[:keep]).astype(np.int64)
 
 
-def fuse(stage: Stage, boundary: Rows, previous: SyntheticRows, keep: int) -> SyntheticRows:
-    """The `keep` rows of the previous memory with the largest influence on the new boundary rows.
+def start_rows(
+    models: StageModels,
+    blocks: Blocks,
+    block: Block,
+    previous: RowFiles | None,
+    kept: Positions,
+    new: np.ndarray,
+) -> SyntheticRows:
+    """Some rows of a stage's start: the `kept` ones of the previous memory as this stage takes
+    them over, then the `new` ones of the block by their row ids."""
+    parts = []
+    if previous is not None and len(kept):
+        parts.append(carried_over(previous.take(kept), models))
+    if len(new):
+        blend = models.config.memory.truth_blend
+        parts.append(synthesise(read_rows(blocks, block, new), models.reference, blend))
+    return SyntheticRows.concatenate(parts)
 
-    w(s) = sum over boundary rows b of I(s, b) (paper, equation 10), in their old order.
-    """
-    if keep >= len(previous):
-        return previous
-    workers, theta = stage.workers, inner_start(stage.config, stage.number, 0)
-    direction = workers.summed_gradient(stage.number, RealRows(boundary), len(boundary), theta)
-    stored = StoredRows(previous.embeddings, previous.labels)
-    influence = workers.alignments(stage.number, stored, len(previous), theta, direction)
-    return previous.take(np.sort(np.argsort(-influence, kind="stable")[:keep]))
+
+def empty_files(stage: Stage, uri: str, rows: int) -> RowFiles:
+    """The files of `rows` rows of this stage, none of them written yet; all is float32."""
+    facts = stage.reference
+    return RowFiles(
+        uri=uri,
+        rows=rows,
+        rows_per_file=stage.config.memory.rows_per_file,
+        fields=facts.fields,
+        tasks=len(facts.tasks),
+        embedding_dim=facts.models.embedding_dim,
+    )
+
+
+def write_start(
+    stage: Stage, target: RowFiles, previous: RowFiles | None, kept: Positions, new: np.ndarray
+) -> RowFiles:
+    """Write the stage's start, every file by some worker: kept rows first, then new ones."""
+    parts = []
+    for number in range(target.count):
+        first, end = target.bounds(number)
+        inside = kept[min(first, len(kept)) : min(end, len(kept))]
+        parts.append((inside, new[max(first - len(kept), 0) : max(end - len(kept), 0)]))
+    sums = stage.workers.write_start(stage.number, stage.blocks, previous, target, parts)
+    return replace(target, checksums=tuple(sums))

@@ -1,4 +1,7 @@
-"""What every step of one stage needs: the run, the block, phi_t, and the workers."""
+"""What every step of one stage needs: the run, the block, facts of phi_t, and the workers.
+
+The driver never loads a model: tables are the workers' business.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from diet_ray.distill.proxy import embedding_stage
 from diet_ray.distill.workers import MetaWorkers
 from diet_ray.logs.blocks import Block, Blocks
 from diet_ray.memory.artifact import Description
-from diet_ray.training.reference import Reference, load_reference, reference_uri
+from diet_ray.training.reference import ReferenceFacts, describe_reference, reference_uri
 
 
 @dataclass(frozen=True)
@@ -22,15 +25,15 @@ class Stage:
     blocks: Blocks
     number: int
     block: Block
-    reference: Reference  # phi_t
-    embedder: Reference  # embeds rows while they are optimised: phi_t, or phi_{t-1} (`unseen`)
+    reference: ReferenceFacts  # of phi_t
+    embedder: ReferenceFacts  # of what embeds rows while they are optimised: phi_t, or phi_{t-1}
     workers: MetaWorkers
 
     @staticmethod
     def open(config: RunConfig, blocks: Blocks, number: int, workers: MetaWorkers) -> Stage:
-        """The stage with its reference loaded."""
+        """The stage; its reference must be published."""
         reference, embedder = (
-            load_reference(reference_uri(config, t))
+            describe_reference(reference_uri(config, t))
             for t in (number, embedding_stage(config, number))
         )
         block = blocks.historical[number - 1]
@@ -53,6 +56,7 @@ class Stage:
             tasks=self.reference.tasks,
             embedding_dim=self.reference.models.embedding_dim,
             reference=self.reference.identity,
+            reference_uri=reference_uri(self.config, self.number),
             made_from=made_from(self.config, self.blocks),
         )
 

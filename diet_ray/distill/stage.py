@@ -3,120 +3,117 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import ray
 
 from diet_ray import progress, storage
 from diet_ray.config import RunConfig
-from diet_ray.distill.addressing import address
-from diet_ray.distill.boundary import (
-    follow_reference,
-    fuse,
-    memory_sizes,
-    new_rows,
-    re_embed,
-    synthesise,
-)
+from diet_ray.distill.addressing import address, drawn_targets
+from diet_ray.distill.boundary import empty_files, fuse, memory_sizes, new_rows, write_start
 from diet_ray.distill.context import Stage, stage_uri
+from diet_ray.distill.sources import Positions
 from diet_ray.distill.worker import RoundTask
 from diet_ray.distill.workers import MetaWorkers
-from diet_ray.logs.blocks import Blocks, read_rows
+from diet_ray.logs.blocks import Blocks, Rows
 from diet_ray.memory import artifact
 from diet_ray.memory.artifact import RankingData
-from diet_ray.memory.coordinator import MemoryCoordinator, ServerLostError, start_state
-from diet_ray.memory.rows import SyntheticRows
-from diet_ray.memory.server import durable_steps
+from diet_ray.memory.coordinator import MemoryCoordinator, ServerLostError, start_steps
+from diet_ray.memory.durable import durable_steps
+from diet_ray.memory.files import RowFiles
 from diet_ray.memory.update import schedule
 from diet_ray.seeds import numpy_generator
-from diet_ray.training.model import predict
-from diet_ray.training.reference import load_reference, reference_uri
 
 LOSSES_WITHOUT_PROGRESS = 50
 
 
-def distill_stage(
-    config: RunConfig,
-    blocks: Blocks,
-    number: int,
-    previous: SyntheticRows | None,
-    workers: MetaWorkers,
-) -> SyntheticRows:
+class Ended(NamedTuple):
+    """What a stage publishes."""
+
+    files: RowFiles
+    ranking: RankingData
+
+
+def distill_stage(config: RunConfig, blocks: Blocks, number: int, workers: MetaWorkers) -> None:
     """Compute and publish S_t; continues a stage that was interrupted."""
     stage = Stage.open(config, blocks, number, workers)
-    start = _initialise(stage, previous)
+    start = _initialise(stage)
+    learns_embeddings = config.distill.outer.embedding_step > 0
     memory = MemoryCoordinator(
         folder=stage.work("memory"),
-        rows=len(start),
+        start=start,
         resources=config.resources,
-        unit=stage.embedder.table.standard_deviation(),
+        unit=stage.embedder.standard_deviation if learns_embeddings else None,
         name=f"memory-server-{number}",
     )
     try:
-        embeddings, labels = _optimise(stage, memory)
+        ended = _optimise(stage, memory)
     finally:
         memory.close()
-    learned = replace(start, embeddings=embeddings, labels=labels)
-    rows = re_embed(learned, stage.embedder, stage.reference)
-    ranking = _ranking_data(stage, rows)
-    artifact.publish(stage_uri(config, number), rows, stage.describe(len(rows)), ranking)
+    artifact.publish(ended.files, stage.describe(start.rows), ended.ranking)
     storage.remove(stage.work())
-    return rows
 
 
-def _ranking_data(stage: Stage, rows: SyntheticRows) -> RankingData:
-    """phi_t's labels of the rows and of a sample of the validation block."""
+def _end(stage: Stage, memory: MemoryCoordinator) -> Ended:
+    """The finished rows, written by the servers, and the rows to judge on."""
+    uri, stored = stage_uri(stage.config, stage.number), stage.config.memory
+    artifact.clear(uri)
+    target = replace(
+        empty_files(stage, uri, len(memory.client)),
+        label_type=stored.label_precision,
+        delta_type=stored.delta_precision,
+    )
+    return Ended(memory.write(target), _ranking_data(stage, memory))
+
+
+def _ranking_data(stage: Stage, memory: MemoryCoordinator) -> RankingData:
+    """A sample of the validation block with phi_t's labels; 0 for ids that no anchor has."""
     config, block = stage.config, stage.blocks.block("validation")
     count = min(config.memory.validation_rows, block.rows)
     draw = numpy_generator(config.seed, "validation sample")
     chosen = np.sort(draw.choice(block.rows, count, replace=False))
-    judged = read_rows(stage.blocks, block, block.fragments[0].first_row_id + chosen)
-    own, taught = (
-        predict(stage.reference.recommender, ids.astype(np.int64))
-        for ids in (rows.anchors, judged.ids)
-    )
+    row_ids = block.fragments[0].first_row_id + chosen
+    ids, labels = stage.workers.real_rows(stage.blocks, block, row_ids)
+    taught = stage.workers.taught(stage.number, ids)
+    known = np.where(memory.holds(ids), ids, 0)
+    judged = Rows(row_ids, known.astype(np.int64), labels.astype(np.float32))
     full_rows = stage.blocks.historical_rows + stage.blocks.block("subsequent").rows
-    return RankingData(own, judged, taught, block.rows, full_rows)
+    return RankingData(judged, taught, block.rows, full_rows)
 
 
-def _initialise(stage: Stage, previous: SyntheticRows | None) -> SyntheticRows:
+def _initialise(stage: Stage) -> RowFiles:
     """The stage's rows before its first outer step; they are the memory's durable step 0.
 
     Found where an interrupted run of the same configuration and reference left them.
     """
-    start_uri, folder = stage.work("start"), stage.work("memory")
-    if artifact.published(start_uri) and durable_steps(folder):
-        found = artifact.describe(start_uri)
+    uri, folder = stage.work("start"), stage.work("memory")
+    if artifact.published(uri) and durable_steps(folder):
+        found = artifact.describe(uri)
         if found == stage.describe(found.rows):
-            return artifact.read(start_uri)
+            return artifact.open_files(uri)
     storage.remove(stage.work())
     new, kept = memory_sizes(stage.config, stage.blocks)[stage.number - 1]
     with progress.phase(f"Stage {stage.number}: {new:,} new rows, {kept:,} kept"):
         boundary = new_rows(stage, new)
-        rows = synthesise(boundary, stage.reference, stage.config.memory.truth_blend)
-        rows = re_embed(rows, stage.reference, stage.embedder)
-        if previous is not None:
-            previous = fuse(stage, boundary, _carried_over(stage, previous), kept)
-            rows = SyntheticRows.concatenate([previous, rows])
-    start_state(folder, rows)
-    artifact.publish(start_uri, rows, stage.describe(len(rows)))
-    return rows
+        previous, keeping = _kept(stage, boundary, kept)
+        target = empty_files(stage, uri, len(keeping) + new)
+        start = write_start(stage, target, previous, keeping, boundary)
+    start_steps(folder)
+    artifact.publish(start, stage.describe(start.rows))
+    return start
 
 
-def _carried_over(stage: Stage, previous: SyntheticRows) -> SyntheticRows:
-    """S_{t-1} in the space in which this stage optimises; as it is, if rows have no anchor."""
-    if not stage.config.memory.anchored:
-        return previous
-    old = load_reference(reference_uri(stage.config, stage.number - 1))
-    followed = follow_reference(previous, old, stage.reference)
-    return re_embed(followed, stage.reference, stage.embedder)
+def _kept(stage: Stage, boundary: np.ndarray, keep: int) -> tuple[RowFiles | None, Positions]:
+    """S_{t-1}, and which of its rows stay; neither at stage 1."""
+    if stage.number == 1:
+        return None, range(0)
+    previous = artifact.open_files(stage_uri(stage.config, stage.number - 1))
+    return previous, fuse(stage, boundary, previous, keep)
 
 
-def _optimise(stage: Stage, memory: MemoryCoordinator) -> tuple[np.ndarray, np.ndarray]:
-    """Algorithm 2: rounds of addressing and outer steps, from wherever the memory stands.
-
-    Returns the learned embeddings and labels.
-    """
+def _optimise(stage: Stage, memory: MemoryCoordinator) -> Ended:
+    """Algorithm 2: rounds of addressing and outer steps, from wherever the memory stands."""
     distill = stage.config.distill
     total = distill.rounds * distill.outer_steps
     with progress.phase(f"Stage {stage.number}: meta-gradients", total, "outer steps") as phase:
@@ -127,11 +124,10 @@ def _optimise(stage: Stage, memory: MemoryCoordinator) -> tuple[np.ndarray, np.n
                 while memory.step < total:
                     number = memory.step // distill.outer_steps
                     found = address(stage, memory, number)
-                    task = RoundTask(
-                        stage.number, number, found.targets, found.active, memory.client
-                    )
+                    targets = drawn_targets(stage, found.targets, number)
+                    task = RoundTask(stage.number, number, targets, found.active, memory.client)
                     _round(stage, memory, task, phase)
-                return memory.pull_all()
+                return _end(stage, memory)
             except ServerLostError:
                 reached = memory.step
                 memory.rollback()

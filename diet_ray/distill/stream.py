@@ -10,9 +10,8 @@ from diet_ray.distill.stage import distill_stage
 from diet_ray.distill.workers import MetaWorkers
 from diet_ray.logs.blocks import Blocks
 from diet_ray.memory import artifact
-from diet_ray.memory.artifact import ArtifactError
-from diet_ray.memory.rows import SyntheticRows
-from diet_ray.training.reference import load_reference, reference_uri
+from diet_ray.memory.files import ArtifactError
+from diet_ray.training.reference import describe_reference, reference_uri
 
 
 def distill_stream(config: RunConfig, blocks: Blocks) -> str:
@@ -23,11 +22,10 @@ def distill_stream(config: RunConfig, blocks: Blocks) -> str:
     if done == len(stages):
         progress.logger.info("Distilled set: stages 1..%d are published already", done)
         return stage_uri(config, done)
-    previous: SyntheticRows | None = artifact.read(stage_uri(config, done)) if done else None
     workers = MetaWorkers(config)
     try:
         for stage in stages[done:]:
-            previous = distill_stage(config, blocks, stage, previous, workers)
+            distill_stage(config, blocks, stage, workers)
     finally:
         workers.close()
     storage.remove(config.place("work"))
@@ -52,7 +50,7 @@ def check_artifact(config: RunConfig, blocks: Blocks, uri: str) -> artifact.Desc
     Raises ArtifactError for another reference, schema or configuration.
     """
     found = artifact.describe(uri)
-    reference = load_reference(reference_uri(config, found.stage))
+    reference = describe_reference(reference_uri(config, found.stage))
     if found.reference != reference.identity:
         raise ArtifactError(
             f"{uri}: belongs to reference {found.reference[:12]}, this run's phi_{found.stage} is "

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -16,15 +15,35 @@ from torch import Tensor
 
 from diet_ray import runtime, seeds
 from diet_ray.config import RunConfig
+from diet_ray.distill.boundary import start_rows
 from diet_ray.distill.inner_loop import inner_batches
 from diet_ray.distill.meta_gradient import meta_gradient
-from diet_ray.distill.proxy import embedding_stage, inner_start, proxy_networks, turn
-from diet_ray.logs.blocks import Rows
+from diet_ray.distill.proxy import inner_start, proxy_networks, turn
+from diet_ray.distill.sources import Positions, Source, StageModels, embedded, pick
+from diet_ray.logs.blocks import Block, Blocks, Rows, read_rows
 from diet_ray.memory.coordinator import MemoryClient
+from diet_ray.memory.files import RowFiles
 from diet_ray.memory.update import RowGradients
 from diet_ray.models.functional import FlatNetwork
 from diet_ray.scoring.alignment import alignment, summed_gradient
+from diet_ray.training.model import predict
 from diet_ray.training.reference import Reference, load_reference, reference_uri
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The hard targets that a round's shards draw, read once; `of` them are hard in all."""
+
+    of: int
+    positions: np.ndarray  # (m,) int64, which ones of them, ascending
+    ids: np.ndarray  # (m, F) int32
+    labels: np.ndarray  # (m, K) uint8
+
+    def at(self, positions: np.ndarray) -> Rows:
+        """Some of those that were read, by their positions among all hard targets."""
+        index = np.searchsorted(self.positions, positions)
+        ids, labels = self.ids[index], self.labels[index]
+        return Rows(positions, ids.astype(np.int64), labels.astype(np.float32))
 
 
 @dataclass(frozen=True)
@@ -33,63 +52,26 @@ class RoundTask:
 
     stage: int
     round: int
-    targets: Rows  # hard targets
-    active: np.ndarray  # (m,) int64, active rows of the memory, ascending
+    targets: Targets
+    active: Positions  # active rows of the memory
     memory: MemoryClient
 
 
-class Source(Protocol):
-    """Rows whose gradients are asked for, a slice at a time.
-
-    trained_on: their loss is the training loss (`scoring/alignment.py`).
-    """
-
-    trained_on: ClassVar[bool]
-
-    def slice(self, first: int, end: int, reference: Reference) -> tuple[Tensor, Tensor]:
-        """Embeddings (m, F, d) and labels (m, K) in [0, 1]."""
-        ...
+def shard_draw(
+    config: RunConfig, targets: int, stage: int, round_number: int, step: int, shard: int
+) -> tuple[int, np.ndarray]:
+    """Length of a shard's unroll, and the positions of its targets among `targets`, ascending."""
+    inner, path = config.distill.inner, ("meta", stage, round_number, step, shard)
+    draw = seeds.numpy_generator(config.seed, *path)
+    length = int(draw.integers(inner.window, inner.steps + 1))
+    count = min(config.distill.target_batch, targets)
+    return length, np.sort(draw.choice(targets, count, replace=False))
 
 
-@dataclass(frozen=True)
-class RealRows:
-    """Real rows, embedded by the stage's embedding reference, with their own labels."""
-
-    trained_on: ClassVar[bool] = False
-    rows: Rows
-
-    def slice(self, first: int, end: int, reference: Reference) -> tuple[Tensor, Tensor]:
-        rows = self.rows.take(slice(first, end))
-        ids, labels = torch.tensor(rows.ids), torch.tensor(rows.labels)
-        return reference.table(ids).detach(), labels
-
-
-@dataclass(frozen=True)
-class StoredRows:
-    """Synthetic rows that are at rest."""
-
-    trained_on: ClassVar[bool] = True
-    embeddings: np.ndarray
-    labels: np.ndarray  # logits
-
-    def slice(self, first: int, end: int, reference: Reference) -> tuple[Tensor, Tensor]:
-        del reference  # they are embeddings already
-        labels = torch.sigmoid(torch.tensor(self.labels[first:end]))
-        return torch.tensor(self.embeddings[first:end]), labels
-
-
-@dataclass(frozen=True)
-class ServedRows:
-    """Synthetic rows that the memory's servers hold, as they are at a step."""
-
-    trained_on: ClassVar[bool] = True
-    memory: MemoryClient
-    step: int
-
-    def slice(self, first: int, end: int, reference: Reference) -> tuple[Tensor, Tensor]:
-        return StoredRows(*self.memory.pull(self.step, np.arange(first, end))).slice(
-            0, end - first, reference
-        )
+def unique_rows(batches: list[Tensor]) -> tuple[np.ndarray, list[Tensor]]:
+    """The rows that batches use, ascending, int64 (m,); and the batches as positions in them."""
+    rows, places = torch.unique(torch.cat(batches), return_inverse=True)
+    return rows.numpy(), list(places.split([len(batch) for batch in batches]))
 
 
 class MetaWorker:
@@ -104,26 +86,59 @@ class MetaWorker:
     def _load(self, number: int) -> Reference:
         return load_reference(reference_uri(self._config, number))
 
-    def _embedder(self, stage: int) -> Reference:
-        return self._reference(embedding_stage(self._config, stage))
+    def _models(self, stage: int) -> StageModels:
+        return StageModels(self._config, stage, self._reference)
 
     def _build(self, stage: int, number: int) -> FlatNetwork:
         """The proxy whose turn is `number`; its parameters come with each call."""
         network = proxy_networks(self._config)[number]
-        return FlatNetwork(self._embedder(stage).fresh(network, 0).to(self._device))
+        return FlatNetwork(self._models(stage).embedder.fresh(network, 0).to(self._device))
 
     def ready(self) -> bool:
         """Answers when the actor has started."""
         return True
 
+    def inner_start(self, stage: int, round_number: int) -> np.ndarray:
+        """theta_0 of the first proxy for fusion and addressing, (P,) float32."""
+        return inner_start(self._config, stage, round_number, load=self._reference)
+
+    def write_start(
+        self,
+        stage: int,
+        blocks: Blocks,
+        previous: RowFiles | None,
+        target: RowFiles,
+        number: int,
+        kept: Positions,
+        new: np.ndarray,
+    ) -> str:
+        """Write a file of a stage's start: `kept` rows of the previous memory, then the `new` real
+        rows, by their row ids; returns its SHA-256."""
+        block = blocks.historical[stage - 1]
+        rows = start_rows(self._models(stage), blocks, block, previous, kept, new)
+        return target.write(number, rows)
+
+    def real_rows(
+        self, blocks: Blocks, block: Block, row_ids: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """ids (m, F) int32 and labels (m, K) uint8 of the rows with these ids, ascending."""
+        rows = read_rows(blocks, block, row_ids)
+        return rows.ids.astype(np.int32), rows.labels.astype(np.uint8)
+
+    def taught(self, stage: int, ids: np.ndarray) -> np.ndarray:
+        """phi_t's logits of ids (m, F), float32 (m, K)."""
+        return predict(self._models(stage).reference.recommender, ids.astype(np.int64))
+
     def summed_gradient(
         self, stage: int, source: Source, theta: np.ndarray, first: int, end: int
     ) -> np.ndarray:
         """sum of the first proxy's grad l over rows first..end of the source, float64 (P,)."""
-        embeddings, labels = self._move(*source.slice(first, end, self._embedder(stage)))
-        network, at = self._proxy(stage, 0), self._tensor(theta)
-        gradient = summed_gradient(network, at, embeddings, labels, trained_on=source.trained_on)
-        return gradient.cpu().numpy().astype(np.float64)
+        network, at, trained = self._proxy(stage, 0), self._tensor(theta), source.trained_on
+        total = np.zeros(len(theta))
+        for embeddings, labels in source.batches(first, end, self._models(stage)):
+            rows = self._move(embeddings, labels)
+            total += summed_gradient(network, at, *rows, trained_on=trained).cpu().numpy()
+        return total
 
     def alignments(
         self,
@@ -135,43 +150,39 @@ class MetaWorker:
         end: int,
     ) -> np.ndarray:
         """<direction, the first proxy's grad l> of rows first..end of the source, float32 (m,)."""
-        embeddings, labels = self._move(*source.slice(first, end, self._embedder(stage)))
         network, at, along = self._proxy(stage, 0), self._tensor(theta), self._tensor(direction)
-        found = alignment(network, at, along, embeddings, labels, trained_on=source.trained_on)
-        return found.cpu().numpy()
+        parts = []
+        for embeddings, labels in source.batches(first, end, self._models(stage)):
+            rows = self._move(embeddings, labels)
+            found = alignment(network, at, along, *rows, trained_on=source.trained_on)
+            parts.append(found.cpu().numpy())
+        return np.concatenate(parts)
 
     def meta_gradient(self, task: RoundTask, step: int, shard: int) -> float:
         """Compute one logical shard of outer step `step` and push it; returns its outer loss."""
         config, inner = self._config.distill, self._config.distill.inner
-        path = ("meta", task.stage, task.round, step, shard)
-        draw = seeds.numpy_generator(self._config.seed, *path)
-        embeddings, labels = self._move(
-            *(torch.from_numpy(array) for array in task.memory.pull(step, task.active))
-        )
-        length = int(draw.integers(inner.window, inner.steps + 1))
-        batches = inner_batches(
-            len(task.active),
-            inner.batch_size,
-            length,
-            seeds.torch_generator(self._config.seed, *path, "batches"),
-        )
-        count = min(config.target_batch, len(task.targets))
-        chosen = np.sort(draw.choice(len(task.targets), count, replace=False))
-        targets = RealRows(task.targets.take(chosen)).slice(0, count, self._embedder(task.stage))
-        start = (self._config, task.stage, task.round, step, shard)
+        path = (task.stage, task.round, step, shard)
+        length, chosen = shard_draw(self._config, task.targets.of, *path)
+        generator = seeds.torch_generator(self._config.seed, "meta", *path, "batches")
+        drawn = inner_batches(len(task.active), inner.batch_size, length, generator)
+        positions, batches = unique_rows(drawn)
+        used = pick(task.active, positions)
+        rows, embedder = task.memory.pull(step, used), self._models(task.stage).embedder
         result = meta_gradient(
             self._proxy(task.stage, turn(self._config, step, shard)),
-            self._tensor(inner_start(*start, load=self._reference)),
-            embeddings,
-            labels,
+            self._tensor(inner_start(self._config, *path, load=self._reference)),
+            torch.from_numpy(rows.embeddings(embedder.table)).to(self._device),
+            torch.from_numpy(rows.labels).to(self._device),
             batches,
-            *self._move(*targets),
+            *self._move(*embedded(task.targets.at(chosen), embedder)),
             inner,
+            learn_embeddings=config.outer.embedding_step > 0,
         )
         touched = result.touched.cpu().numpy()
+        by_embeddings = result.embeddings
         gradients = RowGradients(
-            task.active[touched],
-            result.embeddings.cpu().numpy()[touched],
+            used[touched],
+            None if by_embeddings is None else by_embeddings.cpu().numpy()[touched],
             result.labels.cpu().numpy()[touched],
         )
         task.memory.push(step, shard, gradients)

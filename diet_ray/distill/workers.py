@@ -1,15 +1,16 @@
 """A pool of meta-workers that computes lists of independent tasks and survives losing any of them.
 
-Results come back in the order of the tasks, whichever worker computed them. A task whose worker
-died is given to another. Ray restarts the dead worker meanwhile; it gets work again once it
-answers. An error that is the task's own is raised.
+Results come in the order of the tasks, whichever worker computed them. Work goes to workers that
+have answered: one that still starts, or that the cluster has no room for, is told of and waited
+for while the others work. A task whose worker died is given to another. Ray restarts the dead
+worker meanwhile; it gets work again once it answers. An error that is the task's own is raised.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,26 +19,33 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 
+from diet_ray import progress
 from diet_ray.config import RunConfig
-from diet_ray.distill.worker import MetaWorker, Source
-from diet_ray.logs.blocks import BlocksError
+from diet_ray.distill.sources import BATCH_ROWS, Positions, Source
+from diet_ray.distill.worker import MetaWorker
+from diet_ray.logs.blocks import Block, Blocks, BlocksError
+from diet_ray.memory.files import RowFiles
 
-ROWS_PER_TASK = 4_096
+MOST_RANGES = 256
+"""Into how many ranges of rows a sum is cut at most. A fixed number: more workers change no bit."""
+AHEAD_PER_WORKER = 4
+"""Tasks of a sum that may be done before their turn; so many summed gradients wait in memory."""
 LOSSES_PER_TASK = 5
-RESTART_PATIENCE_SECONDS = 600.0
+PATIENCE_SECONDS = 600.0
+SECONDS_BETWEEN_REMARKS = 30.0
 
 Task = Callable[[ActorHandle], ray.ObjectRef]
 
 
 class WorkersLostError(RuntimeError):
-    """Meta-workers die faster than they come back."""
+    """No meta-worker answers, or they die faster than they come back."""
 
 
 class MetaWorkers:
     """The meta-workers of a run, kept over rounds and stages."""
 
     def __init__(self, config: RunConfig) -> None:
-        resources = config.resources
+        self._resources = resources = config.resources
         actor = ray.remote(MetaWorker)
         self._workers = [
             actor.options(
@@ -48,64 +56,129 @@ class MetaWorkers:
             ).remote(config)
             for number in range(resources.meta_workers)
         ]
-        self._restarting: dict[ray.ObjectRef, ActorHandle] = {}  # asked whether they are ready
+        # asked whether they are ready, with no answer yet
+        self._starting: dict[ray.ObjectRef, ActorHandle] = {
+            w.ready.remote(): w for w in self._workers
+        }
 
     def run(self, tasks: Sequence[Task]) -> list[Any]:
         """The tasks' results, in order. Raises what a task raises, WorkersLostError."""
+        return list(self._results(tasks, len(tasks)))
+
+    def _results(self, tasks: Sequence[Task], ahead: int) -> Iterator[Any]:
+        """The same one by one; no task starts `ahead` of the one whose result is due."""
         waiting = deque(range(len(tasks)))
-        idle = deque(w for w in self._workers if w not in self._restarting.values())
+        idle = deque(w for w in self._workers if w not in self._starting.values())
         running: dict[ray.ObjectRef, tuple[int, ActorHandle]] = {}
         results: dict[int, Any] = {}
-        losses = [0] * len(tasks)
-        while len(results) < len(tasks):
-            while waiting and idle:
+        losses, due, answered = [0] * len(tasks), 0, time.monotonic()
+        while due < len(tasks):
+            while waiting and idle and waiting[0] < due + ahead:
                 number, worker = waiting.popleft(), idle.popleft()
                 running[tasks[number](worker)] = (number, worker)
-            if not running:
-                idle.append(self._wait_for_a_worker())
+            finished = self._finished(running, answered)
+            if finished in self._starting:
+                worker_back = self._back(finished)
+                idle += [worker_back] if worker_back else []
                 continue
-            finished, _ = ray.wait([*running, *self._restarting], num_returns=1)
-            if finished[0] in self._restarting:
-                back = self._back(finished[0])
-                idle += [back] if back else []
-                continue
-            number, worker = running.pop(finished[0])
+            number, worker = running.pop(finished)
             try:
-                results[number] = ray.get(finished[0])
+                results[number] = ray.get(finished)
                 idle.append(worker)
+                answered = time.monotonic()
             except (RayActorError, ObjectLostError) as error:
                 if isinstance(error, RayTaskError):
                     raise  # the worker lives; something that the task asked died
-                self._restarting[worker.ready.remote()] = worker
+                self._starting[worker.ready.remote()] = worker
                 losses[number] += 1
                 if losses[number] == len(self._workers) + LOSSES_PER_TASK:
                     raise WorkersLostError(
                         f"a task's worker died {losses[number]} times, last: {error}"
                     ) from None
                 waiting.appendleft(number)
-        return [results[number] for number in range(len(tasks))]
+            while due in results:
+                yield results.pop(due)
+                due += 1
 
-    def _wait_for_a_worker(self) -> ActorHandle:
-        deadline = time.monotonic() + RESTART_PATIENCE_SECONDS
-        while time.monotonic() < deadline:
-            answered, _ = ray.wait(list(self._restarting), num_returns=1, timeout=1)
-            worker = self._back(answered[0]) if answered else None
-            if worker:
-                return worker
-        raise WorkersLostError(
-            f"no meta-worker came back within {RESTART_PATIENCE_SECONDS:.0f} seconds"
+    def _finished(self, running: dict[ray.ObjectRef, Any], answered: float) -> ray.ObjectRef:
+        """A task that ended, or the answer of a worker that starts. answered: when the last task
+        of this list did. Raises WorkersLostError if no worker answers for too long."""
+        while True:
+            if not running and time.monotonic() > answered + PATIENCE_SECONDS:
+                raise WorkersLostError(
+                    f"no meta-worker answered within {PATIENCE_SECONDS:.0f} seconds; "
+                    + self._missing()
+                )
+            asked = [*running, *self._starting]
+            ended, _ = ray.wait(asked, num_returns=1, timeout=SECONDS_BETWEEN_REMARKS)
+            if ended:
+                return ended[0]
+            if self._starting:
+                progress.logger.warning("Waiting: %s", self._missing())
+
+    def _missing(self) -> str:
+        """Which workers are not there, what they need and what the cluster has."""
+        needs = {"CPU": self._resources.meta_worker_cpus, "GPU": self._resources.meta_worker_gpus}
+        each = ", ".join(f"{count:g} {kind}" for kind, count in needs.items() if count)
+        free = ray.available_resources()
+        has = ", ".join(f"{free.get(kind, 0):g} {kind}" for kind, count in needs.items() if count)
+        return (
+            f"{len(self._starting)} of {len(self._workers)} meta-workers have not started; each "
+            f"needs {each}, free in the cluster: {has}; lower resources.meta_workers or add nodes"
         )
 
     def _back(self, answer: ray.ObjectRef) -> ActorHandle | None:
         """The worker, if its answer says that it is ready; else it is asked again."""
-        worker = self._restarting.pop(answer)
+        worker = self._starting.pop(answer)
         try:
             ray.get(answer)
         except RayActorError:
             time.sleep(0.1)  # a call to an actor that is starting fails at once
-            self._restarting[worker.ready.remote()] = worker
+            self._starting[worker.ready.remote()] = worker
             return None
         return worker
+
+    def inner_start(self, stage: int, round_number: int) -> np.ndarray:
+        """theta_0 of the first proxy for fusion and addressing, (P,) float32."""
+        found: np.ndarray = self.run([lambda w: w.inner_start.remote(stage, round_number)])[0]
+        return found
+
+    def taught(self, stage: int, ids: np.ndarray) -> np.ndarray:
+        """phi_t's logits of ids (m, F), float32 (m, K)."""
+        found: np.ndarray = self.run([lambda w: w.taught.remote(stage, ids)])[0]
+        return found
+
+    def write_start(
+        self,
+        stage: int,
+        blocks: Blocks,
+        previous: RowFiles | None,
+        target: RowFiles,
+        parts: Sequence[tuple[Positions, np.ndarray]],
+    ) -> list[str]:
+        """Write all files of a stage's start; parts: positions and row ids that each holds."""
+        shared = stage, ray.put(blocks), ray.put(previous), ray.put(target)
+
+        def task(worker: ActorHandle, number: int) -> ray.ObjectRef:
+            return worker.write_start.remote(*shared, number, *parts[number])
+
+        return self.run([partial(task, number=number) for number in range(len(parts))])
+
+    def real_rows(
+        self, blocks: Blocks, block: Block, row_ids: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """ids (m, F) int32 and labels (m, K) uint8 of the rows with these ids, ascending; every
+        fragment that holds some is read once."""
+        shared = ray.put(blocks), ray.put(block)
+        starts = [fragment.first_row_id for fragment in block.fragments]
+        parts = [part for part in np.split(row_ids, np.searchsorted(row_ids, starts)) if len(part)]
+
+        def task(worker: ActorHandle, part: np.ndarray) -> ray.ObjectRef:
+            return worker.real_rows.remote(*shared, part)
+
+        found = self.run([partial(task, part=part) for part in parts])
+        ids, labels = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+        return ids, labels
 
     def summed_gradient(
         self, stage: int, source: Source, rows: int, theta: np.ndarray
@@ -116,8 +189,11 @@ class MetaWorkers:
         def task(worker: ActorHandle, part: tuple[int, int]) -> ray.ObjectRef:
             return worker.summed_gradient.remote(*arguments, *part)
 
-        parts = self.run([partial(task, part=part) for part in _ranges(rows)])
-        return np.sum(parts, axis=0).astype(np.float32)
+        tasks = [partial(task, part=part) for part in _ranges(rows)]
+        total = np.zeros(len(theta))
+        for part in self._results(tasks, AHEAD_PER_WORKER * len(self._workers)):
+            total += part
+        return total.astype(np.float32)
 
     def alignments(
         self, stage: int, source: Source, rows: int, theta: np.ndarray, direction: np.ndarray
@@ -145,6 +221,8 @@ class MetaWorkers:
 
 
 def _ranges(rows: int) -> list[tuple[int, int]]:
+    """At most MOST_RANGES ranges of whole batches, the last one cut."""
     if rows == 0:
         raise BlocksError("a gradient over no rows was asked for")
-    return [(first, min(first + ROWS_PER_TASK, rows)) for first in range(0, rows, ROWS_PER_TASK)]
+    length = BATCH_ROWS * -(-rows // (BATCH_ROWS * MOST_RANGES))
+    return [(first, min(first + length, rows)) for first in range(0, rows, length)]

@@ -217,7 +217,7 @@ def train_on_blocks(cell: Cell, shared: Shared, rows: SyntheticRows | None) -> T
     warmed: list[float] = []
     if rows is not None:
         seed = derive(config.seed, "candidate warm-up", cell.seed)
-        soft_rows, judged = warm_up_rows(rows), shared.validation
+        soft_rows, judged = warm_up_rows(rows, model.table), shared.validation
         epochs = warm_up(model.dense, model.table, soft_rows, judged, blocks.tasks, protocol, seed)
         warmed = [metrics.auc for metrics in epochs]
     history = blocks.historical if cell.method in WITH_HISTORY else []

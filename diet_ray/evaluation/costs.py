@@ -100,7 +100,7 @@ def _full_training(run: Run, protocol: ProtocolConfig) -> Callable[[], object]:
 
 def _distilled_training(run: Run, protocol: ProtocolConfig) -> Callable[[], None]:
     dense = _network(run, run.config.evaluation.candidates[0])
-    rows = warm_up_rows(reduced_rows(run, "distilled", "soft", 0))
+    rows = warm_up_rows(reduced_rows(run, "distilled", "soft", 0), run.reference().table)
     optimizer = adam(dense, protocol.warm_up_learning_rate)
     generator = torch_generator(run.config.seed, "costs")
     batch_size = protocol.warm_up_batch_size
@@ -111,7 +111,7 @@ def _distillation(run: Run) -> Callable[[], None]:
     distill, block = run.config.distill, run.blocks.historical[-1]
     inner, reference = distill.inner, run.reference()
     proxies = [_network(run, network) for network in proxy_networks(run.config)]
-    rows = warm_up_rows(reduced_rows(run, "distilled", "soft", 0))
+    rows = warm_up_rows(reduced_rows(run, "distilled", "soft", 0), reference.table)
     real = read_block(run.blocks, block)
     times = math.ceil(len(real) / distill.target_batch)
     generator = torch_generator(run.config.seed, "costs")

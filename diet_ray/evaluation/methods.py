@@ -33,7 +33,7 @@ from diet_ray.evaluation.run import Run
 from diet_ray.evaluation.selection import selected_rows
 from diet_ray.logs.blocks import read_rows
 from diet_ray.memory import artifact
-from diet_ray.memory.artifact import ArtifactError
+from diet_ray.memory.files import ArtifactError
 from diet_ray.memory.rows import SyntheticRows
 
 METHODS = ("full", "prefix", "cold", "warm", "random", "kmeans", "el2n", "distilled")
@@ -65,7 +65,7 @@ def reduced_rows(run: Run, method: str, labels: Labels, seed: int) -> SyntheticR
         if labels == "hard":
             return replace(rows, labels=_truth(run, rows))
         if labels == "taught":
-            return replace(rows, labels=artifact.read_ranking_data(run.distilled).row_taught)
+            return replace(rows, labels=rows.taught)
         return rows
     selected = selected_rows(run, method, seed)
     blend = {"soft": 0.0, "blended": run.config.memory.truth_blend, "hard": 1.0}[labels]

@@ -18,9 +18,9 @@ from diet_ray.training.reference import Reference
 from diet_ray.training.soft_rows import SoftRows
 
 
-def warm_up_rows(rows: SyntheticRows) -> SoftRows:
-    """Synthetic rows as a warm-up takes them, over the same memory."""
-    return SoftRows(torch.from_numpy(rows.embeddings), torch.from_numpy(rows.labels))
+def warm_up_rows(rows: SyntheticRows, table: EmbeddingTable) -> SoftRows:
+    """Synthetic rows as a warm-up takes them: embedded by phi_T's table."""
+    return SoftRows(torch.from_numpy(rows.embeddings(table)), torch.from_numpy(rows.labels))
 
 
 @dataclass(frozen=True)

@@ -216,7 +216,7 @@ def iterate_batches(blocks: Blocks, block: Block, batch_size: int) -> Iterator[R
 
 
 def read_rows(blocks: Blocks, block: Block, row_ids: np.ndarray) -> Rows:
-    """The rows with these ids, in the order asked for; opens only the fragments that hold them.
+    """The rows with these ids, in the order asked for; reads only the row groups that hold them.
 
     row_ids: (m,) int64, each within the block. Raises BlocksError for an id outside it.
     """
@@ -225,8 +225,10 @@ def read_rows(blocks: Blocks, block: Block, row_ids: np.ndarray) -> Rows:
         last = fragment.first_row_id + fragment.rows
         wanted = row_ids[(row_ids >= fragment.first_row_id) & (row_ids < last)]
         if len(wanted):
-            rows = read_fragment(blocks, block, fragment)
-            parts.append(rows.take(np.sort(wanted) - fragment.first_row_id))
+            wanted = np.sort(wanted)
+            groups = np.unique((wanted - fragment.first_row_id) // blocks.row_group_rows)
+            rows = read_fragment(blocks, block, fragment, groups.tolist())
+            parts.append(rows.take(np.searchsorted(rows.row_ids, wanted)))
             found += len(wanted)
     if found != len(row_ids) or not parts:
         raise BlocksError(f"{blocks.uri}: block {block.name} lacks some of the rows asked for")

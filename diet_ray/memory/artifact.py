@@ -1,17 +1,15 @@
 """The distilled set on disk, readable by any Parquet reader.
 
-Layout: ``distilled/stage=<t>/rows-00000.parquet``.. and then ``_manifest.json``, which makes the
-stage visible. Columns: ``embedding`` (Arrow fixed-shape tensor F x d), ``label`` (fixed-shape
-tensor K, logits), ``source_stage``, ``source_row`` and ``anchor`` (the stage that added the row,
-the real row it started from, and that row's ids, a fixed-shape tensor F). The manifest states
-shapes, the reference that the rows belong to, the configuration and versions, a checksum per
-file, and a summary for people.
+Layout: ``distilled/stage=<t>/rows-00000.parquet``.. (`files.py` has their columns) and then
+``_manifest.json``, which makes the stage visible. A row is stored as the ids of the real row that
+it started from, its soft labels, and a delta where one was learned; its embedding is E(anchor) +
+delta, E the reference's table. The manifest states shapes, the reference that the rows belong to
+and where it lies, the configuration and versions, a checksum per file, and a summary for people.
 
-``_ranking.safetensors`` holds what makes the folder all that ranking a candidate needs
-(`ranking.py`): ``row_taught`` (n, K) float32, the reference's own soft labels of the rows, logits,
-as they were before others were learned; and a sample of m rows of the validation block: ``ids``
-(m, F) int32, 0 for an id that no anchor of the set has, ``labels`` (m, K) uint8, 0 or 1, and
-``taught`` (m, K) float32, the reference's soft labels.
+``_ranking.safetensors`` holds the rest of what makes the folder all that ranking a candidate needs
+(`ranking.py`), a sample of m rows of the validation block: ``ids`` (m, F) int32, 0 for an id that
+no anchor of the set has, ``labels`` (m, K) uint8, 0 or 1, and ``taught`` (m, K) float32, the
+reference's soft labels.
 
 Names are chosen for foreign readers: what is no distilled row begins with an underscore and does
 not end in ``.parquet``, which hides it from those that open the whole folder, and no column is
@@ -21,32 +19,23 @@ called like the folder's key ``stage``, which some of them put in a column's pla
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import torch
-from torch import Tensor
-from torch.utils.data import Dataset
 
 from diet_ray import storage
-from diet_ray.errors import UserError
 from diet_ray.logs.blocks import Rows
+from diet_ray.memory.files import ArtifactError, RowFiles, anchors_of, damaged, tensor_of
 from diet_ray.memory.rows import SyntheticRows
 from diet_ray.version import __version__
 
-FORMAT = 6
-ROWS_PER_FILE = 65_536
+FORMAT = 7
 _MANIFEST = "_manifest.json"
 _RANKING = "_ranking.safetensors"
 _LIBRARIES = ("torch", "ray", "pyarrow", "numpy")
-
-
-class ArtifactError(UserError, ValueError):
-    """A distilled set that is damaged or does not fit; the message names file and remedy."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +48,7 @@ class Description:
     tasks: tuple[str, ...]
     embedding_dim: int
     reference: str  # identity of phi_t
+    reference_uri: str  # its folder
     made_from: dict[str, Any]  # the keys of the configuration that determine the rows
 
     @property
@@ -69,10 +59,9 @@ class Description:
 
 @dataclass(frozen=True)
 class RankingData:
-    """What ranking needs beside the rows: phi_t's labels of theirs, and rows to judge on."""
+    """Rows to judge on, and what a cost is a share of."""
 
-    row_taught: np.ndarray  # (n, K) float32, phi_t's logits of the set's own rows
-    rows: Rows  # a sample of the validation block
+    rows: Rows  # a sample of the validation block; 0 for ids that no anchor of the set has
     taught: np.ndarray  # (m, K) float32, phi_t's logits of it
     of: int  # rows of the block
     full_rows: int  # that one full training visits: all historical blocks and the subsequent one
@@ -83,54 +72,47 @@ def published(uri: str) -> bool:
     return storage.exists(storage.join(uri, _MANIFEST))
 
 
-def publish(
-    uri: str,
-    rows: SyntheticRows,
-    description: Description,
-    ranking: RankingData | None = None,
-) -> None:
-    """Write a stage: data first, manifest last; what an earlier attempt left there is removed.
+def clear(uri: str) -> None:
+    """Remove what an earlier attempt left of a stage, its manifest first."""
+    storage.remove(storage.join(uri, _MANIFEST))
+    storage.remove(uri)
+
+
+def publish(files: RowFiles, description: Description, ranking: RankingData | None = None) -> None:
+    """Make a stage visible whose row files are written.
 
     Without what ranking needs the set can be trained on, but not ranked on by itself.
     """
-    storage.remove(storage.join(uri, _MANIFEST))
-    storage.remove(uri)
-    files = {}
-    for number, start in enumerate(range(0, len(rows), ROWS_PER_FILE)):
-        name = f"rows-{number:05d}.parquet"
-        part = rows.take(slice(start, start + ROWS_PER_FILE))
-        files[name] = storage.write_parquet(storage.join(uri, name), _table(part))
+    uri = files.uri
     manifest = {
         "format": FORMAT,
         "summary": _summary(description, ranking),
         "stage": description.stage,
         "rows": description.rows,
+        "rows_per_file": files.rows_per_file,
         "fields": description.fields,
         "tasks": description.tasks,
         "embedding_dim": description.embedding_dim,
         "reference": description.reference,
+        "reference_folder": storage.relative(description.reference_uri, uri),
         "made_from": description.made_from,
-        "schema": {name: str(kind) for name, kind in zip(*_schema(rows), strict=True)},
+        "stored": {"label": files.label_type, "delta": files.delta_type},
         "versions": {"diet_ray": __version__, **{name: version(name) for name in _LIBRARIES}},
-        "sha256": files,
-        "ranking": None if ranking is None else _publish_ranking(uri, rows, ranking),
+        "sha256": files.checksums,
+        "ranking": None if ranking is None else _publish_ranking(uri, ranking),
     }
     storage.write_json(storage.join(uri, _MANIFEST), manifest)
 
 
-def _publish_ranking(uri: str, rows: SyntheticRows, ranking: RankingData) -> dict[str, Any]:
-    ids = ranking.rows.ids.astype(np.int32)
-    for field in range(ids.shape[1]):
-        ids[~np.isin(ids[:, field], rows.anchors[:, field]), field] = 0
+def _publish_ranking(uri: str, ranking: RankingData) -> dict[str, Any]:
     tensors: dict[str, np.ndarray] = {
-        "row_taught": ranking.row_taught.astype(np.float32),
-        "ids": ids,
+        "ids": ranking.rows.ids.astype(np.int32),
         "labels": ranking.rows.labels.astype(np.uint8),
         "taught": ranking.taught.astype(np.float32),
     }
     checksum = storage.write_tensors(storage.join(uri, _RANKING), tensors)
-    counts = {"validation_rows": len(ids), "of": ranking.of, "full_rows": ranking.full_rows}
-    return {**counts, "sha256": checksum}
+    counts = {"of": ranking.of, "full_rows": ranking.full_rows}
+    return {"validation_rows": len(ranking.rows), **counts, "sha256": checksum}
 
 
 def _summary(description: Description, ranking: RankingData | None) -> str:
@@ -151,29 +133,14 @@ def _summary(description: Description, ranking: RankingData | None) -> str:
     return "\n".join(told)
 
 
-def _schema(rows: SyntheticRows) -> tuple[list[str], list[pa.DataType]]:
-    schema = _table(rows.take(slice(0, 1))).schema
-    return schema.names, schema.types
-
-
-def _table(rows: SyntheticRows) -> pa.Table:
-    return pa.table(
-        {
-            "embedding": pa.FixedShapeTensorArray.from_numpy_ndarray(rows.embeddings),
-            "label": pa.FixedShapeTensorArray.from_numpy_ndarray(rows.labels),
-            "source_stage": rows.stages,
-            "source_row": rows.source_rows,
-            "anchor": pa.FixedShapeTensorArray.from_numpy_ndarray(rows.anchors),
-        }
-    )
-
-
 def describe(uri: str) -> Description:
     """What a published stage says about itself. Raises ArtifactError."""
     manifest = _manifest(uri)
     names = ("stage", "rows", "embedding_dim", "reference", "made_from")
     fields, tasks = tuple(manifest["fields"]), tuple(manifest["tasks"])
-    return Description(fields=fields, tasks=tasks, **{name: manifest[name] for name in names})
+    folder = storage.resolve(manifest["reference_folder"], uri)
+    plain = {name: manifest[name] for name in names}
+    return Description(fields=fields, tasks=tasks, reference_uri=folder, **plain)
 
 
 def summary(uri: str) -> str:
@@ -218,9 +185,26 @@ def _manifest(uri: str) -> dict[str, Any]:
     return manifest
 
 
+def open_files(uri: str) -> RowFiles:
+    """The files of a published stage. Raises ArtifactError."""
+    manifest = _manifest(uri)
+    return RowFiles(
+        uri=uri,
+        rows=manifest["rows"],
+        rows_per_file=manifest["rows_per_file"],
+        fields=tuple(manifest["fields"]),
+        tasks=len(manifest["tasks"]),
+        embedding_dim=manifest["embedding_dim"],
+        label_type=manifest["stored"]["label"],
+        delta_type=manifest["stored"]["delta"],
+        checksums=tuple(manifest["sha256"]),
+    )
+
+
 def checksums(uri: str) -> dict[str, str]:
-    """SHA-256 of every file of a published stage: equal checksums mean equal rows."""
-    return dict(_manifest(uri)["sha256"])
+    """SHA-256 of every file of rows: equal checksums mean equal rows. Raises ArtifactError."""
+    files = open_files(uri)
+    return {files.name(number): found for number, found in enumerate(files.checksums)}
 
 
 def ranking_checksum(uri: str) -> str | None:
@@ -231,29 +215,20 @@ def ranking_checksum(uri: str) -> str | None:
 
 def read(uri: str) -> SyntheticRows:
     """All rows of a published stage, checked against its checksums. Raises ArtifactError."""
-    parts = [
-        SyntheticRows(
-            embeddings=table["embedding"].combine_chunks().to_numpy_ndarray(),
-            labels=table["label"].combine_chunks().to_numpy_ndarray(),
-            stages=table["source_stage"].to_numpy(),
-            source_rows=table["source_row"].to_numpy(),
-            anchors=table["anchor"].combine_chunks().to_numpy_ndarray(),
-        )
-        for table in _tables(uri)
-    ]
-    return SyntheticRows.concatenate(parts)
+    files = open_files(uri)
+    return files.slice(0, files.rows)
 
 
-def read_anchors(uri: str) -> np.ndarray:
-    """The rows' anchors alone, int32 (n, F), checked as by `read`. Raises ArtifactError."""
-    parts = [t["anchor"].combine_chunks().to_numpy_ndarray() for t in _tables(uri, ["anchor"])]
-    return np.concatenate(parts)
+def read_taught(uri: str) -> tuple[np.ndarray, np.ndarray]:
+    """The rows' anchors, int32 (n, F), and the reference's labels of them, float32 (n, K), alone.
 
-
-def _tables(uri: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
-    for name, checksum in sorted(checksums(uri).items()):
-        with storage.open_parquet(_checked(uri, name, checksum)) as file:
-            yield file.read(columns)
+    Checked as by `read`. Raises ArtifactError.
+    """
+    files = open_files(uri)
+    columns = [*(f"anchor_{name}" for name in files.fields), "taught"]
+    tables = [files.read(number, columns) for number in range(files.count)]
+    anchors = np.concatenate([anchors_of(table, files.fields) for table in tables])
+    return anchors, np.concatenate([tensor_of(table, "taught") for table in tables])
 
 
 def read_ranking_data(uri: str) -> RankingData:
@@ -267,48 +242,20 @@ def read_ranking_data(uri: str) -> RankingData:
             f"{storage.join(uri, _MANIFEST)}: the set holds no validation sample to judge on; "
             "name a stage that jobs/distill.py published"
         )
-    arrays = storage.read_tensors(_checked(uri, _RANKING, stated["sha256"]))
+    arrays = storage.read_tensors(_checked(uri, stated["sha256"]))
     ids, labels = arrays["ids"].astype(np.int64), arrays["labels"].astype(np.float32)
     rows = Rows(np.arange(len(ids)), ids, labels)
     counts = stated["of"], stated["full_rows"]
-    return RankingData(arrays["row_taught"], rows, arrays["taught"], *counts)
+    return RankingData(rows, arrays["taught"], *counts)
 
 
-def _checked(uri: str, name: str, checksum: str) -> str:
-    """URI of a stage's file, if it is what the manifest says. Raises ArtifactError."""
-    path = storage.join(uri, name)
+def _checked(uri: str, checksum: str) -> str:
+    """URI of the file for ranking, if it is what the manifest says. Raises ArtifactError."""
+    path = storage.join(uri, _RANKING)
     try:
         found = hashlib.sha256(storage.read_bytes(path)).hexdigest()
     except FileNotFoundError:
         found = "missing"
     if found != checksum:
-        raise ArtifactError(
-            f"{path}: its content is not what {_MANIFEST} says (SHA-256 {found}); remove the "
-            "stage's folder and distil it again"
-        )
+        raise damaged(path, found)
     return path
-
-
-class DistilledDataset(Dataset[tuple[Tensor, Tensor]]):
-    """A stage as a torch dataset of (embedding (F, d), soft label (K,) logits); prints as its
-    summary."""
-
-    def __init__(self, rows: SyntheticRows, description: Description, summary: str) -> None:
-        self.description, self._summary = description, summary
-        self.embeddings, self.labels = (
-            torch.from_numpy(np.array(array)) for array in (rows.embeddings, rows.labels)
-        )
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self.embeddings[index], self.labels[index]
-
-    def __repr__(self) -> str:
-        return self._summary
-
-
-def load_distilled(uri: str) -> DistilledDataset:
-    """A published stage, such as ``<output>/distilled/stage=3``. Raises ArtifactError."""
-    return DistilledDataset(read(uri), describe(uri), summary(uri))

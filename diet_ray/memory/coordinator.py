@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,19 +18,17 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import ObjectLostError, RayActorError
 
-from diet_ray import storage
 from diet_ray.config import OuterConfig, ResourcesConfig
+from diet_ray.memory.durable import DurableStep, durable_steps, publish_step, read_step
+from diet_ray.memory.files import RowFiles
 from diet_ray.memory.rows import SyntheticRows
-from diet_ray.memory.server import (
-    MemoryServer,
-    StaleServerError,
-    durable_steps,
-    step_uri,
-    write_rows,
-)
-from diet_ray.memory.update import Clipping, Learned, RowGradients
+from diet_ray.memory.server import MemoryServer, StaleServerError
+from diet_ray.memory.update import Clipping, RowGradients
 
 RESTART_PATIENCE_SECONDS = 120.0
+WASTE = 2
+"""A durable step saves all that was learned once the saved changes hold more than so many times
+the rows on which something is learned: saving stays cheap, and so does reading it back."""
 
 
 class ServerLostError(RuntimeError):
@@ -62,25 +60,15 @@ class MemoryClient:
     def __len__(self) -> int:
         return self.bounds[-1]
 
-    def pull(self, step: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Embeddings (m, F, d) and labels (m, K) of rows (m,), ascending."""
+    def pull(self, step: int, rows: np.ndarray) -> SyntheticRows:
+        """The rows at (m,), ascending; at least one."""
         parts = _ask([server.pull.remote(step, rows[part]) for server, part in self._split(rows)])
-        return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))  # type: ignore[return-value]
+        return SyntheticRows.concatenate(parts)
 
     def push(self, step: int, shard: int, gradients: RowGradients) -> None:
         """One logical shard's gradients, each row to the server that holds it."""
-        _ask(
-            [
-                server.push.remote(
-                    step,
-                    shard,
-                    RowGradients(
-                        gradients.rows[part], gradients.embeddings[part], gradients.labels[part]
-                    ),
-                )
-                for server, part in self._split(gradients.rows, empty=True)
-            ]
-        )
+        parts = self._split(gradients.rows, empty=True)
+        _ask([server.push.remote(step, shard, gradients.take(part)) for server, part in parts])
 
     def _split(self, rows: np.ndarray, empty: bool = False) -> list[tuple[ActorHandle, slice]]:
         cuts = np.searchsorted(rows, self.bounds)
@@ -92,32 +80,37 @@ class MemoryClient:
 class MemoryCoordinator:
     """The driver's side of one stage's memory; its calls raise ServerLostError.
 
-    folder: where the stage's durable steps lie; :func:`start_state` has put step 0 there.
-    unit: the reference table's standard deviation, in which steps on embeddings are stated.
+    folder: where the stage's durable steps lie; :func:`start_steps` has put step 0 there.
+    start: the stage's rows before its first step; each server holds whole files of them.
+    unit: the reference table's standard deviation, in which steps on embeddings are stated; None
+    where embeddings are not learned.
     """
 
     def __init__(
-        self, folder: str, rows: int, resources: ResourcesConfig, unit: float, name: str
+        self,
+        folder: str,
+        start: RowFiles,
+        resources: ResourcesConfig,
+        unit: float | None,
+        name: str,
     ) -> None:
         self._folder, self._unit = folder, unit
         self.step, self._clipping = 0, Clipping()
-        servers = min(resources.memory_servers, rows)
-        bounds = [round(rows * i / servers) for i in range(servers + 1)]
+        self._durable = DurableStep(0, (), None)
+        self._touched = self._saved_rows = 0  # rows that learn, and rows in the durable files
+        servers = min(resources.memory_servers, start.count)
+        cuts = [round(start.count * i / servers) for i in range(servers + 1)]
         actor = ray.remote(MemoryServer)
         self.client = MemoryClient(
             tuple(
                 actor.options(
                     name=f"{name}-{i}", num_cpus=resources.memory_server_cpus, max_restarts=-1
-                ).remote(folder, low, high)
-                for i, (low, high) in enumerate(itertools.pairwise(bounds))
+                ).remote(folder, start, range(low, high), unit is not None)
+                for i, (low, high) in enumerate(itertools.pairwise(cuts))
             ),
-            tuple(bounds),
+            (*(start.bounds(cut)[0] for cut in cuts[:-1]), start.rows),
         )
         self.rollback()
-
-    def pull_all(self) -> tuple[np.ndarray, np.ndarray]:
-        """Embeddings and labels of the whole memory as it is now."""
-        return self.client.pull(self.step, np.arange(len(self.client)))
 
     def commit(self, shards: int, outer: OuterConfig, factor: float) -> float:
         """Apply the current step's shards; returns the norm of their mean before clipping.
@@ -125,65 +118,71 @@ class MemoryCoordinator:
         factor: the schedule's, of both step sizes. The norm is summed over rows in their order,
         wherever they are held.
         """
-        parts = _ask(
-            [s.squared_norms.remote(self.step, shards, self._unit) for s in self.client.servers]
-        )
+        unit = self._unit or 1.0  # without embeddings it scales nothing
+        parts = self._ask_all("squared_norms", shards, unit)
         norm = math.sqrt(float(np.concatenate(parts).sum()))
         scale, clipping = self._clipping.step(norm, outer)
-        embedding_step = outer.embedding_step * self._unit * factor
-        label_step = outer.label_step * factor
-        _ask(
-            [
-                s.commit.remote(self.step, scale, embedding_step, label_step)
-                for s in self.client.servers
-            ]
-        )
+        steps = outer.embedding_step * unit * factor, outer.label_step * factor
+        self._ask_all("commit", scale, *steps)
         self.step, self._clipping = self.step + 1, clipping
         return norm
 
     def make_durable(self) -> None:
-        """Save the current step; of the earlier ones the last is kept.
-
-        A server that starts again meanwhile may have found that one to be the last.
-        """
-        files = _ask([s.save.remote(self.step) for s in self.client.servers])
-        _write_manifest(self._folder, self.step, files, self._clipping)
-        for step in durable_steps(self._folder)[:-2]:
-            storage.remove(step_uri(self._folder, step))
+        """Save the current step: what changed since the last one, or all that was learned."""
+        whole = self._saved_rows > WASTE * self._touched
+        saved = self._ask_all("save", whole=whole)
+        files = [s.name for s in saved if s.name is not None]
+        mean = self._clipping.mean_norm
+        self._durable = DurableStep(
+            self.step,
+            (*(() if whole else self._durable.files), *files),
+            None if math.isnan(mean) else mean,
+        )
+        publish_step(self._folder, self._durable)
+        self._touched = sum(s.touched for s in saved)
+        self._saved_rows = sum(s.rows for s in saved) + (0 if whole else self._saved_rows)
 
     def rollback(self) -> None:
         """Bring every server to the last durable step, waiting for those that restart."""
         deadline = time.monotonic() + RESTART_PATIENCE_SECONDS
-        step = durable_steps(self._folder)[-1]
+        self._durable = read_step(self._folder, durable_steps(self._folder)[-1])
         while True:
             try:
-                _ask([s.restore.remote(step) for s in self.client.servers])
+                _ask([s.restore.remote(self._durable.step) for s in self.client.servers])
                 break
             except ServerLostError:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.2)
-        manifest = storage.read_json(storage.join(step_uri(self._folder, step), "manifest.json"))
-        mean = manifest["mean_norm"]
-        self.step, self._clipping = step, Clipping(math.nan if mean is None else mean)
+        mean = self._durable.mean_norm
+        self.step, self._clipping = self._durable.step, Clipping(math.nan if mean is None else mean)
+        # how much the files hold is not known: the next durable step saves everything
+        self._touched, self._saved_rows = 0, len(self._durable.files)
+
+    def write(self, target: RowFiles) -> RowFiles:
+        """Write the memory as it is now, every server its own files; returns them with their
+        checksums."""
+        found: dict[int, str] = {}
+        for part in self._ask_all("write", target):
+            found |= part
+        return replace(target, checksums=tuple(found[number] for number in range(target.count)))
+
+    def holds(self, ids: np.ndarray) -> np.ndarray:
+        """Which of the ids (m, F) some row's anchor has, (m, F) bool."""
+        found: np.ndarray = np.logical_or.reduce(self._ask_all("holds", ids))
+        return found
 
     def close(self) -> None:
         """End the servers."""
         for server in self.client.servers:
             ray.kill(server)
 
-
-def start_state(folder: str, rows: SyntheticRows) -> None:
-    """Save a stage's start as its durable step 0."""
-    learned = {
-        "embeddings": Learned.start(rows.embeddings),
-        "labels": Learned.start(rows.labels),
-    }
-    name = write_rows(folder, 0, 0, learned)
-    _write_manifest(folder, 0, [name], Clipping())
+    def _ask_all(self, call: str, *arguments: Any, **named: Any) -> list[Any]:
+        """Every server's answer to a call about the current step. Raises ServerLostError."""
+        servers = self.client.servers
+        return _ask([getattr(s, call).remote(self.step, *arguments, **named) for s in servers])
 
 
-def _write_manifest(folder: str, step: int, files: list[str], clipping: Clipping) -> None:
-    mean = None if math.isnan(clipping.mean_norm) else clipping.mean_norm
-    uri = storage.join(step_uri(folder, step), "manifest.json")
-    storage.write_json(uri, {"step": step, "files": files, "mean_norm": mean})
+def start_steps(folder: str) -> None:
+    """Make a stage's start its durable step 0."""
+    publish_step(folder, DurableStep(0, (), None))

@@ -1,78 +1,64 @@
-"""One parameter server: a contiguous range of synthetic rows and their optimiser state."""
+"""One parameter server: some files of synthetic rows, and what is learned on them."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from diet_ray import storage
-from diet_ray.memory.update import Learned, RowGradients, squared_norms, sum_shards
-
-_ARRAYS = ("values", "first_moment", "second_moment", "steps")
+from diet_ray.memory.durable import read_changes, read_step, write_changes
+from diet_ray.memory.files import RowFiles
+from diet_ray.memory.rows import SyntheticRows
+from diet_ray.memory.state import RowState
+from diet_ray.memory.update import RowGradients, squared_norms, sum_shards
 
 
 class StaleServerError(RuntimeError):
     """The server holds another step than the call is about: it was restarted from a durable one."""
 
 
-def step_uri(folder: str, step: int) -> str:
-    """Where the state after outer step `step` of a stage lies; step 0 is the start."""
-    return storage.join(folder, f"step={step:06d}")
+@dataclass(frozen=True)
+class Saved:
+    """What a server did for a durable step."""
 
-
-def durable_steps(folder: str) -> list[int]:
-    """Steps of a stage whose state is whole, ascending."""
-    names = [n for n in storage.list_folders(folder) if n.startswith("step=")]
-    steps = sorted(int(name.removeprefix("step=")) for name in names)
-    return [s for s in steps if storage.exists(storage.join(step_uri(folder, s), "manifest.json"))]
-
-
-def write_rows(folder: str, step: int, first: int, learned: dict[str, Learned]) -> str:
-    """Save a range of rows that starts at row `first`; returns the file's name."""
-    count = len(next(iter(learned.values())).values)
-    name = f"rows-{first:09d}-{first + count:09d}.safetensors"
-    arrays = {f"{k}.{a}": getattr(part, a) for k, part in learned.items() for a in _ARRAYS}
-    storage.write_tensors(storage.join(step_uri(folder, step), name), arrays)
-    return name
-
-
-def read_rows(folder: str, step: int, first: int, end: int) -> dict[str, Learned]:
-    """Rows first..end of a durable step, whatever ranges they were saved in."""
-    uri = step_uri(folder, step)
-    parts: dict[str, list[np.ndarray]] = {}
-    for name in storage.read_json(storage.join(uri, "manifest.json"))["files"]:
-        low, high = (int(n) for n in name.removesuffix(".safetensors").split("-")[1:])
-        if high <= first or low >= end:
-            continue
-        within = slice(max(first - low, 0), end - low)
-        for key, array in storage.read_tensors(storage.join(uri, name)).items():
-            parts.setdefault(key, []).append(array[within])
-    arrays = {key: np.concatenate(part) for key, part in parts.items()}
-    return {k: Learned(*(arrays[f"{k}.{a}"] for a in _ARRAYS)) for k in ("embeddings", "labels")}
+    name: str | None  # of its file; None if nothing had changed
+    rows: int  # in that file
+    touched: int  # rows on which something is learned
 
 
 class MemoryServer:
     """State of one server; `coordinator.py` runs it as an actor.
 
-    Rows are named by their index in the whole memory. Calls name the step they are about: the
-    number of updates that the memory has seen.
+    It holds whole files of the stage's start, and writes the same files of its end. Rows are
+    named by their index in the whole memory. Calls name the step they are about: the number of
+    updates that the memory has seen. A server that was just started holds none: `restore` comes
+    first.
     """
 
-    def __init__(self, folder: str, first: int, end: int) -> None:
-        self._folder, self._first, self._end = folder, first, end
-        self.restore(durable_steps(folder)[-1])
+    def __init__(self, folder: str, start: RowFiles, numbers: range, learns_deltas: bool) -> None:
+        self._folder, self._files, self._numbers = folder, start, numbers
+        self._first, self._end = start.bounds(numbers[0])[0], start.bounds(numbers[-1])[1]
+        self._learns_deltas = learns_deltas
+        self._start: SyntheticRows | None = None
+        self._step: int | None = None
 
     def restore(self, step: int) -> None:
         """Go to a durable step; whatever came after it is forgotten."""
-        self._learned = read_rows(self._folder, step, self._first, self._end)
+        if self._start is None:
+            self._start = self._files.slice(self._first, self._end)
+        self._state = RowState(self._start, self._learns_deltas)
+        for name in read_step(self._folder, step).files:
+            changes = read_changes(self._folder, name, self._first, self._end)
+            if changes is not None:
+                self._state.apply(changes)
         self._step = step
         self._shards: dict[int, RowGradients] = {}
         self._summed: RowGradients | None = None
 
-    def pull(self, step: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Embeddings (m, F, d) and labels (m, K) of rows (m,)."""
+    def pull(self, step: int, rows: np.ndarray) -> SyntheticRows:
+        """The rows at (m,) as they are now."""
         self._check(step)
-        at = rows - self._first
-        return self._learned["embeddings"].values[at], self._learned["labels"].values[at]
+        return self._state.take(rows - self._first)
 
     def push(self, step: int, shard: int, gradients: RowGradients) -> None:
         """Take one logical shard's gradients of this server's rows; a repeat replaces the first."""
@@ -92,15 +78,36 @@ class MemoryServer:
         self._check(step)
         if self._summed is None:
             raise StaleServerError(f"step {step}: its shards are not summed yet")
-        at = self._summed.rows - self._first
-        self._learned["embeddings"].adam(at, self._summed.embeddings * factor, embedding_step)
-        self._learned["labels"].adam(at, self._summed.labels * factor, label_step)
+        summed = self._summed
+        embeddings = None if summed.embeddings is None else summed.embeddings * factor
+        own = RowGradients(summed.rows - self._first, embeddings, summed.labels * factor)
+        self._state.adam(own, embedding_step, label_step)
         self._step, self._shards, self._summed = step + 1, {}, None
 
-    def save(self, step: int) -> str:
-        """Write this server's rows for a durable step; returns the file's name."""
+    def save(self, step: int, *, whole: bool) -> Saved:
+        """Write for a durable step what changed since the last one, or all that was learned."""
         self._check(step)
-        return write_rows(self._folder, step, self._first, self._learned)
+        changes = self._state.changes(whole=whole)
+        name = write_changes(self._folder, step, self._first, self._end, changes)
+        self._state.saved()
+        return Saved(name, len(changes.rows), self._state.touched)
+
+    def write(self, step: int, target: RowFiles) -> dict[int, str]:
+        """Write this server's files of the finished stage; number -> SHA-256."""
+        self._check(step)
+        found = {}
+        for number in self._numbers:
+            first, end = target.bounds(number)
+            rows = self._state.take(slice(first - self._first, end - self._first))
+            found[number] = target.write(number, rows)
+        return found
+
+    def holds(self, step: int, ids: np.ndarray) -> np.ndarray:
+        """Which of the ids (m, F) are anchors of this server's rows, (m, F) bool."""
+        self._check(step)
+        assert self._start is not None
+        anchors = self._start.anchors
+        return np.stack([np.isin(ids[:, f], anchors[:, f]) for f in range(ids.shape[1])], axis=1)
 
     def _check(self, step: int) -> None:
         if step != self._step:

@@ -8,13 +8,21 @@ neither the number of servers nor the split of rows between them changes any bit
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
 from diet_ray.config import OuterConfig
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
+
+
+def grown(array: np.ndarray, length: int) -> np.ndarray:
+    """The array's rows, and after them as many of zeros as make it `length` long."""
+    longer = np.zeros((length, *array.shape[1:]), dtype=array.dtype)
+    longer[: len(array)] = array
+    return longer
 
 
 @dataclass
@@ -32,6 +40,19 @@ class Learned:
         values = np.ascontiguousarray(values, dtype=np.float32).copy()
         steps = np.zeros(len(values), dtype=np.int32)
         return Learned(values, np.zeros_like(values), np.zeros_like(values), steps)
+
+    def take(self, rows: np.ndarray) -> Learned:
+        """A copy of some rows."""
+        return Learned(*(getattr(self, f.name)[rows] for f in fields(self)))
+
+    def put(self, rows: np.ndarray, other: Learned) -> None:
+        """Replace some rows by `other`'s."""
+        for f in fields(self):
+            getattr(self, f.name)[rows] = getattr(other, f.name)
+
+    def grown(self, length: int) -> Learned:
+        """The rows, and after them new ones that hold zeros."""
+        return Learned(*(grown(getattr(self, f.name), length) for f in fields(self)))
 
     def adam(self, rows: np.ndarray, gradients: np.ndarray, step_size: float) -> None:
         """One Adam step in place on `rows` (m,) with gradients (m, ...)."""
@@ -56,21 +77,30 @@ class RowGradients:
     """Meta-gradients of some rows."""
 
     rows: np.ndarray  # (m,) int64, ascending
-    embeddings: np.ndarray  # (m, F, d) float32
+    embeddings: np.ndarray | None  # (m, F, d) float32; None where they are not learned
     labels: np.ndarray  # (m, K) float32
+
+    def take(self, index: Any) -> RowGradients:
+        """Those at `index` (a slice)."""
+        embeddings = None if self.embeddings is None else self.embeddings[index]
+        return RowGradients(self.rows[index], embeddings, self.labels[index])
 
 
 def sum_shards(shards: dict[int, RowGradients]) -> RowGradients:
     """The mean over logical shards, added in shard order in float64, on the union of their rows."""
     ordered = [shards[index] for index in sorted(shards)]
     rows = np.unique(np.concatenate([shard.rows for shard in ordered]))
-    embeddings = np.zeros((len(rows), *ordered[0].embeddings.shape[1:]))
-    labels = np.zeros((len(rows), *ordered[0].labels.shape[1:]))
-    for shard in ordered:
-        at = np.searchsorted(rows, shard.rows)
-        embeddings[at] += shard.embeddings
-        labels[at] += shard.labels
-    return RowGradients(rows, embeddings / len(ordered), labels / len(ordered))
+    places = [np.searchsorted(rows, shard.rows) for shard in ordered]
+
+    def mean(parts: list[np.ndarray]) -> np.ndarray:
+        total = np.zeros((len(rows), *parts[0].shape[1:]))
+        for place, part in zip(places, parts, strict=True):
+            total[place] += part
+        return total / len(ordered)
+
+    learned = [shard.embeddings for shard in ordered if shard.embeddings is not None]
+    embeddings = mean(learned) if learned else None
+    return RowGradients(rows, embeddings, mean([shard.labels for shard in ordered]))
 
 
 def squared_norms(gradients: RowGradients, unit: float) -> np.ndarray:
@@ -80,8 +110,10 @@ def squared_norms(gradients: RowGradients, unit: float) -> np.ndarray:
     is too: d loss / d (e / unit) = unit * d loss / d e. Without that, the embeddings' part would
     swamp the labels' part of the norm.
     """
-    scaled = gradients.embeddings * unit
-    return (scaled**2).sum(axis=(1, 2)) + (gradients.labels**2).sum(axis=1)
+    by_labels: np.ndarray = (gradients.labels**2).sum(axis=1)
+    if gradients.embeddings is None:
+        return by_labels
+    return ((gradients.embeddings * unit) ** 2).sum(axis=(1, 2)) + by_labels
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from diet_ray.distill.proxy import proxy_networks
 from diet_ray.evaluation.cells import Cell
 from diet_ray.evaluation.methods import REDUCED
 from diet_ray.logs.blocks import Block, Blocks, published
-from diet_ray.memory.artifact import ArtifactError
+from diet_ray.memory.files import ArtifactError
 from diet_ray.plan.pace import Pace
 from diet_ray.plan.steps import PUBLISHED, Step
 from diet_ray.training import reference

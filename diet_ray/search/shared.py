@@ -62,8 +62,7 @@ def load_shared(config: RunConfig, blocks: Blocks | None, distilled: str) -> Sha
     data: Inherited | CoTrained
     if blocks is None:
         held = artifact.read_ranking_data(distilled)
-        anchors = artifact.read_anchors(distilled)
-        ranked = RankingSet.of(anchors, held.row_taught, held.rows.ids)
+        ranked = RankingSet.of(*artifact.read_taught(distilled), held.rows.ids)
         data = CoTrained(ranked, held.rows, held.taught, evaluation.cotrain)
         seeds = rounds = evaluation.cotrain.seeds
         round_rows = evaluation.cotrain.steps * evaluation.cotrain.batch_size

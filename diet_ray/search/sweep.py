@@ -24,7 +24,7 @@ from diet_ray.errors import UserError
 from diet_ray.logs import blocks as logs
 from diet_ray.logs.blocks import Blocks
 from diet_ray.memory import artifact
-from diet_ray.memory.artifact import ArtifactError
+from diet_ray.memory.files import ArtifactError
 from diet_ray.models.candidate import Candidate
 from diet_ray.models.check import check_network
 from diet_ray.models.registry import DenseNetwork

@@ -249,10 +249,12 @@ def _warm_up(
                 )
             )
 
+        table = data.reference.frozen()
+        rows = warm_up_rows(data.rows, table).to(device)
         epochs = warm_up(
             dense,
-            data.reference.frozen().to(device),
-            warm_up_rows(data.rows).to(device),
+            table.to(device),
+            rows,
             data.validation,
             shared.tasks,
             protocol,

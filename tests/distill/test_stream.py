@@ -22,7 +22,7 @@ from diet_ray.distill import stream
 from diet_ray.distill.context import stage_uri
 from diet_ray.distill.stream import check_artifact, distill_stream, published_stages
 from diet_ray.memory import artifact
-from diet_ray.memory.artifact import ArtifactError
+from diet_ray.memory.files import ArtifactError
 from diet_ray.training.reference import reference_uri, train_reference
 from tests.distill.prepared import STAGES, Prepared, run_config
 from tests.networks import small_network

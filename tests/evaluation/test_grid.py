@@ -14,7 +14,7 @@ from diet_ray.evaluation import grid as grid_module
 from diet_ray.evaluation.cells import Cell, CellResult
 from diet_ray.evaluation.grid import _Data, run_grid
 from diet_ray.evaluation.run import Run
-from diet_ray.memory.artifact import ArtifactError
+from diet_ray.memory.files import ArtifactError
 from diet_ray.memory.rows import SyntheticRows
 from diet_ray.storage import StorageError
 from tests.evaluation.prepared import Prepared, made_cell, publish_distilled, run_here

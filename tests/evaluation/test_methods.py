@@ -13,7 +13,7 @@ from diet_ray.evaluation.methods import METHODS, Labels, check_methods, reduced_
 from diet_ray.evaluation.selection import selected_rows
 from diet_ray.logs.blocks import Rows, read_block
 from diet_ray.memory import artifact
-from diet_ray.memory.artifact import ArtifactError
+from diet_ray.memory.files import ArtifactError
 from diet_ray.training.model import predict
 from tests.evaluation.prepared import DISTILLED_ROWS, Prepared, publish_distilled
 from tests.made import made_blocks

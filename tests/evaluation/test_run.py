@@ -10,7 +10,7 @@ import pytest
 from diet_ray import storage
 from diet_ray.distill.boundary import memory_sizes
 from diet_ray.evaluation.run import Run
-from diet_ray.memory.artifact import ArtifactError
+from diet_ray.memory.files import ArtifactError
 from diet_ray.training.reference import CheckpointError, load_reference, reference_uri
 from tests.evaluation.prepared import Prepared
 from tests.made import made_blocks, small_config

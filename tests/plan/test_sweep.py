@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from diet_ray.memory import artifact
-from diet_ray.memory.artifact import ArtifactError
+from diet_ray.memory.files import ArtifactError
 from diet_ray.plan import sweep as planned
 from diet_ray.plan.steps import PUBLISHED
 from diet_ray.search.kept import Trials

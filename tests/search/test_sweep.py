@@ -17,7 +17,7 @@ from diet_ray.distill.context import stage_uri
 from diet_ray.evaluation.shared import warm_up_rows
 from diet_ray.logs.blocks import open_blocks, read_block
 from diet_ray.memory import artifact
-from diet_ray.memory.artifact import ArtifactError
+from diet_ray.memory.files import ArtifactError
 from diet_ray.models import registry
 from diet_ray.search import sweep as sweeping
 from diet_ray.search import tuner

@@ -1,0 +1,93 @@
+"""Durable steps of a stage's memory: what a restarted server goes on from.
+
+Layout of the folder: ``step=<s>.json`` names the files that lead from the stage's start to the
+memory after outer step s, in the order in which they are applied; step 0 names none. A file,
+``changes-<s>-<first>-<end>.safetensors``, holds what one server changed of rows first..end since
+the durable step before, or, now and then, all that it has learned so far; the earlier files are
+not needed then. So a durable step costs what changed, whatever the memory's size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from diet_ray import storage
+from diet_ray.memory.state import Changes
+from diet_ray.memory.update import Learned
+
+KEPT = 2
+"""Durable steps that are kept: the last, and the one before it, which a server that starts again
+while a step is being saved may have found to be the last."""
+
+
+@dataclass(frozen=True)
+class DurableStep:
+    """What one says about itself."""
+
+    step: int
+    files: tuple[str, ...]  # in the order in which they are applied
+    mean_norm: float | None  # of the clipping; None before the first step
+
+
+def write_changes(folder: str, step: int, first: int, end: int, changes: Changes) -> str | None:
+    """Save a server's changes of rows first..end (its own rows count from 0); returns the file's
+    name, None if there are none."""
+    if not len(changes.rows):
+        return None
+    arrays = {"rows": changes.rows + first}
+    for name in ("labels", "deltas"):
+        learned = getattr(changes, name)
+        if learned is not None:
+            arrays |= {f"{name}.{f.name}": getattr(learned, f.name) for f in fields(Learned)}
+    name = f"changes-{step:06d}-{first:012d}-{end:012d}.safetensors"
+    storage.write_tensors(storage.join(folder, name), arrays)
+    return name
+
+
+def read_changes(folder: str, name: str, first: int, end: int) -> Changes | None:
+    """What a file says of rows first..end, counted from `first`, whoever wrote it."""
+    low, high = (int(n) for n in name.removesuffix(".safetensors").split("-")[2:])
+    if high <= first or low >= end:
+        return None
+    arrays = storage.read_tensors(storage.join(folder, name))
+    inside = slice(*np.searchsorted(arrays["rows"], (first, end)))
+
+    def learned(of: str) -> Learned | None:
+        if f"{of}.values" not in arrays:
+            return None
+        return Learned(*(arrays[f"{of}.{f.name}"][inside] for f in fields(Learned)))
+
+    labels = learned("labels")
+    assert labels is not None
+    return Changes(arrays["rows"][inside] - first, labels, learned("deltas"))
+
+
+def durable_steps(folder: str) -> list[int]:
+    """Steps of a stage whose state is whole, ascending."""
+    names = [uri.rsplit("/", 1)[1] for uri in storage.list_files(folder, ".json")]
+    return sorted(int(n.removeprefix("step=").removesuffix(".json")) for n in names)
+
+
+def publish_step(folder: str, found: DurableStep) -> None:
+    """Make a step durable; its files must be there. What no kept step needs is removed."""
+    content = {"files": found.files, "mean_norm": found.mean_norm}
+    storage.write_json(_manifest(folder, found.step), content)
+    for step in durable_steps(folder)[:-KEPT]:
+        storage.remove(_manifest(folder, step))
+    kept = [read_step(folder, step) for step in durable_steps(folder)]
+    needed = {name for step in kept for name in step.files}
+    for uri in storage.list_files(folder, ".safetensors"):
+        if uri.rsplit("/", 1)[1] not in needed:
+            storage.remove(uri)
+
+
+def read_step(folder: str, step: int) -> DurableStep:
+    """A durable step's own account."""
+    content = storage.read_json(_manifest(folder, step))
+    return DurableStep(step, tuple(content["files"]), content["mean_norm"])
+
+
+def _manifest(folder: str, step: int) -> str:
+    return storage.join(folder, f"step={step:06d}.json")
