@@ -15,8 +15,9 @@ import numpy as np
 from diet_ray import storage
 from diet_ray.config import ConfigError
 from diet_ray.distill.context import Stage
+from diet_ray.distill.positions import Positions, pick
 from diet_ray.distill.proxy import proxy_networks
-from diet_ray.distill.sources import BlockRows, Positions, ServedRows, pick
+from diet_ray.distill.sources import BlockRows, ServedRows
 from diet_ray.distill.worker import Targets, shard_draw
 from diet_ray.memory.coordinator import MemoryCoordinator
 from diet_ray.scoring.alignment import AlignmentScoring

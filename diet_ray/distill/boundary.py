@@ -1,7 +1,7 @@
 """Algorithm 1: the new rows of a stage, and their fusion with the previous memory.
 
-The driver chooses by row ids and positions; a worker makes a file of the stage's start out of
-them (`start_rows`).
+The driver chooses by row ids and positions; workers make the files of the stage's start out of
+them (`start.py`).
 """
 
 from __future__ import annotations
@@ -9,22 +9,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 from diet_ray.config import ConfigError, RunConfig
 from diet_ray.distill.context import Stage
-from diet_ray.distill.sources import BlockRows, CarriedRows, Positions, StageModels, carried_over
-from diet_ray.logs.blocks import Block, Blocks, Rows, read_rows
+from diet_ray.distill.positions import Positions
+from diet_ray.distill.sources import BlockRows, CarriedRows
+from diet_ray.logs.blocks import Blocks
 from diet_ray.memory.files import RowFiles
-from diet_ray.memory.rows import SyntheticRows, unmoved
 from diet_ray.scoring.el2n import EL2NScoring
 from diet_ray.scoring.scan import scan
 from diet_ray.scoring.selection import bands, group_shares, select_ranks
 from diet_ray.seeds import numpy_generator
-from diet_ray.training.model import predict
-from diet_ray.training.reference import Reference, reference_uri
-
-SMALLEST_PROBABILITY = 1e-6  # a soft label is a finite logit
+from diet_ray.training.reference import reference_uri
 
 
 def memory_sizes(config: RunConfig, blocks: Blocks) -> list[tuple[int, int]]:
@@ -66,28 +62,6 @@ def new_rows(stage: Stage, count: int) -> np.ndarray:
     return select_ranks(scores, ranks)
 
 
-@torch.no_grad()
-def synthesise(rows: Rows, reference: Reference, truth_blend: float = 0.0) -> SyntheticRows:
-    """Real rows as synthetic ones: (E_phi_t(x), logits f_phi_t(x)) (paper, equation 8).
-
-    truth_blend: share of the rows' own labels in the probabilities behind the soft labels.
-    """
-    taught = predict(reference.recommender, rows.ids)
-    labels = taught
-    if truth_blend:
-        truth = torch.from_numpy(rows.labels)
-        blended = (1 - truth_blend) * torch.sigmoid(torch.from_numpy(taught)) + truth_blend * truth
-        labels = torch.logit(blended, eps=SMALLEST_PROBABILITY).numpy()
-    return SyntheticRows(
-        anchors=rows.ids.astype(np.int32),
-        labels=labels,
-        taught=taught,
-        stages=np.full(len(rows), reference.stage, dtype=np.int32),
-        source_rows=rows.row_ids,
-        **unmoved((rows.ids.shape[1], reference.models.embedding_dim), len(rows)),
-    )
-
-
 def fuse(stage: Stage, new: np.ndarray, previous: RowFiles, keep: int) -> Positions:
     """Positions of the `keep` rows of the previous memory with the largest influence on the new
     boundary rows.
@@ -103,25 +77,6 @@ def fuse(stage: Stage, new: np.ndarray, previous: RowFiles, keep: int) -> Positi
     carried = CarriedRows(previous)
     influence = workers.alignments(number, carried, previous.rows, theta, direction)
     return np.sort(np.argsort(-influence, kind="stable")[:keep]).astype(np.int64)
-
-
-def start_rows(
-    models: StageModels,
-    blocks: Blocks,
-    block: Block,
-    previous: RowFiles | None,
-    kept: Positions,
-    new: np.ndarray,
-) -> SyntheticRows:
-    """Some rows of a stage's start: the `kept` ones of the previous memory as this stage takes
-    them over, then the `new` ones of the block by their row ids."""
-    parts = []
-    if previous is not None and len(kept):
-        parts.append(carried_over(previous.take(kept), models))
-    if len(new):
-        blend = models.config.memory.truth_blend
-        parts.append(synthesise(read_rows(blocks, block, new), models.reference, blend))
-    return SyntheticRows.concatenate(parts)
 
 
 def empty_files(stage: Stage, uri: str, rows: int) -> RowFiles:

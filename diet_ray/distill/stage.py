@@ -13,7 +13,7 @@ from diet_ray.config import RunConfig
 from diet_ray.distill.addressing import address, drawn_targets
 from diet_ray.distill.boundary import empty_files, fuse, memory_sizes, new_rows, write_start
 from diet_ray.distill.context import Stage, stage_uri
-from diet_ray.distill.sources import Positions
+from diet_ray.distill.positions import Positions
 from diet_ray.distill.worker import RoundTask
 from diet_ray.distill.workers import MetaWorkers
 from diet_ray.logs.blocks import Blocks, Rows

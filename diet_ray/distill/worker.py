@@ -15,11 +15,12 @@ from torch import Tensor
 
 from diet_ray import runtime, seeds
 from diet_ray.config import RunConfig
-from diet_ray.distill.boundary import start_rows
 from diet_ray.distill.inner_loop import inner_batches
 from diet_ray.distill.meta_gradient import meta_gradient
+from diet_ray.distill.positions import Positions, pick
 from diet_ray.distill.proxy import inner_start, proxy_networks, turn
-from diet_ray.distill.sources import Positions, Source, StageModels, embedded, pick
+from diet_ray.distill.sources import Source, embedded
+from diet_ray.distill.start import StageModels, start_rows
 from diet_ray.logs.blocks import Block, Blocks, Rows, read_rows
 from diet_ray.memory.coordinator import MemoryClient
 from diet_ray.memory.files import RowFiles

@@ -21,7 +21,8 @@ from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 
 from diet_ray import progress
 from diet_ray.config import RunConfig
-from diet_ray.distill.sources import BATCH_ROWS, Positions, Source
+from diet_ray.distill.positions import Positions
+from diet_ray.distill.sources import BATCH_ROWS, Source
 from diet_ray.distill.worker import MetaWorker
 from diet_ray.logs.blocks import Block, Blocks, BlocksError
 from diet_ray.memory.files import RowFiles

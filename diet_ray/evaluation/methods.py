@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from diet_ray.config import ConfigError
-from diet_ray.distill.boundary import SMALLEST_PROBABILITY, synthesise
+from diet_ray.distill.start import SMALLEST_PROBABILITY, synthesise
 from diet_ray.evaluation.run import Run
 from diet_ray.evaluation.selection import selected_rows
 from diet_ray.logs.blocks import read_rows

@@ -15,7 +15,7 @@ from diet_ray import storage
 from diet_ray.config import ConfigError
 from diet_ray.distill import addressing as module
 from diet_ray.distill.addressing import Addressed, address
-from diet_ray.distill.boundary import synthesise
+from diet_ray.distill.start import synthesise
 from diet_ray.distill.context import Stage
 from diet_ray.distill.proxy import inner_start
 from diet_ray.distill.worker import ServedRows

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from diet_ray import seeds
-from diet_ray.distill.boundary import synthesise
+from diet_ray.distill.start import synthesise
 from diet_ray.distill.inner_loop import inner_batches
 from diet_ray.distill.meta_gradient import meta_gradient
 from diet_ray.distill.proxy import inner_start

@@ -1,0 +1,49 @@
+"""Published sets without a distillation."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from diet_ray.memory import artifact
+from diet_ray.memory.artifact import Description, RankingData
+from diet_ray.memory.files import RowFiles
+from diet_ray.memory.rows import SyntheticRows
+
+
+def files_of(
+    uri: str, rows: SyntheticRows, fields: tuple[str, ...], rows_per_file: int = 65_536
+) -> RowFiles:
+    """The rows, written into a folder as float32."""
+    target = RowFiles(
+        uri=uri,
+        rows=len(rows),
+        rows_per_file=rows_per_file,
+        fields=fields,
+        tasks=rows.labels.shape[1],
+        embedding_dim=rows.deltas.shape[2],
+    )
+    sums = [
+        target.write(number, rows.take(slice(*target.bounds(number))))
+        for number in range(target.count)
+    ]
+    return replace(target, checksums=tuple(sums))
+
+
+def publish_set(
+    uri: str,
+    rows: SyntheticRows,
+    description: Description,
+    ranking: RankingData | None = None,
+    rows_per_file: int = 65_536,
+) -> None:
+    """The rows as a stage; of the sample to judge on the ids that no anchor has become 0."""
+    artifact.clear(uri)
+    files = files_of(uri, rows, description.fields, rows_per_file)
+    if ranking is not None:
+        ids = ranking.rows.ids
+        known = [np.isin(ids[:, f], rows.anchors[:, f]) for f in range(ids.shape[1])]
+        masked = np.where(np.stack(known, axis=1), ids, 0)
+        ranking = replace(ranking, rows=replace(ranking.rows, ids=masked))
+    artifact.publish(files, description, ranking)
