@@ -1,4 +1,4 @@
-"""How the driver names rows: all of a block or memory as a `range`, a part as an ascending array."""
+"""How the driver names rows: all of a block or memory as a `range`, a part as a sorted array."""
 
 from __future__ import annotations
 

@@ -13,17 +13,23 @@ from torch import Tensor
 
 from diet_ray.config import RunConfig
 from diet_ray.distill.context import Stage
-from diet_ray.distill.worker import MetaWorker, Source
+from diet_ray.distill.positions import Positions
+from diet_ray.distill.sources import Source
+from diet_ray.distill.worker import MetaWorker
 from diet_ray.logs.blocks import Blocks, Rows
-from diet_ray.memory.coordinator import start_state
+from diet_ray.memory.coordinator import start_steps
+from diet_ray.memory.files import RowFiles
 from diet_ray.memory.rows import SyntheticRows
 from diet_ray.memory.server import MemoryServer
 from diet_ray.memory.update import RowGradients
 from diet_ray.models.functional import FlatNetwork, row_losses
-from diet_ray.training.reference import Reference
+from diet_ray.training.reference import Reference, load_reference, reference_uri
 from tests.made import small_config
+from tests.sets import files_of
 
 STAGES = 2
+FIELDS = ("field_0", "field_1", "field_2")
+ROWS_PER_FILE = 8  # several servers have files of their own
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,14 @@ def run_config(output: Path, **overrides: Any) -> RunConfig:
     resources = {"scoring_cpus": 0.2, "meta_worker_cpus": 0.2, "memory_server_cpus": 0.05}
     resources |= overrides.pop("resources", {})
     distill = {"logical_shards": 3, "hard_fraction": 0.3, **overrides.pop("distill", {})}
-    return small_config(str(output), resources=resources, distill=distill, **overrides)
+    memory = {"rows_per_file": ROWS_PER_FILE, **overrides.pop("memory", {})}
+    sections = {"resources": resources, "distill": distill, "memory": memory}
+    return small_config(str(output), **sections, **overrides)
+
+
+def phi(config: RunConfig, stage: int) -> Reference:
+    """phi_t of a run."""
+    return load_reference(reference_uri(config, stage))
 
 
 class LocalWorkers:
@@ -53,6 +66,22 @@ class LocalWorkers:
 
     def __init__(self, config: RunConfig) -> None:
         self._worker = MetaWorker(config)
+        self.inner_start, self.taught = self._worker.inner_start, self._worker.taught
+        self.real_rows = self._worker.real_rows
+
+    def write_start(
+        self,
+        stage: int,
+        blocks: Blocks,
+        previous: RowFiles | None,
+        target: RowFiles,
+        parts: list[tuple[Positions, np.ndarray]],
+    ) -> list[str]:
+        write = self._worker.write_start
+        return [
+            write(stage, blocks, previous, target, number, *part)
+            for number, part in enumerate(parts)
+        ]
 
     def summed_gradient(
         self, stage: int, source: Source, rows: int, theta: np.ndarray
@@ -76,13 +105,15 @@ class LocalMemory:
     """What a `MemoryClient` offers, from one server in this process."""
 
     def __init__(self, folder: Path, rows: SyntheticRows) -> None:
-        start_state(str(folder), rows)
-        self.server, self._rows = MemoryServer(str(folder), 0, len(rows)), len(rows)
+        start_steps(str(folder))
+        start = files_of(str(folder / "start"), rows, FIELDS)
+        self.server, self._rows = MemoryServer(str(folder), start, range(1), True), len(rows)
+        self.server.restore(0)
 
     def __len__(self) -> int:
         return self._rows
 
-    def pull(self, step: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def pull(self, step: int, rows: np.ndarray) -> SyntheticRows:
         return self.server.pull(step, rows)
 
     def push(self, step: int, shard: int, gradients: RowGradients) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -160,18 +160,13 @@ class SlowStage:
         self.clipped = 0  # outer steps whose gradient was clipped
 
     def run(self, previous: SyntheticRows) -> SyntheticRows:
-        """S_t from S_{t-1}; embeddings and labels in float64."""
+        """S_t from S_{t-1}; deltas, of every row, and labels in float64."""
         rows, delta, labels = self._start(previous)
         place = self.before.embed(rows.anchors)
         embeddings, labels = self._optimise(place + delta, labels)
-        embeddings = self.now.embed(rows.anchors) + (embeddings - place)
-        return SyntheticRows(
-            embeddings.numpy(),
-            labels.numpy(),
-            rows.stages,
-            rows.source_rows,
-            rows.anchors,
-        )
+        learned = rows.with_deltas((embeddings - place).numpy())
+        taught = self.now.logits(rows.anchors).numpy()
+        return replace(learned, labels=labels.numpy(), taught=taught)
 
     def _start(self, previous: SyntheticRows) -> tuple[SyntheticRows, Tensor, Tensor]:
         """Lineage, deltas and labels of the kept rows, then of the new ones."""
@@ -180,22 +175,24 @@ class SlowStage:
         anchors = previous.anchors
         labels = torch.tensor(previous.labels).double()
         labels = labels - self.before.logits(anchors) + self.now.logits(anchors)
-        embeddings = torch.tensor(previous.embeddings).double()
+        delta = torch.tensor(previous.dense_deltas()).double()
+        embeddings = self.before.embed(anchors) + delta
 
         real = self.before.gradients(self.before.embed(new.ids), torch.tensor(new.labels))
         influence = self.before.gradients(embeddings, labels.sigmoid()) @ real.sum(axis=0)
         kept = np.sort(np.argsort(-influence, kind="stable")[:kept_count])
         fresh = SyntheticRows(
-            embeddings=np.zeros((new_count, *previous.embeddings.shape[1:])),
+            anchors=new.ids,
             labels=np.zeros((new_count, previous.labels.shape[1])),
+            taught=np.zeros((new_count, previous.labels.shape[1])),
             stages=np.full(new_count, self.number),
             source_rows=new.row_ids,
-            anchors=new.ids,
+            moved=np.zeros(new_count, dtype=bool),
+            deltas=previous.deltas[:0],
         )
-        delta = (embeddings - self.before.embed(anchors))[kept]
         return (
             SyntheticRows.concatenate([previous.take(kept), fresh]),
-            torch.cat([delta, torch.zeros(new_count, *delta.shape[1:])]),
+            torch.cat([delta[kept], torch.zeros(new_count, *delta.shape[1:])]),
             torch.cat([labels[kept], self.now.logits(new.ids)]),
         )
 

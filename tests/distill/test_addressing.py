@@ -14,13 +14,16 @@ import torch
 from diet_ray import storage
 from diet_ray.config import ConfigError
 from diet_ray.distill import addressing as module
-from diet_ray.distill.addressing import Addressed, address
-from diet_ray.distill.start import synthesise
+from diet_ray.distill.addressing import Addressed, address, drawn_targets
 from diet_ray.distill.context import Stage
+from diet_ray.distill.positions import Positions
 from diet_ray.distill.proxy import inner_start
-from diet_ray.distill.worker import ServedRows
+from diet_ray.distill.sources import ServedRows
+from diet_ray.distill.start import synthesise
+from diet_ray.distill.worker import shard_draw
 from diet_ray.logs.blocks import read_block
 from diet_ray.memory.rows import SyntheticRows
+from diet_ray.training.reference import Reference
 from tests.distill.prepared import (
     LocalMemory,
     Prepared,
@@ -28,6 +31,7 @@ from tests.distill.prepared import (
     embedded,
     network_of,
     open_stage,
+    phi,
     row_gradients,
 )
 from tests.networks import small_network
@@ -37,33 +41,33 @@ STAGE, ROUND, SYNTHETIC = 2, 1, 30
 
 def moved_rows(stage: Stage) -> SyntheticRows:
     """A memory that learning has moved."""
-    rows = synthesise(
-        read_block(stage.blocks, stage.block).take(slice(0, SYNTHETIC)), stage.reference
-    )
-    draw = np.random.default_rng(0)
-    moved = rows.embeddings + 0.1 * draw.normal(size=rows.embeddings.shape)
-    return replace(rows, embeddings=moved.astype(np.float32))
+    real = read_block(stage.blocks, stage.block).take(slice(0, SYNTHETIC))
+    rows, draw = synthesise(real, phi(stage.config, STAGE)), np.random.default_rng(0)
+    shape = SYNTHETIC, *rows.deltas.shape[1:]
+    return rows.with_deltas(0.1 * draw.normal(size=shape).astype(np.float32))
 
 
 def memory_of(folder: Path, rows: SyntheticRows) -> Any:
     return SimpleNamespace(client=LocalMemory(folder, rows), step=0)
 
 
-def assert_found(stage: Stage, rows: SyntheticRows, found: Addressed) -> None:
+def assert_found(
+    stage: Stage, rows: SyntheticRows, found: Addressed, proxy: Reference | None = None
+) -> None:
     config, block = stage.config, read_block(stage.blocks, stage.block)
-    theta, network = inner_start(config, STAGE, ROUND), network_of(stage.reference)
-    real = row_gradients(network, theta, *embedded(stage.reference, block))
-    synthetic = row_gradients(
-        network, theta, torch.tensor(rows.embeddings), torch.tensor(rows.labels).sigmoid()
-    )
+    reference = phi(config, STAGE)
+    theta, network = inner_start(config, STAGE, ROUND), network_of(proxy or phi(config, STAGE))
+    real = row_gradients(network, theta, *embedded(reference, block))
+    embeddings = torch.tensor(rows.embeddings(reference.table))
+    synthetic = row_gradients(network, theta, embeddings, torch.tensor(rows.labels).sigmoid())
     influence = synthetic @ real.T  # eta <grad l(s), grad l(b)> of every pair, (n, B)
-    hard = found.targets.row_ids - block.row_ids[0]
+    hard = np.asarray(found.targets) - block.row_ids[0]
     assert_smallest(hard, influence.sum(axis=0), round(config.distill.hard_fraction * len(block)))
-    assert (found.targets.ids == block.ids[hard]).all()
     responsibility = influence[:, hard].sum(axis=1)
-    active = round(config.distill.active_fraction * len(rows))
-    assert_smallest(found.active, -responsibility, active)
-    assert (np.diff(found.active) > 0).all()
+    active = np.asarray(found.active)
+    count = round(config.distill.active_fraction * len(rows))
+    assert_smallest(active, -responsibility, count)
+    assert (np.diff(active) > 0).all()
 
 
 def test_hard_targets_and_active_memory(prepared: Prepared, tmp_path: Path) -> None:
@@ -73,11 +77,13 @@ def test_hard_targets_and_active_memory(prepared: Prepared, tmp_path: Path) -> N
     found = address(stage, memory_of(tmp_path / "memory", rows), ROUND)
 
     # a resumed round finds them again, whatever the memory has become
-    again = address(replace(stage, workers=None), None, ROUND)  # type: ignore[arg-type]
-    assert (again.targets.row_ids == found.targets.row_ids).all()
-    assert (again.active == found.active).all()
-    assert again.active.dtype == found.active.dtype == np.int64
-    assert_found(stage, rows, found)  # last, since it turns the reference into float64
+    other = memory_of(tmp_path / "other", moved_rows(stage))
+    again = address(replace(stage, workers=None), other, ROUND)  # type: ignore[arg-type]
+    for name in ("targets", "active"):
+        first, second = getattr(found, name), getattr(again, name)
+        assert first.dtype == second.dtype == np.int64
+        assert first.tolist() == second.tolist()
+    assert_found(stage, rows, found)
 
 
 def test_where_all_rows_are_taken_nothing_is_scored(
@@ -91,16 +97,37 @@ def test_where_all_rows_are_taken_nothing_is_scored(
     served = ServedRows(memory.client, memory.step)
     theta = inner_start(config, STAGE, ROUND)
     scored = module._least_aligned(stage, served, theta, ROUND)
-    ranked = module._most_responsible(stage, served, theta, scored, len(rows))
+    ranked = module._most_responsible(stage, served, theta, scored)
 
     monkeypatch.setattr(module, "scan", None)
     found = address(replace(stage, workers=None), memory, ROUND)  # type: ignore[arg-type]
-    for name in ("row_ids", "ids", "labels"):
-        skipped, expected = getattr(found.targets, name), getattr(scored, name)
-        assert skipped.dtype == expected.dtype
-        assert skipped.tobytes() == expected.tobytes()
-    assert found.active.dtype == ranked.dtype == np.int64
-    assert found.active.tolist() == ranked.tolist()
+    assert list(found.targets) == scored.tolist()
+    assert list(found.active) == ranked.tolist()
+    assert not storage.exists(stage.work(f"round={ROUND}.safetensors"))
+
+
+@pytest.mark.parametrize("some", [False, True])
+def test_the_targets_that_a_round_draws_are_read(
+    prepared: Prepared, tmp_path: Path, some: bool
+) -> None:
+    """By every shard of every step; no other row of the block is."""
+    config = prepared.config(tmp_path, distill={"target_batch": 7, "outer_steps": 2})
+    stage = open_stage(config, prepared.blocks, STAGE)
+    block, distill = read_block(stage.blocks, stage.block), config.distill
+    of = np.arange(3, len(block), 5) if some else np.arange(len(block))
+    row_ids: Positions = block.row_ids[of]
+    if not some:
+        row_ids = range(int(block.row_ids[0]), int(block.row_ids[-1]) + 1)
+    found, seen = drawn_targets(stage, row_ids, ROUND), set()
+    for step in range(ROUND * distill.outer_steps, (ROUND + 1) * distill.outer_steps):
+        for shard in range(distill.logical_shards):
+            chosen = shard_draw(config, len(of), STAGE, ROUND, step, shard)[1]
+            rows = found.at(chosen)
+            assert rows.ids.tolist() == block.ids[of[chosen]].tolist()
+            assert rows.labels.tolist() == block.labels[of[chosen]].tolist()
+            seen |= set(chosen.tolist())
+    assert found.positions.tolist() == sorted(seen)
+    assert len(seen) < len(of)
 
 
 @pytest.mark.parametrize("kept", ["hard_fraction", "active_fraction"])
@@ -117,8 +144,9 @@ def test_another_proxy_than_the_references_network(prepared: Prepared, tmp_path:
     stage = open_stage(prepared.config(tmp_path, distill={"inner": inner}), prepared.blocks, STAGE)
     rows = moved_rows(stage)
     found = address(stage, memory_of(tmp_path / "memory", rows), ROUND)
-    proxy = stage.reference.fresh(small_network("wukong"), 0)
-    assert_found(replace(stage, reference=replace(stage.reference, dense=proxy)), rows, found)
+    reference = phi(stage.config, STAGE)
+    proxy = replace(reference, dense=reference.fresh(small_network("wukong"), 0))
+    assert_found(stage, rows, found, proxy)
 
 
 def test_no_hard_target_is_refused(prepared: Prepared, tmp_path: Path) -> None:

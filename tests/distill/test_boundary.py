@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import accumulate
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,32 +12,28 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diet_ray.config import ConfigError
-from diet_ray.distill.boundary import (
-    follow_reference,
-    fuse,
-    memory_sizes,
-    new_rows,
-    re_embed,
-    synthesise,
-)
+from diet_ray.config import ConfigError, RunConfig
+from diet_ray.distill.boundary import empty_files, fuse, memory_sizes, new_rows, write_start
 from diet_ray.distill.context import stage_uri
 from diet_ray.distill.proxy import embedding_stage, inner_start
-from diet_ray.distill.worker import RealRows
+from diet_ray.distill.sources import BlockRows
+from diet_ray.distill.start import StageModels, carried_over, synthesise
 from diet_ray.logs.blocks import Block, Blocks, read_block
 from diet_ray.memory import artifact
-from diet_ray.training.reference import load_reference, reference_uri
+from diet_ray.memory.rows import SyntheticRows
 from tests.distill.prepared import (
     Prepared,
     assert_smallest,
     embedded,
     network_of,
     open_stage,
+    phi,
     row_gradients,
     run_config,
 )
 from tests.distill.slow import Phi, band_of_a_sort
 from tests.made import small_config
+from tests.sets import files_of
 
 
 def sized_blocks(rows: list[int]) -> Blocks:
@@ -82,58 +79,11 @@ def test_a_ratio_that_selects_nothing_is_refused(
         memory_sizes(config, sized_blocks(rows))
 
 
-def test_synthetic_rows_are_what_the_reference_makes_of_real_ones(prepared: Prepared) -> None:
-    reference = load_reference(reference_uri(run_config(prepared.folder), 2))
-    rows = read_block(prepared.blocks, prepared.blocks.historical[1]).take(slice(5, 40))
-    made = synthesise(rows, reference)
-    embeddings, _ = embedded(reference, rows)
-    assert (made.embeddings == embeddings.numpy()).all()
-    assert (made.labels == reference.dense(embeddings).numpy()).all()
-    assert (made.stages == 2).all()
-    assert (made.source_rows == rows.row_ids).all()
-    assert (made.anchors == rows.ids).all()
-
-
-def test_soft_labels_may_start_blended_with_the_truth(prepared: Prepared) -> None:
-    config, block = run_config(prepared.folder), prepared.blocks.historical[1]
-    rows, reference = read_block(prepared.blocks, block), load_reference(reference_uri(config, 2))
-    taught = 1 / (1 + np.exp(-synthesise(rows, reference).labels.astype(np.float64)))
-    blended = 1 / (1 + np.exp(-synthesise(rows, reference, 0.3).labels.astype(np.float64)))
-    assert np.abs(blended - (0.7 * taught + 0.3 * rows.labels)).max() < 1e-6
-
-
-def test_an_anchored_row_keeps_what_it_learned_when_the_reference_moves(
-    prepared: Prepared,
-) -> None:
-    config, block = run_config(prepared.folder), prepared.blocks.historical[0]
-    old, new = (load_reference(reference_uri(config, t)) for t in (1, 2))
-    rows = read_block(prepared.blocks, block)
-    learned = np.random.default_rng(0).normal(size=synthesise(rows, old).embeddings.shape)
-    start = synthesise(rows, old)
-    moved = replace(start, embeddings=start.embeddings + learned.astype(np.float32))
-    followed, fresh = follow_reference(moved, old, new), synthesise(rows, new)
-    assert np.abs(followed.embeddings - fresh.embeddings - learned).max() < 1e-5
-    assert np.abs(followed.labels - fresh.labels).max() < 1e-5
-    assert followed.embeddings.dtype == followed.labels.dtype == np.float32
-    assert (followed.stages == 1).all()
-
-
-def test_rows_go_to_another_space_and_back(prepared: Prepared) -> None:
-    config, block = run_config(prepared.folder), prepared.blocks.historical[0]
-    old, new = (load_reference(reference_uri(config, t)) for t in (1, 2))
-    rows = synthesise(read_block(prepared.blocks, block), old)
-    there = re_embed(rows, old, new)
-    real = torch.from_numpy(rows.anchors.astype(np.int64))
-    assert np.abs(there.embeddings - new.table(real).detach().numpy()).max() < 1e-6
-    assert (there.labels == rows.labels).all()
-    assert np.abs(re_embed(there, new, old).embeddings - rows.embeddings).max() < 1e-6
-
-
 def test_new_rows_at_random_are_a_function_of_the_seed(prepared: Prepared) -> None:
     def drawn(seed: int) -> list[int]:
         config = run_config(prepared.folder, memory={"new_rows": "random"}, seed=seed)
         stage = replace(open_stage(run_config(prepared.folder), prepared.blocks, 2), config=config)
-        return new_rows(stage, 30).row_ids.tolist()
+        return new_rows(stage, 30).tolist()
 
     rows = drawn(0)
     assert rows == sorted(set(rows)) == drawn(0) != drawn(1)
@@ -147,11 +97,11 @@ def test_unseen_rows_are_embedded_by_the_previous_reference(prepared: Prepared) 
     assert [embedding_stage(config, t) for t in (1, 2, 3)] == [1, 1, 2]
     stage = open_stage(config, prepared.blocks, 2)
     assert (stage.reference.stage, stage.embedder.stage) == (2, 1)
-    rows = read_block(prepared.blocks, prepared.blocks.historical[1])
-    theta, count = inner_start(config, 2, 0), len(rows)
-    found = stage.workers.summed_gradient(2, RealRows(rows), count, theta)
-    embeddings, labels = embedded(load_reference(reference_uri(config, 1)), rows)
-    expected = row_gradients(network_of(stage.reference), theta, embeddings, labels)
+    rows = read_block(prepared.blocks, stage.block)
+    theta, source = inner_start(config, 2, 0), BlockRows(stage.blocks, stage.block, rows.row_ids)
+    found = stage.workers.summed_gradient(2, source, len(rows), theta)
+    embeddings, labels = embedded(phi(config, 1), rows)
+    expected = row_gradients(network_of(phi(config, 2)), theta, embeddings, labels)
     assert np.allclose(found, np.asarray(expected).sum(axis=0), rtol=1e-3, atol=1e-4)
 
 
@@ -163,34 +113,55 @@ def test_new_rows_are_the_band_of_a_sort_in_memory(undisturbed: Prepared) -> Non
     assert found.source_rows.tolist() == expected.row_ids.tolist()
 
 
-def test_fusion_keeps_the_most_influential_rows(prepared: Prepared) -> None:
+def moved_rows(config: RunConfig, prepared: Prepared, count: int) -> SyntheticRows:
+    """Of the first stage; they have learned."""
+    rows = read_block(prepared.blocks, prepared.blocks.historical[0]).take(slice(0, count))
+    made, draw = synthesise(rows, phi(config, 1)), np.random.default_rng(0)
+    deltas = draw.normal(0, 0.02, (count, *made.deltas.shape[1:])).astype(np.float32)
+    return replace(made.with_deltas(deltas), labels=made.labels + 0.5)
+
+
+def test_fusion_keeps_the_most_influential_rows(prepared: Prepared, tmp_path: Path) -> None:
     config = run_config(prepared.folder)
     stage = open_stage(config, prepared.blocks, 2)
-    first, second = (read_block(prepared.blocks, b) for b in prepared.blocks.historical)
-    boundary = second.take(slice(0, 50))
-    previous = synthesise(first.take(slice(0, 40)), load_reference(reference_uri(config, 1)))
-    draw = np.random.default_rng(0)  # rows that moved, as learned ones have
-    moved = previous.embeddings + 0.3 * draw.normal(size=previous.embeddings.shape)
-    previous = replace(previous, embeddings=moved.astype(np.float32))
-    kept = fuse(stage, boundary, previous, 25)
+    boundary = read_block(prepared.blocks, stage.block).take(slice(0, 50))
+    previous = moved_rows(config, prepared, 40)
+    files = files_of(str(tmp_path), previous, stage.blocks.fields, rows_per_file=9)
+    kept = fuse(stage, boundary.row_ids, files, 25)
 
-    theta, network = inner_start(config, 2, 0), network_of(load_reference(reference_uri(config, 2)))
-    real = row_gradients(network, theta, *embedded(stage.reference, boundary))
-    old = row_gradients(
-        network,
-        theta,
-        torch.tensor(previous.embeddings),
-        torch.sigmoid(torch.tensor(previous.labels)),
-    )
+    theta, network = inner_start(config, 2, 0), network_of(phi(config, 2))
+    embedder = phi(config, stage.embedder.stage)
+    real = row_gradients(network, theta, *embedded(embedder, boundary))
+    carried = carried_over(previous, StageModels(config, 2, lambda t: phi(config, t)))
+    embeddings = torch.tensor(carried.embeddings(embedder.table))
+    old = row_gradients(network, theta, embeddings, torch.sigmoid(torch.tensor(carried.labels)))
     influence = (old[:, None, :] * real[None, :, :]).sum(axis=2).sum(axis=1)
-    positions = np.searchsorted(previous.source_rows, kept.source_rows)
-    assert (np.diff(positions) > 0).all(), "in their old order"
-    assert_smallest(positions, -influence, 25)
-    assert (kept.embeddings == previous.embeddings[positions]).all()
+    assert (np.diff(kept) > 0).all(), "in their old order"
+    assert_smallest(np.asarray(kept), -influence, 25)
 
 
-def test_fusion_that_keeps_all_asks_nothing(prepared: Prepared) -> None:
-    stage = replace(open_stage(run_config(prepared.folder), prepared.blocks, 2), workers=None)
-    rows = read_block(prepared.blocks, prepared.blocks.historical[0]).take(slice(0, 4))
-    previous = synthesise(rows, stage.reference)
-    assert fuse(stage, rows, previous, 4) is previous
+def test_fusion_that_keeps_all_asks_nothing(prepared: Prepared, tmp_path: Path) -> None:
+    config = run_config(prepared.folder)
+    stage = replace(open_stage(config, prepared.blocks, 2), workers=None)
+    files = files_of(str(tmp_path), moved_rows(config, prepared, 4), stage.blocks.fields)
+    assert fuse(stage, np.arange(3), files, 4) == range(4)
+
+
+def test_a_start_is_the_kept_rows_and_then_the_new_ones(prepared: Prepared, tmp_path: Path) -> None:
+    """In files of 8 rows, one of which holds both."""
+    config = run_config(prepared.folder)
+    stage, previous = open_stage(config, prepared.blocks, 2), moved_rows(config, prepared, 20)
+    files = files_of(str(tmp_path / "previous"), previous, stage.blocks.fields, rows_per_file=7)
+    kept, block = np.array([1, 3, 6, 7, 8, 13, 19]), read_block(stage.blocks, stage.block)
+    new = block.row_ids[np.arange(5, 400, 31)]
+    target = empty_files(stage, str(tmp_path / "start"), len(kept) + len(new))
+    assert target.count > 2
+    start = write_start(stage, target, files, kept, new)
+    found = start.slice(0, start.rows)
+    models = StageModels(config, 2, lambda t: phi(config, t))
+    fresh = synthesise(block.take(np.arange(5, 400, 31)), phi(config, 2))
+    expected = SyntheticRows.concatenate([carried_over(previous.take(kept), models), fresh])
+    for name, array in vars(expected).items():
+        other = getattr(found, name)
+        assert np.allclose(other, array, rtol=0, atol=1e-6), name
+    assert found.moved.tolist() == [True] * len(kept) + [False] * len(new)

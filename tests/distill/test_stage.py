@@ -12,20 +12,22 @@ import pytest
 from diet_ray import storage
 from diet_ray.config import RunConfig
 from diet_ray.distill import stage as module
-from diet_ray.distill.boundary import memory_sizes, synthesise
+from diet_ray.distill.boundary import memory_sizes
 from diet_ray.distill.context import stage_uri
 from diet_ray.distill.stage import distill_stage
+from diet_ray.distill.start import synthesise
 from diet_ray.distill.workers import MetaWorkers
 from diet_ray.logs.blocks import read_block
 from diet_ray.memory import artifact
 from diet_ray.memory.artifact import RankingData
-from diet_ray.memory.coordinator import ServerLostError, start_state
+from diet_ray.memory.coordinator import ServerLostError, start_steps
+from diet_ray.memory.durable import durable_steps
+from diet_ray.memory.files import RowFiles
 from diet_ray.memory.rows import SyntheticRows
-from diet_ray.memory.server import durable_steps
 from diet_ray.training.model import predict
-from diet_ray.training.reference import load_reference, reference_uri
-from tests.distill.prepared import Prepared, open_stage, run_config
+from tests.distill.prepared import LocalWorkers, Prepared, open_stage, phi, run_config
 from tests.distill.slow import SlowStage
+from tests.sets import publish_set
 
 
 def test_what_another_configuration_left_is_not_continued(
@@ -36,12 +38,12 @@ def test_what_another_configuration_left_is_not_continued(
     other = run_config(tmp_path, distill={"inner": {"learning_rate": 0.5}})
     left = open_stage(other, undisturbed.blocks, 1)
     rows = artifact.read(stage_uri(run_config(undisturbed.folder), 1)).take(slice(0, 9))
-    artifact.publish(left.work("start"), rows, left.describe(len(rows)))
-    start_state(left.work("memory"), rows)
+    publish_set(left.work("start"), rows, left.describe(len(rows)))
+    start_steps(left.work("memory"))
 
     workers = MetaWorkers(config)
     try:
-        distill_stage(config, undisturbed.blocks, 1, None, workers)
+        distill_stage(config, undisturbed.blocks, 1, workers)
     finally:
         workers.close()
     expected = artifact.checksums(stage_uri(run_config(undisturbed.folder), 1))
@@ -49,11 +51,16 @@ def test_what_another_configuration_left_is_not_continued(
     assert durable_steps(left.work("memory")) == []
 
 
+class Holds:
+    """A memory whose rows have all ids but the even ones."""
+
+    def holds(self, ids: np.ndarray) -> np.ndarray:
+        return ids % 2 == 1
+
+
 def sample_of(prepared: Prepared, config: RunConfig) -> RankingData:
-    """For rows whose anchors are real rows of the first block."""
-    stage = open_stage(config, prepared.blocks, 1)
-    rows = synthesise(read_block(prepared.blocks, stage.block), stage.reference, 0.0)
-    return module._ranking_data(stage, rows)
+    memory: Any = Holds()
+    return module._ranking_data(open_stage(config, prepared.blocks, 1), memory)
 
 
 @pytest.mark.parametrize("wanted", [1, 150, 400, 100_000])
@@ -69,9 +76,10 @@ def test_a_sample_is_drawn_from_the_validation_block(prepared: Prepared, wanted:
     place = {int(row): number for number, row in enumerate(real.row_ids)}
     chosen = [place[int(row)] for row in found.rows.row_ids]
     assert chosen == sorted(set(chosen))
-    assert np.array_equal(found.rows.ids, real.ids[chosen])
+    ids = real.ids[chosen]
+    assert np.array_equal(found.rows.ids, np.where(ids % 2 == 1, ids, 0))
     assert np.array_equal(found.rows.labels, real.labels[chosen])
-    taught = predict(load_reference(reference_uri(config, 1)).recommender, real.ids)
+    taught = predict(phi(config, 1).recommender, real.ids)
     assert np.allclose(found.taught, taught[chosen], rtol=1e-5, atol=1e-6)
 
     again = sample_of(prepared, config)
@@ -101,11 +109,11 @@ def test_a_published_sample_is_labelled_by_the_stages_own_reference(undisturbed:
     config, blocks = run_config(undisturbed.folder), undisturbed.blocks
     validation = read_block(blocks, blocks.block("validation"))
     samples = [artifact.read_ranking_data(stage_uri(config, number)) for number in (1, 2)]
-    references = [load_reference(reference_uri(config, number)) for number in (1, 2)]
+    references = [phi(config, number) for number in (1, 2)]
     for number, (sample, reference) in enumerate(zip(samples, references, strict=True), start=1):
         rows = artifact.read(stage_uri(config, number))
         own = predict(reference.recommender, rows.anchors.astype(np.int64))
-        assert np.array_equal(sample.row_taught, own)
+        assert np.allclose(rows.taught, own, rtol=1e-5, atol=1e-6)
         assert not np.allclose(rows.labels, own, atol=1e-3)  # others were learned
         assert np.array_equal(sample.taught, predict(reference.recommender, validation.ids))
         assert not np.array_equal(sample.rows.ids, validation.ids)
@@ -119,12 +127,12 @@ def learned_rows(prepared: Prepared) -> SyntheticRows:
     config, draw = run_config(prepared.folder), np.random.default_rng(0)
     block = read_block(prepared.blocks, prepared.blocks.historical[0])
     count, _ = memory_sizes(config, prepared.blocks)[0]
-    start = synthesise(block.take(slice(0, count)), load_reference(reference_uri(config, 1)))
-    embeddings, labels = (
-        (part + scale * draw.normal(size=part.shape)).astype(np.float32)
-        for part, scale in ((start.embeddings, 0.02), (start.labels, 0.5))
+    start = synthesise(block.take(slice(0, count)), phi(config, 1))
+    deltas, change = (
+        (scale * draw.normal(size=shape)).astype(np.float32)
+        for shape, scale in (((count, *start.deltas.shape[1:]), 0.02), (start.labels.shape, 0.5))
     )
-    return replace(start, embeddings=embeddings, labels=labels)
+    return replace(start.with_deltas(deltas), labels=start.labels + change)
 
 
 def test_a_stage_is_what_plain_loops_make(prepared: Prepared, tmp_path: Path) -> None:
@@ -135,11 +143,15 @@ def test_a_stage_is_what_plain_loops_make(prepared: Prepared, tmp_path: Path) ->
     """
     outer = {"clip": 1.0}
     config = prepared.config(
-        tmp_path, memory={"anchored": True}, distill={"unseen": True, "outer": outer}
+        tmp_path,
+        memory={"anchored": True, "delta_precision": "float32"},
+        distill={"unseen": True, "outer": outer},
     )
     previous, workers = learned_rows(prepared), MetaWorkers(config)
+    before = open_stage(config, prepared.blocks, 1).describe(len(previous))
+    publish_set(stage_uri(config, 1), previous, before, rows_per_file=9)
     try:
-        distill_stage(config, prepared.blocks, 2, previous, workers)
+        distill_stage(config, prepared.blocks, 2, workers)
     finally:
         workers.close()
     found = artifact.read(stage_uri(config, 2))
@@ -148,7 +160,7 @@ def test_a_stage_is_what_plain_loops_make(prepared: Prepared, tmp_path: Path) ->
     assert slow.clipped
     for name in ("stages", "source_rows", "anchors"):
         assert getattr(found, name).tolist() == getattr(expected, name).tolist()
-    distances = (found.embeddings - expected.embeddings, found.labels - expected.labels)
+    distances = found.dense_deltas() - expected.deltas, found.labels - expected.labels
     steps = config.distill.outer.embedding_step * slow.before.unit, config.distill.outer.label_step
     for distance, step in zip(distances, steps, strict=True):
         assert np.abs(distance).max() < 0.05 * step
@@ -157,7 +169,7 @@ def test_a_stage_is_what_plain_loops_make(prepared: Prepared, tmp_path: Path) ->
 class UnluckyMemory:
     """A memory at its last durable step, whose servers are lost the first `losses` times."""
 
-    client = None
+    client = range(9)  # whose length alone is asked for
 
     def __init__(self, step: int, losses: int) -> None:
         self.step, self._losses = step, losses
@@ -168,9 +180,12 @@ class UnluckyMemory:
         self.step += 1
         return 0.0
 
-    def pull_all(self) -> tuple[np.ndarray, np.ndarray]:
+    def write(self, target: RowFiles) -> RowFiles:
         self._lose()
-        return np.ones(1), np.ones(1)
+        return target
+
+    def holds(self, ids: np.ndarray) -> np.ndarray:
+        return ids > 0
 
     def make_durable(self) -> None:
         pass
@@ -184,7 +199,7 @@ class UnluckyMemory:
             raise ServerLostError("lost")
 
 
-class NoWorkers:
+class NoMetaGradients(LocalWorkers):
     def meta_gradients(self, *_: Any) -> list[float]:
         return []
 
@@ -196,11 +211,10 @@ def optimise(prepared: Prepared, folder: Path, memory: UnluckyMemory) -> None:
     for number in range(stage.config.distill.rounds):
         found = {"targets": targets, "active": np.arange(3)}
         storage.write_tensors(stage.work(f"round={number}.safetensors"), found)
-    workers: Any = NoWorkers()
+    workers: Any = NoMetaGradients(stage.config)
     unlucky: Any = memory
-    embeddings, labels = module._optimise(replace(stage, workers=workers), unlucky)
-    assert embeddings.all()
-    assert labels.all()
+    ended = module._optimise(replace(stage, workers=workers), unlucky)
+    assert ended.files.uri == stage_uri(stage.config, 1)
 
 
 def total_steps(prepared: Prepared) -> int:

@@ -29,6 +29,8 @@ from tests.networks import small_network
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 120
+FILES = 4 + 7 + 2 * STAGES
+"""Of rows, 8 in each, and every stage's manifest and validation sample."""
 
 
 def bytes_of(output: Path) -> dict[str, bytes]:
@@ -40,7 +42,7 @@ def bytes_of(output: Path) -> dict[str, bytes]:
 
 def assert_undisturbed(output: Path, undisturbed: Prepared) -> None:
     found, expected = bytes_of(output), bytes_of(undisturbed.folder)
-    assert len(expected) == 3 * STAGES
+    assert len(expected) == FILES
     assert list(found) == list(expected)
     for name, content in expected.items():
         assert found[name] == content, name
@@ -49,7 +51,7 @@ def assert_undisturbed(output: Path, undisturbed: Prepared) -> None:
 
 def durable(output: Path, stage: int, step: int) -> Path:
     """What appears when an outer step of a stage is durable."""
-    return output / "work" / f"stage={stage}" / "memory" / f"step={step:06d}" / "manifest.json"
+    return output / "work" / f"stage={stage}" / "memory" / f"step={step:06d}.json"
 
 
 class Killer(threading.Thread):
@@ -153,7 +155,7 @@ def test_proxies_by_turns_on_an_ensemble(prepared: Prepared, tmp_path: Path) -> 
         distill_stream(config, prepared.blocks)
         assert not (tmp_path / str(workers) / "reference" / "t=1").exists()
     one, two = (bytes_of(tmp_path / str(workers)) for workers in (1, 2))
-    assert len(one) == 3 * STAGES
+    assert len(one) == FILES
     assert one == two
 
 

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from diet_ray.distill import workers as module
 from diet_ray.distill.proxy import inner_start
-from diet_ray.distill.worker import MetaWorker, RealRows
+from diet_ray.distill.sources import BlockRows
+from diet_ray.distill.worker import MetaWorker
 from diet_ray.distill.workers import MetaWorkers, Task, WorkersLostError
 from diet_ray.logs.blocks import BlocksError, read_block
 from tests.distill.prepared import Prepared, run_config
@@ -59,12 +60,16 @@ def refused(notes: Path) -> None:
 
 
 @given(st.integers(1, 50), st.integers(1, 9))
-def test_ranges_cover_every_row_once(rows: int, per_task: int) -> None:
+def test_ranges_cover_every_row_once(rows: int, batch_rows: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "ROWS_PER_TASK", per_task)
+        patch.setattr(module, "BATCH_ROWS", batch_rows)
+        patch.setattr(module, "MOST_RANGES", 5)
         ranges = module._ranges(rows)
     assert [row for low, high in ranges for row in range(low, high)] == list(range(rows))
-    assert max(high - low for low, high in ranges) <= per_task
+    assert len(ranges) <= 5
+    assert all(low % batch_rows == 0 for low, _ in ranges)
+    if rows <= 5 * batch_rows:
+        assert max(high - low for low, high in ranges) <= batch_rows
 
 
 def test_no_row_is_an_error() -> None:
@@ -76,10 +81,10 @@ def test_no_row_is_an_error() -> None:
 def test_sums_do_not_depend_on_the_number_of_workers(
     prepared: Prepared, workers: MetaWorkers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "ROWS_PER_TASK", 70)
-    config = run_config(prepared.folder)
-    rows = read_block(prepared.blocks, prepared.blocks.historical[1])
-    theta, source = inner_start(config, 2, 0), RealRows(rows)
+    monkeypatch.setattr(module, "BATCH_ROWS", 70)
+    config, block = run_config(prepared.folder), prepared.blocks.historical[1]
+    rows = read_block(prepared.blocks, block).row_ids
+    theta, source = inner_start(config, 2, 0), BlockRows(prepared.blocks, block, rows)
     direction = np.random.default_rng(0).normal(size=theta.shape).astype(np.float32)
     summed = workers.summed_gradient(2, source, len(rows), theta)
     aligned = workers.alignments(2, source, len(rows), theta, direction)
@@ -118,6 +123,48 @@ def test_an_error_of_the_task_is_raised_and_not_repeated(
         workers.run([task(partial(refused, tmp_path))])
     assert (tmp_path / "refused").read_text() == "run\n"
     assert workers.run([task(lambda: "still here")]) == ["still here"]
+
+
+@every_pool
+def test_results_that_wait_for_their_turn_are_few(workers: MetaWorkers, tmp_path: Path) -> None:
+    """No task starts before the one whose result is due is less than two tasks behind."""
+
+    def noted(number: int) -> int:
+        (tmp_path / str(number)).touch()
+        time.sleep(0.3 if number == 0 else 0)
+        return number
+
+    tasks = [task(partial(noted, number)) for number in range(8)]
+    found = []
+    for result in workers._results(tasks, 2):
+        found.append(result)
+        assert len(list(tmp_path.iterdir())) <= result + 1 + 2
+    assert found == list(range(8))
+
+
+def test_workers_that_the_cluster_has_no_room_for_are_told_of(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The others do the work; with none of them the pool gives up."""
+    monkeypatch.setattr(module, "SECONDS_BETWEEN_REMARKS", 0.5)
+    monkeypatch.setattr(module, "PATIENCE_SECONDS", 2.0)
+    room = ray.cluster_resources()["CPU"]
+    wanted = "1 of 2 meta-workers have not started; each needs"
+    pool = MetaWorkers(
+        run_config(prepared.folder, resources={"meta_workers": 2, "meta_worker_cpus": 0.6 * room})
+    )
+    try:
+        assert pool.run([task(partial(time.sleep, 1.5)), task(lambda: "done")]) == [None, "done"]
+        assert wanted in caplog.text
+    finally:
+        pool.close()
+    too_large = {"meta_workers": 1, "meta_worker_cpus": room + 1}
+    pool = MetaWorkers(run_config(prepared.folder, resources=too_large))
+    try:
+        with pytest.raises(WorkersLostError, match="1 of 1 meta-workers have not started; each"):
+            pool.run([task(lambda: "never")])
+    finally:
+        pool.close()
 
 
 @one_worker
