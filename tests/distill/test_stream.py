@@ -29,7 +29,7 @@ from tests.networks import small_network
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 120
-FILES = 4 + 7 + 2 * STAGES
+FILES = 3 + 5 + 2 * STAGES
 """Of rows, 8 in each, and every stage's manifest and validation sample."""
 
 
