@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 
@@ -32,8 +32,8 @@ def random_rows(
 
 def assert_same(found: SyntheticRows, expected: SyntheticRows) -> None:
     """To the bit, types and shapes included."""
-    for name, array in vars(expected).items():
-        other = getattr(found, name)
+    for name in (field.name for field in fields(SyntheticRows)):
+        array, other = getattr(expected, name), getattr(found, name)
         assert other.dtype == array.dtype, name
         assert other.shape == array.shape, name
         assert other.tobytes() == array.tobytes(), name
