@@ -64,8 +64,8 @@ def reference_table(
         found = load_reference(folder)
     except CheckpointError as error:
         raise ArtifactError(
-            f"{uri}: its rows are stored as ids and need the reference model of their run: {error}; "
-            "name the folder where it lies now, such as <output>/reference/t=3"
+            f"{uri}: its rows are stored as ids and need the reference model of their run: "
+            f"{error}; name the folder where it lies now, such as <output>/reference/t=3"
         ) from None
     if found.identity != described.reference:
         raise ArtifactError(

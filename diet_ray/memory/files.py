@@ -1,9 +1,12 @@
 """Files of synthetic rows: Parquet, a fixed number of rows in each but the last.
 
 Columns: ``anchor_<field>`` (int32, an id per field), ``label`` and ``taught`` (Arrow fixed-shape
-tensors K, logits: learned, and the reference's own), ``delta`` (fixed-shape tensor F x d, null
-where nothing was learned), ``source_stage``, ``source_row``. A file's content depends on its
-rows alone, so whoever writes it, its checksum is the same.
+tensors K, logits: learned, and the reference's own), ``delta`` (a list of the F x d numbers, field
+by field; null where nothing was learned), ``source_stage``, ``source_row``. A file's content
+depends on its rows alone, so whoever writes it, its checksum is the same.
+
+A delta is a list and no tensor, since a tensor's null takes a tensor's room in memory, and Ray Data
+cannot read a column that has one.
 """
 
 from __future__ import annotations
@@ -77,18 +80,20 @@ class RowFiles:
         return pa.table(columns)
 
     def _deltas(self, rows: SyntheticRows) -> pa.Array:
-        shape = len(self.fields), self.embedding_dim
-        kind = pa.from_numpy_dtype(np.dtype(self.delta_type))
-        known = pa.array(rows.deltas.astype(self.delta_type).reshape(-1), kind)
-        lists = pa.FixedSizeListArray.from_arrays(known, shape[0] * shape[1])
-        place = np.cumsum(rows.moved) - 1
-        stored = lists.take(pa.array(place, pa.int64(), mask=~rows.moved))
-        return pa.ExtensionArray.from_storage(pa.fixed_shape_tensor(kind, shape), stored)
+        numbers = len(self.fields) * self.embedding_dim
+        ends = np.cumsum(rows.moved, dtype=np.int64) * numbers
+        values = pa.array(rows.deltas.astype(self.delta_type).reshape(-1))
+        offsets = pa.array(np.concatenate([[0], ends]), pa.int64())
+        return pa.LargeListArray.from_arrays(offsets, values, mask=pa.array(~rows.moved))
 
     def _encoding(self) -> dict[str, Any]:
-        """How the columns are packed: ids and floats byte by byte, row ids by their differences."""
-        split = [*(f"anchor_{name}" for name in self.fields)]
-        split += [f"{name}.list.element" for name in ("label", "taught", "delta")]
+        """How the columns are packed: ids and floats byte by byte, row ids by their differences.
+
+        Halves lie as they are, since DuckDB reads them in no other way.
+        """
+        kinds = {"label": self.label_type, "taught": self.label_type, "delta": self.delta_type}
+        split = [f"anchor_{name}" for name in self.fields]
+        split += [f"{name}.list.element" for name, kind in kinds.items() if kind == "float32"]
         encoding = {
             **dict.fromkeys(split, "BYTE_STREAM_SPLIT"),
             "source_row": "DELTA_BINARY_PACKED",
@@ -143,9 +148,8 @@ class RowFiles:
     def rows_of(self, table: pa.Table) -> SyntheticRows:
         """What a whole table of a file holds."""
         delta = table["delta"].combine_chunks()
-        stored = delta.storage if isinstance(delta, pa.ExtensionArray) else delta
-        moved = np.asarray(stored.is_valid())
-        deltas = stored.drop_null().flatten().to_numpy().astype(np.float32)
+        moved = np.asarray(delta.is_valid())
+        deltas = delta.drop_null().flatten().to_numpy().astype(np.float32)
         return SyntheticRows(
             anchors=anchors_of(table, self.fields),
             labels=tensor_of(table, "label"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -30,10 +31,15 @@ class SyntheticRows:
 
     def take(self, index: Any) -> SyntheticRows:
         """The rows at `index` (a slice, a mask or positions)."""
-        place = np.cumsum(self.moved) - 1
         moved = self.moved[index]
         plain = {f.name: getattr(self, f.name)[index] for f in fields(self) if f.name != "deltas"}
-        return SyntheticRows(**plain, deltas=self.deltas[place[index][moved]])
+        return SyntheticRows(**plain, deltas=self.deltas[self._place[index][moved]])
+
+    @cached_property
+    def _place(self) -> np.ndarray:
+        """Where in `deltas` a row's own lies, if it has one; (n,) int32. Kept, so that taking a
+        batch of many rows costs what the batch does."""
+        return np.cumsum(self.moved, dtype=np.int32) - 1
 
     def with_deltas(self, deltas: np.ndarray) -> SyntheticRows:
         """The rows, each with a delta of its own; deltas (n, F, d)."""
