@@ -29,7 +29,8 @@ class ResourcesConfig(Section):
     scoring_gpus: Annotated[float, Field(ge=0)] = 0
     """GPUs of one scoring actor."""
     reference_workers: Annotated[int, Field(ge=0)] = 0
-    """Data-parallel workers of the reference; 0 trains in the driver's process."""
+    """Data-parallel workers of the reference, at most `reference.logical_shards`; 0 trains in the
+    driver's process."""
     reference_gpu: bool = False
     meta_workers: PositiveInt = 2
     """Actors that compute meta-gradients."""
