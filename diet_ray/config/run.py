@@ -32,6 +32,9 @@ class ResourcesConfig(Section):
     """Data-parallel workers of the reference, at most `reference.logical_shards`; 0 trains in the
     driver's process."""
     reference_gpu: bool = False
+    reference_checkpoint_minutes: PositiveFloat = 10
+    """Between two states that the reference's training keeps within a block, each three times the
+    size of its embedding table; a killed run goes on from the last."""
     meta_workers: PositiveInt = 2
     """Actors that compute meta-gradients."""
     meta_worker_cpus: PositiveFloat = 0.5

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -48,7 +48,8 @@ class Epoch:
     Every batch is cut into `parts`, whose gradients are computed one by one and added in order,
     by however many `workers`: a different number of them, which must divide `parts`, changes no
     bit. All workers are given the same batches and keep the same model. noise: seed and path of
-    what a network draws (dropout); without one it draws from torch's global generator.
+    what a network draws (dropout); without one it draws from torch's global generator. A fresh
+    epoch can go on from another's `state`, after its first `rows` rows.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class Epoch:
         self._parameters = [p for p in model.dense.parameters() if p.requires_grad]
         self._dense_adam = adam(model.dense, learning_rate)
         self._table_adam = TableAdam(model.table.weight, learning_rate)
-        self._loss_sum, self._rows = 0.0, 0
+        self._loss_sum, self.rows = 0.0, 0
 
     def step(self, batch: Rows) -> float:
         """Train on a batch; returns its rows' mean loss before the step."""
@@ -75,7 +76,7 @@ class Epoch:
         found = [self._gradients(part, taken.values[places[part.number]]) for part in own]
         loss = self._move(taken, places, self._workers.gather(found), len(batch))
         self._loss_sum += loss
-        self._rows += len(batch)
+        self.rows += len(batch)
         return loss / len(batch)
 
     def _own_parts(self, batch: Rows) -> list[_Part]:
@@ -119,12 +120,42 @@ class Epoch:
     def _drawing(self, part: int) -> AbstractContextManager[None]:
         if self._noise is None:
             return nullcontext()
-        return torch_seeded(*self._noise, self._rows, part)
+        return torch_seeded(*self._noise, self.rows, part)
 
     def finish(self) -> float:
         """Settle the table; returns the mean loss, each row scored before its step."""
         self._table_adam.settle()
-        return self._loss_sum / max(self._rows, 1)
+        return self._loss_sum / max(self.rows, 1)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All that the next steps depend on, by name; some over the memory that they change."""
+        tensors = {f"table.{name}": t for name, t in self._table_adam.tensors().items()}
+        for number, parameter in enumerate(self._parameters):
+            tensors[f"dense.{number}"] = parameter.detach()
+            for name, moment in self._dense_adam.state[parameter].items():
+                tensors[f"adam.{number}.{name}"] = moment
+        arrays = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
+        counts = np.array([self._table_adam.steps, self.rows])
+        return {**arrays, "counts": counts, "loss_sum": np.array([self._loss_sum])}
+
+    @torch.no_grad()
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go on from another epoch's `state`, over a model of the same shapes."""
+        for name, tensor in self._table_adam.tensors().items():
+            tensor.copy_(torch.from_numpy(state[f"table.{name}"]))
+        moments: dict[int, dict[str, Tensor]] = {}
+        for number, parameter in enumerate(self._parameters):
+            parameter.copy_(torch.from_numpy(state[f"dense.{number}"]))
+            start = f"adam.{number}."
+            moments[number] = {
+                name.removeprefix(start): torch.from_numpy(array)
+                for name, array in state.items()
+                if name.startswith(start)
+            }
+        groups = self._dense_adam.state_dict()["param_groups"]
+        self._dense_adam.load_state_dict({"state": moments, "param_groups": groups})
+        self._table_adam.steps, self.rows = map(int, state["counts"])
+        self._loss_sum = float(state["loss_sum"][0])
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ that runs with the same settings share (``reference.folder``). Training runs on 
 driver's process with ``resources.reference_workers: 0``, else on that many data-parallel workers,
 which changes no bit: a batch is always cut into ``reference.logical_shards``.
 Each block starts with a fresh optimiser, so phi_t is a function of phi_{t-1} and D_t alone, and a
-killed run continues after the last published phi_t with the same result.
+killed run continues after the last published phi_t, or from within a block (`partway.py`), with the
+same result.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from diet_ray.models.embedding import EmbeddingTable
 from diet_ray.models.registry import DenseNetwork, fresh_network
 from diet_ray.seeds import Index
 from diet_ray.training.model import Epoch, Recommender
+from diet_ray.training.partway import Partway
 from diet_ray.training.workers import Workers
 
 FORMAT = 2
@@ -152,10 +154,17 @@ def _train_stream(loop_config: dict[str, Any]) -> None:
     model = _starting_model(config, blocks, done)
     for stage, block in enumerate(blocks.historical[done:], start=done + 1):
         model.table.grow(block.vocabulary_sizes)
-        loss = _train_block(config, blocks, block, model.to(device))
+        partway = _partway(config, blocks, stage)
+        loss = _train_block(config, blocks, block, model.to(device), partway)
         if ray.train.get_context().get_world_rank() == 0:
             _publish(config, blocks, stage, model, loss)
+            partway.remove()
         ray.train.report({"stage": stage, "loss": loss})
+
+
+def _partway(config: RunConfig, blocks: Blocks, stage: int) -> Partway:
+    every = config.resources.reference_checkpoint_minutes
+    return Partway(reference_uri(config, stage), _made_from(config, blocks), every)
 
 
 def _starting_model(config: RunConfig, blocks: Blocks, done: int) -> Recommender:
@@ -175,15 +184,21 @@ def _starting_model(config: RunConfig, blocks: Blocks, done: int) -> Recommender
     return Recommender(table, dense)
 
 
-def _train_block(config: RunConfig, blocks: Blocks, block: Block, model: Recommender) -> float:
+def _train_block(
+    config: RunConfig, blocks: Blocks, block: Block, model: Recommender, partway: Partway
+) -> float:
     reference, context = config.reference, ray.train.get_context()
     workers = Workers(context.get_world_rank(), context.get_world_size())
     noise = (config.seed, "reference noise", block.name)
     epoch = Epoch(model, reference.learning_rate, reference.logical_shards, workers, noise)
+    partway.resume(epoch)
     with progress.phase(f"Reference model on {block.name}", block.rows) as phase:
-        for batch in iterate_batches(blocks, block, reference.batch_size):
+        phase.skip(epoch.rows)
+        for batch in iterate_batches(blocks, block, reference.batch_size, epoch.rows):
             epoch.step(batch)
             phase.advance(len(batch))
+            if workers.rank == 0:
+                partway.save_if_due(epoch)
     return epoch.finish()
 
 

@@ -52,6 +52,15 @@ class TableAdam:
         self.steps = 0
         self._sums = _discounted_sums().to(weight.device)
 
+    def tensors(self) -> dict[str, Tensor]:
+        """The table and its state, by name; what `steps` does not say."""
+        return {
+            "weight": self.weight,
+            "first": self.first,
+            "second": self.second,
+            "last": self.last,
+        }
+
     @torch.no_grad()
     def take(self, rows: Tensor) -> Taken:
         """The rows (u,), with the steps that they missed; the table itself is not changed."""
