@@ -124,6 +124,7 @@ SMALL: dict[str, Any] = {
         "network": {"name": "dcn", "parameters": {"num_cross_layers": 2, "dnn_hidden_units": [8]}},
         "batch_size": 32,
         "learning_rate": 0.01,
+        "logical_shards": 2,
     },
     "scoring": {"batch_rows": 64},
     # Every part of the method is on, as in the paper.

@@ -56,6 +56,10 @@ class ReferenceConfig(Section):
     """Rows per step, over all workers together; default: fits the log's size."""
     learning_rate: Fitted[PositiveFloat] = FITTED
     """Adam's; one epoch per block. Default: fits the log's size."""
+    logical_shards: Fitted[PositiveInt] = FITTED
+    """A batch is cut into so many parts, whose gradients are added in order; so the number of
+    `resources.reference_workers`, which must divide it, changes no bit. Default: 8, or as many as
+    leave each part 128 rows: of smaller ones a step takes longer."""
 
     @field_validator("folder")
     @classmethod

@@ -29,8 +29,12 @@ class ResourcesConfig(Section):
     scoring_gpus: Annotated[float, Field(ge=0)] = 0
     """GPUs of one scoring actor."""
     reference_workers: Annotated[int, Field(ge=0)] = 0
-    """Data-parallel workers of the reference; 0 trains in the driver's process."""
+    """Data-parallel workers of the reference, at most `reference.logical_shards`; 0 trains in the
+    driver's process."""
     reference_gpu: bool = False
+    reference_checkpoint_minutes: PositiveFloat = 10
+    """Between two states that the reference's training keeps within a block, each three times the
+    size of its embedding table; a killed run goes on from the last."""
     meta_workers: PositiveInt = 2
     """Actors that compute meta-gradients."""
     meta_worker_cpus: PositiveFloat = 0.5

@@ -13,8 +13,11 @@ A later block's vocabulary only appends to an earlier one's.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
@@ -193,26 +196,43 @@ def read_block(blocks: Blocks, block: Block) -> Rows:
     return Rows.concatenate([read_fragment(blocks, block, f) for f in block.fragments])
 
 
-def iterate_batches(blocks: Blocks, block: Block, batch_size: int) -> Iterator[Rows]:
+def iterate_batches(
+    blocks: Blocks, block: Block, batch_size: int, skipped_rows: int = 0
+) -> Iterator[Rows]:
     """A block's rows in time order, `batch_size` at a time; only the last batch may be smaller.
 
-    Holds one row group and one batch in memory.
+    skipped_rows: of the block, from its start; whole fragments of them are not read. Holds two row
+    groups, one of which a thread reads ahead, and one batch in memory.
     """
     waiting: list[Rows] = []
     count = 0
-    for fragment in block.fragments:
-        for group in range(fragment.row_groups):
-            waiting.append(read_fragment(blocks, block, fragment, [group]))
-            count += len(waiting[-1])
-            if count < batch_size:
-                continue
-            rows = Rows.concatenate(waiting)
-            whole = count - count % batch_size
-            for start in range(0, whole, batch_size):
-                yield rows.take(slice(start, start + batch_size))
-            waiting, count = [rows.take(slice(whole, count))], count - whole
+    for group in _row_groups(blocks, block, skipped_rows):
+        waiting.append(group)
+        count += len(group)
+        if count < batch_size:
+            continue
+        rows = Rows.concatenate(waiting)
+        whole = count - count % batch_size
+        for start in range(0, whole, batch_size):
+            yield rows.take(slice(start, start + batch_size))
+        waiting, count = [rows.take(slice(whole, count))], count - whole
     if count:
         yield Rows.concatenate(waiting)
+
+
+def _row_groups(blocks: Blocks, block: Block, skipped_rows: int) -> Iterator[Rows]:
+    """The rows of each row group, the first ones left out, while a thread reads the next group."""
+    fragments = list(block.fragments)
+    while fragments and fragments[0].rows <= skipped_rows:
+        skipped_rows -= fragments.pop(0).rows
+    places = ((fragment, [g]) for fragment in fragments for g in range(fragment.row_groups))
+    with ThreadPoolExecutor(1) as thread:
+        reads = deque(thread.submit(read_fragment, blocks, block, *p) for p in islice(places, 1))
+        while reads:
+            reads.extend(thread.submit(read_fragment, blocks, block, *p) for p in islice(places, 1))
+            rows = reads.popleft().result()
+            yield rows.take(slice(skipped_rows, None))
+            skipped_rows = max(skipped_rows - len(rows), 0)
 
 
 def read_rows(blocks: Blocks, block: Block, row_ids: np.ndarray) -> Rows:

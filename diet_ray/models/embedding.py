@@ -7,12 +7,16 @@ vocabularies do: old ids keep their vectors, new ones get fresh ones.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from diet_ray.seeds import torch_generator
+
+ROWS_AT_ONCE = 65_536
+"""Of a pass over the table in float64, so that no second table is held."""
 
 
 class EmbeddingTable(nn.Module):
@@ -40,8 +44,11 @@ class EmbeddingTable(nn.Module):
         self.grow(vocabulary_sizes)
 
     def forward(self, ids: Tensor) -> Tensor:
-        known = torch.where(ids < self.limits, ids, 0)
-        return nn.functional.embedding(known + self.offsets, self.weight)
+        return nn.functional.embedding(self.places(ids), self.weight)
+
+    def places(self, ids: Tensor) -> Tensor:
+        """Where in `weight` the ids (B, F) lie, int64 (B, F)."""
+        return torch.where(ids < self.limits, ids, 0) + self.offsets
 
     @torch.no_grad()
     def grow(self, vocabulary_sizes: Mapping[str, int]) -> None:
@@ -82,4 +89,8 @@ class EmbeddingTable(nn.Module):
 
     def standard_deviation(self) -> float:
         """Of all entries: the unit in which steps on embeddings are stated."""
-        return float(self.weight.detach().double().std())
+        parts = self.weight.detach().split(ROWS_AT_ONCE)
+        count = self.weight.numel()
+        mean = sum(float(part.double().sum()) for part in parts) / count
+        squares = sum(float((part.double() - mean).square().sum()) for part in parts)
+        return math.sqrt(squares / (count - 1))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,6 +14,9 @@ from diet_ray.logs.blocks import Rows
 from diet_ray.models.embedding import EmbeddingTable
 from diet_ray.models.modes import evaluating
 from diet_ray.models.registry import DenseNetwork
+from diet_ray.seeds import Index, torch_seeded
+from diet_ray.training.table_adam import TableAdam, Taken
+from diet_ray.training.workers import Workers
 
 PREDICTION_BATCH = 8_192
 
@@ -33,37 +38,156 @@ def adam(model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
     return torch.optim.Adam(trained, lr=learning_rate, fused=True)
 
 
+class Epoch:
+    """One epoch of Adam over a model's table and network, a batch at a time.
+
+    Only the rows of the table that a batch holds are gathered, differentiated and moved
+    (`table_adam.py`), so a step costs the same however many ids there are. The table is whole
+    again after `finish`.
+
+    Every batch is cut into `parts`, whose gradients are computed one by one and added in order,
+    by however many `workers`: a different number of them, which must divide `parts`, changes no
+    bit. All workers are given the same batches and keep the same model. noise: seed and path of
+    what a network draws (dropout); without one it draws from torch's global generator. A fresh
+    epoch can go on from another's `state`, after its first `rows` rows.
+    """
+
+    def __init__(
+        self,
+        model: Recommender,
+        learning_rate: float,
+        parts: int = 1,
+        workers: Workers = Workers(),  # noqa: B008 - frozen
+        noise: tuple[int, *tuple[Index, ...]] | None = None,
+    ) -> None:
+        self._model, self._parts, self._workers, self._noise = model, parts, workers, noise
+        self._parameters = [p for p in model.dense.parameters() if p.requires_grad]
+        self._dense_adam = adam(model.dense, learning_rate)
+        self._table_adam = TableAdam(model.table.weight, learning_rate)
+        self._loss_sum, self.rows = 0.0, 0
+
+    def step(self, batch: Rows) -> float:
+        """Train on a batch; returns its rows' mean loss before the step."""
+        own = self._own_parts(batch)
+        rows_of_parts = self._workers.gather([part.rows for part in own])
+        rows, place = torch.cat(rows_of_parts).unique(return_inverse=True)
+        places = place.split([len(part) for part in rows_of_parts])
+        taken = self._table_adam.take(rows)
+        found = [self._gradients(part, taken.values[places[part.number]]) for part in own]
+        loss = self._move(taken, places, self._workers.gather(found), len(batch))
+        self._loss_sum += loss
+        self.rows += len(batch)
+        return loss / len(batch)
+
+    def _own_parts(self, batch: Rows) -> list[_Part]:
+        device = self._model.table.weight.device
+        ids, labels = (torch.from_numpy(array).to(device) for array in (batch.ids, batch.labels))
+        places = self._model.table.places(ids).tensor_split(self._parts)
+        cut = labels.tensor_split(self._parts)
+        return [_Part.of(n, places[n], cut[n]) for n in self._workers.own(self._parts)]
+
+    def _gradients(self, part: _Part, vectors: Tensor) -> Tensor:
+        """Of a part's summed loss, in one vector: the loss, the network's, the rows' (u, d)."""
+        vectors.requires_grad_()
+        size = 1 + sum(p.numel() for p in self._parameters) + vectors.numel()
+        if not len(part.labels):  # a batch of fewer rows than parts
+            return vectors.new_zeros(size)
+        with self._drawing(part.number):
+            embeddings = nn.functional.embedding(part.places, vectors)
+            loss = self._model.dense(embeddings, part.labels).sum()
+        by = [*self._parameters, vectors]
+        gradients = torch.autograd.grad(loss, by, materialize_grads=True)
+        return torch.cat([loss.detach().reshape(1), *(g.flatten() for g in gradients)])
+
+    def _move(
+        self, taken: Taken, places: Sequence[Tensor], found: Sequence[Tensor], count: int
+    ) -> float:
+        """Take the step along the gradients of all parts; returns the rows' summed loss."""
+        head = 1 + sum(p.numel() for p in self._parameters)
+        dense, table = torch.zeros_like(found[0][:head]), torch.zeros_like(taken.values)
+        for place, vector in zip(places, found, strict=True):
+            dense += vector[:head]
+            table.index_add_(0, place, vector[head:].view(-1, table.shape[1]))
+        sizes = [p.numel() for p in self._parameters]
+        for parameter, gradient in zip(
+            self._parameters, (dense[1:] / count).split(sizes), strict=True
+        ):
+            parameter.grad = gradient.view_as(parameter)
+        self._dense_adam.step()
+        self._table_adam.step(taken, table / count)
+        return float(dense[0])
+
+    def _drawing(self, part: int) -> AbstractContextManager[None]:
+        if self._noise is None:
+            return nullcontext()
+        return torch_seeded(*self._noise, self.rows, part)
+
+    def finish(self) -> float:
+        """Settle the table; returns the mean loss, each row scored before its step."""
+        self._table_adam.settle()
+        return self._loss_sum / max(self.rows, 1)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All that the next steps depend on, by name; some over the memory that they change."""
+        tensors = {f"table.{name}": t for name, t in self._table_adam.tensors().items()}
+        for number, parameter in enumerate(self._parameters):
+            tensors[f"dense.{number}"] = parameter.detach()
+            for name, moment in self._dense_adam.state[parameter].items():
+                tensors[f"adam.{number}.{name}"] = moment
+        arrays = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
+        counts = np.array([self._table_adam.steps, self.rows])
+        return {**arrays, "counts": counts, "loss_sum": np.array([self._loss_sum])}
+
+    @torch.no_grad()
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go on from another epoch's `state`, over a model of the same shapes."""
+        for name, tensor in self._table_adam.tensors().items():
+            tensor.copy_(torch.from_numpy(state[f"table.{name}"]))
+        moments: dict[int, dict[str, Tensor]] = {}
+        for number, parameter in enumerate(self._parameters):
+            parameter.copy_(torch.from_numpy(state[f"dense.{number}"]))
+            start = f"adam.{number}."
+            moments[number] = {
+                name.removeprefix(start): torch.from_numpy(array)
+                for name, array in state.items()
+                if name.startswith(start)
+            }
+        groups = self._dense_adam.state_dict()["param_groups"]
+        self._dense_adam.load_state_dict({"state": moments, "param_groups": groups})
+        self._table_adam.steps, self.rows = map(int, state["counts"])
+        self._loss_sum = float(state["loss_sum"][0])
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Of a batch: b rows that hold u rows of the table."""
+
+    number: int
+    rows: Tensor  # (u,) int64, rising
+    places: Tensor  # (b, F) int64, which of them each row holds
+    labels: Tensor  # (b, K)
+
+    @staticmethod
+    def of(number: int, table_places: Tensor, labels: Tensor) -> _Part:
+        """table_places: int64 (b, F), where in the table the rows' ids lie."""
+        rows, places = table_places.unique(return_inverse=True)
+        return _Part(number, rows, places, labels)
+
+
 def train_epoch(
-    model: nn.Module,
+    model: Recommender,
     batches: Iterable[Rows],
     learning_rate: float,
-    *,
-    rank: int = 0,
-    world_size: int = 1,
     after_batch: Callable[[int, float], None] = lambda _rows, _loss: None,
 ) -> float:
-    """One epoch of Adam over `batches`; returns the mean loss, each row scored before its step.
+    """One epoch of Adam over `batches`, by this process alone; returns the mean loss.
 
-    With several data-parallel workers each takes a stripe of every batch, weighted so that the
-    average of the workers' gradients is the gradient of the whole batch: N workers take the same
-    steps as one, up to the order of summation. after_batch gets the batch's rows and the mean loss
-    of this worker's stripe of it.
+    after_batch gets the batch's rows and their mean loss before the step.
     """
-    device = next(model.parameters()).device
-    optimizer = adam(model, learning_rate)
-    loss_sum, row_count = 0.0, 0
+    epoch = Epoch(model, learning_rate)
     for batch in batches:
-        stripe = batch.take(slice(rank, None, world_size))
-        ids, labels = (torch.from_numpy(array).to(device) for array in (stripe.ids, stripe.labels))
-        losses = model(ids, labels)
-        optimizer.zero_grad(set_to_none=True)
-        (losses.sum() * (world_size / len(batch))).backward()
-        optimizer.step()
-        loss = float(losses.detach().sum())
-        loss_sum += loss
-        row_count += len(stripe)
-        after_batch(len(batch), loss / max(len(stripe), 1))
-    return loss_sum / max(row_count, 1)
+        after_batch(len(batch), epoch.step(batch))
+    return epoch.finish()
 
 
 @torch.no_grad()

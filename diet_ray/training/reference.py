@@ -3,9 +3,11 @@
 Layout: ``t=<t>/model.safetensors`` (``embedding.<field>`` and ``dense.<parameter>``), then
 ``reference.json``, which makes phi_t visible; in ``reference`` below the output, or in the folder
 that runs with the same settings share (``reference.folder``). Training runs on Ray Train: in the
-driver's process with ``resources.reference_workers: 0``, else on that many data-parallel workers.
+driver's process with ``resources.reference_workers: 0``, else on that many data-parallel workers,
+which changes no bit: a batch is always cut into ``reference.logical_shards``.
 Each block starts with a fresh optimiser, so phi_t is a function of phi_{t-1} and D_t alone, and a
-killed run continues after the last published phi_t with the same result.
+killed run continues after the last published phi_t, or from within a block (`partway.py`), with the
+same result.
 """
 
 from __future__ import annotations
@@ -16,16 +18,18 @@ from typing import Any
 import numpy as np
 import ray.train
 import torch
-from ray.train.torch import TorchTrainer, prepare_model
+from ray.train.torch import TorchTrainer
 
 from diet_ray import progress, runtime, storage
-from diet_ray.config import ModelsConfig, NetworkConfig, RunConfig
+from diet_ray.config import ConfigError, ModelsConfig, NetworkConfig, RunConfig
 from diet_ray.errors import UserError
 from diet_ray.logs.blocks import Block, Blocks, iterate_batches
 from diet_ray.models.embedding import EmbeddingTable
 from diet_ray.models.registry import DenseNetwork, fresh_network
 from diet_ray.seeds import Index
-from diet_ray.training.model import Recommender, train_epoch
+from diet_ray.training.model import Epoch, Recommender
+from diet_ray.training.partway import Partway
+from diet_ray.training.workers import Workers
 
 FORMAT = 2
 
@@ -99,21 +103,31 @@ def _embedding_widths(found: dict[str, Any], expected: dict[str, Any]) -> str:
 
 
 def _made_from(config: RunConfig, blocks: Blocks) -> dict[str, Any]:
-    resources = config.resources
     return {
         **config.determining("models", "reference", "seed", "threads"),
         "blocks": blocks.fingerprint,
-        "workers": max(resources.reference_workers, 1),  # they add a batch's gradients in parts
-        **runtime.numerics(resources.reference_gpu),
+        **runtime.numerics(config.resources.reference_gpu),
     }
 
 
+def _check_shards(config: RunConfig) -> None:
+    """Whether the workers can share a batch's logical shards evenly. Raises ConfigError."""
+    shards, workers = config.reference.logical_shards, config.resources.reference_workers
+    if workers and shards % workers:
+        raise ConfigError(
+            f"resources.reference_workers {workers} does not divide reference.logical_shards "
+            f"{shards}; set a number of workers that does, or, to train the reference anew, other "
+            "shards"
+        )
+
+
 def train_reference(config: RunConfig, blocks: Blocks) -> None:
-    """Train and publish what is missing of phi_1..phi_T."""
+    """Train and publish what is missing of phi_1..phi_T. Raises CheckpointError, ConfigError."""
     done = published_stages(config, blocks)
     if done == len(blocks.historical):
         progress.logger.info("Reference model: phi_1..phi_%d are published already", done)
         return
+    _check_shards(config)
     trainer = TorchTrainer(
         _train_stream,
         train_loop_config={"config": config, "blocks": blocks},
@@ -140,10 +154,17 @@ def _train_stream(loop_config: dict[str, Any]) -> None:
     model = _starting_model(config, blocks, done)
     for stage, block in enumerate(blocks.historical[done:], start=done + 1):
         model.table.grow(block.vocabulary_sizes)
-        loss = _train_block(config, blocks, block, model.to(device))
+        partway = _partway(config, blocks, stage)
+        loss = _train_block(config, blocks, block, model.to(device), partway)
         if ray.train.get_context().get_world_rank() == 0:
             _publish(config, blocks, stage, model, loss)
+            partway.remove()
         ray.train.report({"stage": stage, "loss": loss})
+
+
+def _partway(config: RunConfig, blocks: Blocks, stage: int) -> Partway:
+    every = config.resources.reference_checkpoint_minutes
+    return Partway(reference_uri(config, stage), _made_from(config, blocks), every)
 
 
 def _starting_model(config: RunConfig, blocks: Blocks, done: int) -> Recommender:
@@ -163,19 +184,22 @@ def _starting_model(config: RunConfig, blocks: Blocks, done: int) -> Recommender
     return Recommender(table, dense)
 
 
-def _train_block(config: RunConfig, blocks: Blocks, block: Block, model: Recommender) -> float:
-    context = ray.train.get_context()
-    rank, world_size = context.get_world_rank(), context.get_world_size()
-    wrapped = prepare_model(model) if world_size > 1 else model
+def _train_block(
+    config: RunConfig, blocks: Blocks, block: Block, model: Recommender, partway: Partway
+) -> float:
+    reference, context = config.reference, ray.train.get_context()
+    workers = Workers(context.get_world_rank(), context.get_world_size())
+    noise = (config.seed, "reference noise", block.name)
+    epoch = Epoch(model, reference.learning_rate, reference.logical_shards, workers, noise)
+    partway.resume(epoch)
     with progress.phase(f"Reference model on {block.name}", block.rows) as phase:
-        return train_epoch(
-            wrapped,
-            iterate_batches(blocks, block, config.reference.batch_size),
-            config.reference.learning_rate,
-            rank=rank,
-            world_size=world_size,
-            after_batch=lambda rows, _loss: phase.advance(rows),
-        )
+        phase.skip(epoch.rows)
+        for batch in iterate_batches(blocks, block, reference.batch_size, epoch.rows):
+            epoch.step(batch)
+            phase.advance(len(batch))
+            if workers.rank == 0:
+                partway.save_if_due(epoch)
+    return epoch.finish()
 
 
 def _publish(

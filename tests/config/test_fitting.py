@@ -101,3 +101,11 @@ def test_a_published_recipe_does_not_depend_on_the_logs_size(name: str) -> None:
     for end in ("", "_paper"):
         config = load_config(str(CONFIGS / f"{name}{end}.yaml"))
         assert fit(config, 10**3) == fit(config, 10**9)
+
+
+@pytest.mark.parametrize(("batch_size", "shards"), [(1, 1), (64, 1), (512, 4), (700, 4), (4096, 8)])
+def test_a_batch_is_cut_into_parts_that_are_worth_it(batch_size: int, shards: int) -> None:
+    config = opened(reference={"batch_size": batch_size})
+    assert fit(config, 10**5).reference.logical_shards == shards
+    config = opened(reference={"batch_size": batch_size, "logical_shards": 3})
+    assert fit(config, 10**5).reference.logical_shards == 3

@@ -1,3 +1,4 @@
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,6 +76,32 @@ def test_batches_are_the_block_in_order(blocks: Blocks, batch_size: int) -> None
     whole = read_block(blocks, blocks.blocks[0])
     assert np.array_equal(np.concatenate([b.ids for b in batches]), whole.ids)
     assert np.array_equal(np.concatenate([b.labels for b in batches]), whole.labels)
+
+
+@pytest.mark.parametrize("skipped", [0, 1, 6, 19, 20, 26, 45, ROWS])
+def test_batches_go_on_after_the_rows_that_are_skipped(blocks: Blocks, skipped: int) -> None:
+    batches = list(iterate_batches(blocks, blocks.blocks[0], 7, skipped))
+    found = [row_id for batch in batches for row_id in batch.row_ids]
+    assert found == list(range(FIRST + skipped, FIRST + ROWS))
+    assert all(len(batch) == 7 for batch in batches[:-1])
+
+
+def test_skipped_fragments_are_not_read(blocks: Blocks) -> None:
+    block = blocks.blocks[0]
+    Path(blocks.uri, block.fragments[0].path).unlink()
+    skipped = block.fragments[0].rows
+    assert sum(map(len, iterate_batches(blocks, block, 7, skipped))) == ROWS - skipped
+    with pytest.raises(FileNotFoundError):
+        next(iterate_batches(blocks, block, 7, skipped - 1))
+
+
+def test_an_iteration_that_is_left_early_leaves_no_thread(blocks: Blocks) -> None:
+    before = threading.active_count()
+    batches = iterate_batches(blocks, blocks.blocks[0], 1)
+    next(batches)
+    assert threading.active_count() > before
+    batches.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before
 
 
 def test_rows_by_id_in_the_order_asked_for(blocks: Blocks) -> None:

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from diet_ray.models import embedding
 from diet_ray.models.embedding import EmbeddingTable
 
 SIZES = {"user": 5, "item": 7}
@@ -80,7 +81,8 @@ def test_fresh_vectors_are_a_function_of_seed_and_field_alone() -> None:
         assert not torch.equal(vectors, table(seed=4).by_field()[name])
 
 
-def test_fresh_vectors_have_the_stated_spread() -> None:
+def test_fresh_vectors_have_the_stated_spread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedding, "ROWS_AT_ONCE", 3_000)
     made = table({"user": 5_000, "item": 5_000})
     assert made.standard_deviation() == pytest.approx(0.1, rel=0.02)
     assert made.standard_deviation() == pytest.approx(float(made.weight.detach().double().std()))

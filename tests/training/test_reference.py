@@ -6,15 +6,15 @@ import hashlib
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 
 from diet_ray import storage
-from diet_ray.config import NetworkConfig, RunConfig
-from diet_ray.logs.blocks import Blocks, open_blocks, read_block
+from diet_ray.config import ConfigError, NetworkConfig, RunConfig
+from diet_ray.logs.blocks import Block, Blocks, Rows, iterate_batches, open_blocks, read_block
+from diet_ray.training import reference as reference_module
 from diet_ray.training.metrics import measure
 from diet_ray.training.model import predict
 from diet_ray.training.reference import (
@@ -130,7 +130,11 @@ def test_what_is_published_is_not_trained_again(
     train_reference(trained, blocks)
 
 
-def train_and_die(output: str, blocks_uri: str, batches: int) -> None:
+def often(output: str, minutes: float) -> RunConfig:
+    return small_config(output, resources={"reference_checkpoint_minutes": minutes})
+
+
+def train_and_die(output: str, minutes: float, blocks_uri: str, batches: int) -> None:
     """Run in a process of its own, which kills itself after some batches of the second block."""
     import os  # noqa: PLC0415
 
@@ -138,30 +142,54 @@ def train_and_die(output: str, blocks_uri: str, batches: int) -> None:
 
     read = reference.iterate_batches
 
-    def dying(blocks: Blocks, block: object, size: int) -> object:
-        for number, batch in enumerate(read(blocks, block, size)):  # type: ignore[arg-type]
+    def dying(blocks: Blocks, block: object, *rest: int) -> object:
+        for number, batch in enumerate(read(blocks, block, *rest)):  # type: ignore[arg-type]
             if block == blocks.historical[1] and number == batches:
                 os.kill(os.getpid(), signal.SIGKILL)
             yield batch
 
     reference.iterate_batches = dying  # type: ignore[assignment]
-    train_reference(small_config(output), open_blocks(blocks_uri))
+    train_reference(often(output, minutes), open_blocks(blocks_uri))
 
 
-def test_a_killed_run_continues_to_the_same_bytes(
-    blocks: Blocks, trained: RunConfig, tmp_path: Path
-) -> None:
-    call = f"train_and_die({str(tmp_path)!r}, {blocks.uri!r}, 5)"
+def killed_run(tmp_path: Path, minutes: float, blocks: Blocks, batches: int) -> RunConfig:
+    """A run that died in the second block."""
+    call = f"train_and_die({str(tmp_path)!r}, {minutes}, {blocks.uri!r}, {batches})"
     program = f"from tests.training.test_reference import *; {call}"
     root = Path(__file__).parents[2]
     killed = subprocess.run(
         [sys.executable, "-c", program], cwd=root, capture_output=True, check=False, timeout=120
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
-    config = small_config(str(tmp_path))
+    config = often(str(tmp_path), minutes)
     assert published_stages(config, blocks) == 1
+    return config
+
+
+@pytest.mark.parametrize(
+    ("minutes", "taken_up"),
+    [(60, 0), (1e-9, 5)],  # never, within so short a block; after every batch
+)
+def test_a_killed_run_continues_to_the_same_bytes(
+    blocks: Blocks,
+    trained: RunConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    minutes: float,
+    taken_up: int,
+) -> None:
+    config = killed_run(tmp_path, minutes, blocks, batches=5)
+    skipped = []
+
+    def spied(blocks: Blocks, block: Block, batch_size: int, rows: int) -> Iterator[Rows]:
+        skipped.append(rows)
+        return iterate_batches(blocks, block, batch_size, rows)
+
+    monkeypatch.setattr(reference_module, "iterate_batches", spied)
     train_reference(config, blocks)
+    assert skipped == [taken_up * config.reference.batch_size, 0]
     assert tensors(config) == tensors(trained)
+    assert not list(tmp_path.rglob("partway*"))
 
 
 @pytest.mark.parametrize(
@@ -273,18 +301,21 @@ def test_an_absent_reference_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_two_workers_train_the_same_reference(tmp_path: Path) -> None:
+def test_two_workers_train_the_same_bytes(tmp_path: Path) -> None:
     """About half a minute, nearly all of it the start of the worker group."""
     blocks = made_blocks(str(tmp_path / "blocks"), rows=131, historical=2)
-    runs = [
-        small_config(str(tmp_path / f"{workers}"), resources={"reference_workers": workers})
-        for workers in (0, 2)
-    ]
-    for config in runs:
+    found = []
+    for workers in (0, 2):
+        config = small_config(
+            str(tmp_path / f"{workers}"), resources={"reference_workers": workers}
+        )
         train_reference(config, blocks)
-    for stage in (1, 2):
-        one, two = (load_reference(reference_uri(config, stage)) for config in runs)
-        for name, vectors in one.table.by_field().items():
-            torch.testing.assert_close(two.table.by_field()[name], vectors, rtol=0, atol=1e-5)
-        for first, second in zip(one.dense.parameters(), two.dense.parameters(), strict=True):
-            np.testing.assert_allclose(second.numpy(), first.numpy(), rtol=0, atol=1e-5)
+        found.append([reference_identity(reference_uri(config, stage)) for stage in (1, 2)])
+    assert found[0] == found[1]
+
+
+def test_workers_that_cannot_share_the_shards_are_refused(blocks: Blocks, tmp_path: Path) -> None:
+    config = small_config(str(tmp_path), resources={"reference_workers": 3})
+    message = "reference_workers 3 does not divide reference.logical_shards 2"
+    with pytest.raises(ConfigError, match=message):
+        train_reference(config, blocks)

@@ -1,0 +1,121 @@
+"""Adam over an embedding table, at the cost of the rows that a batch holds.
+
+Adam moves every row in every step: a row without a gradient drifts on along its first moment m,
+which fades by beta_1 a step. Nobody sees that before a batch holds the row again. So a row is left
+alone until then, and takes all steps that it missed at once. With m and v as its last step s left
+them, the k steps s + 1 .. s + k add up to
+
+    learning_rate * m / (sqrt(v) + epsilon') * sum over j = 1..k of r^j c(s + j),
+    r = beta_1 / sqrt(beta_2),    c(t) = sqrt(1 - beta_2^t) / (1 - beta_1^t),
+
+and the sum is a difference of two entries of a table over t. This is ``torch.optim.Adam`` over the
+whole table up to rounding, and up to epsilon' = epsilon * sqrt(1 - beta_2^(s + 1)), which is
+epsilon as the first missed step has it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8  # torch's defaults
+RATIO = BETA_1 / math.sqrt(BETA_2)
+HORIZON = 40_000
+"""Steps after which c(t) is 1 in float64."""
+MEMORY = 400
+"""Steps after which r^j is below float64's resolution."""
+SETTLED_AT_ONCE = 65_536
+"""Rows."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """Some rows as dense Adam would have them now; u rows of width d."""
+
+    rows: Tensor  # (u,) int64, no row twice
+    values: Tensor  # (u, d)
+    first: Tensor  # (u, d), the moment m
+    second: Tensor  # (u, d), the moment v
+
+
+class TableAdam:
+    """The state of Adam over a table; `weight` (n, d) is changed in place."""
+
+    def __init__(self, weight: Tensor, learning_rate: float) -> None:
+        self.weight, self._learning_rate = weight.detach(), learning_rate
+        self.first, self.second = torch.zeros_like(self.weight), torch.zeros_like(self.weight)
+        self.last = torch.zeros(len(weight), dtype=torch.int32, device=weight.device)
+        self.steps = 0
+        self._sums = _discounted_sums().to(weight.device)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The table and its state, by name; what `steps` does not say."""
+        return {
+            "weight": self.weight,
+            "first": self.first,
+            "second": self.second,
+            "last": self.last,
+        }
+
+    @torch.no_grad()
+    def take(self, rows: Tensor) -> Taken:
+        """The rows (u,), with the steps that they missed; the table itself is not changed."""
+        last = self.last.index_select(0, rows).long()
+        missed = (self.steps - last).double()
+        values, first, second = (
+            whole.index_select(0, rows) for whole in (self.weight, self.first, self.second)
+        )
+        epsilon = EPSILON * _column((1 - BETA_2 ** (last + 1.0)).sqrt(), first)
+        drift = _column(self._learning_rate * self._drift(last, missed), first)
+        values -= drift * first / (second.sqrt() + epsilon)
+        fading = (_column(beta**missed, first) for beta in (BETA_1, BETA_2))
+        return Taken(rows, values, *(m * f for m, f in zip((first, second), fading, strict=True)))
+
+    def _drift(self, last: Tensor, missed: Tensor) -> Tensor:
+        """The sum over the missed steps, float64 (u,)."""
+        begin, end = (t.clamp(max=HORIZON) for t in (last + 1, last + 1 + missed.long()))
+        return RATIO * (self._sums[begin] - RATIO**missed * self._sums[end])
+
+    @torch.no_grad()
+    def step(self, taken: Taken, gradients: Tensor) -> None:
+        """One step: the rows just taken have these gradients (u, d), all others none."""
+        self.steps += 1
+        first = taken.first.lerp(gradients, 1 - BETA_1)
+        second = (taken.second * BETA_2).addcmul_(gradients, gradients, value=1 - BETA_2)
+        root = (second / (1 - BETA_2**self.steps)).sqrt_().add_(EPSILON)
+        rate = self._learning_rate / (1 - BETA_1**self.steps)
+        self._put(Taken(taken.rows, taken.values - rate * first / root, first, second))
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Bring the whole table to where dense Adam would have it now."""
+        for rows in self.last.nonzero().squeeze(1).split(SETTLED_AT_ONCE):
+            self._put(self.take(rows))
+
+    def _put(self, taken: Taken) -> None:
+        for whole, part in (
+            (self.weight, taken.values),
+            (self.first, taken.first),
+            (self.second, taken.second),
+        ):
+            whole.index_copy_(0, taken.rows, part)
+        self.last.index_fill_(0, taken.rows, self.steps)
+
+
+def _column(numbers: Tensor, like: Tensor) -> Tensor:
+    """(u,) as (u, 1), in the type of the table's entries."""
+    return numbers.to(like.dtype).unsqueeze(1)
+
+
+@lru_cache(maxsize=1)
+def _discounted_sums() -> Tensor:
+    """Entry t >= 1: the sum over q >= 0 of r^q c(t + q); float64 (HORIZON + 1,)."""
+    t = torch.arange(1, HORIZON + MEMORY + 1, dtype=torch.float64)
+    c = (1 - BETA_2**t).sqrt() / (1 - BETA_1**t)
+    powers = RATIO ** torch.arange(MEMORY, dtype=torch.float64)
+    sums = c.unfold(0, MEMORY, 1)[:HORIZON] @ powers
+    return torch.cat([sums[:1], sums])
