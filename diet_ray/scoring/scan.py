@@ -95,7 +95,15 @@ def scan(
             with runtime.plain_errors():
                 for row in _pipeline(task, scoring, waiting).iter_rows():
                     phase.advance(int(row["rows"]))
-    return Scan(uri, block.fragments, read_entries(uri, fragments, keys))
+    entries = read_entries(uri, fragments, keys)
+    lost = fragments.keys() - {entry.fragment for entry in entries}
+    if lost:
+        first = side_car_uri(uri, fragments[min(lost)])
+        raise ScanError(
+            f"{first}: it or its ledger entry is gone again, as are those of {len(lost)} fragments "
+            "in all; let no other process write to the folder, and run again"
+        )
+    return Scan(uri, block.fragments, entries)
 
 
 def _key(blocks: Blocks, fragment: Fragment, identity: str) -> str:
@@ -150,7 +158,8 @@ class ScoringActor:
         _check_scores(scores, rows, fragment)
         groups = label_groups(rows.labels)
         table = pa.table({"row_id": rows.row_ids, "group": groups, "score": scores})
-        storage.write_parquet(side_car_uri(task.uri, fragment), table)
+        side_car = side_car_uri(task.uri, fragment)
+        storage.write_parquet(side_car, table)
         k = task.config.scoring.sketch_k
         present = [int(group) for group in np.unique(groups)]
         entry = Entry(
@@ -159,6 +168,7 @@ class ScoringActor:
             rows=len(rows),
             group_rows={g: int((groups == g).sum()) for g in present},
             group_sketches={g: sketch(scores[groups == g], k) for g in present},
+            side_car_bytes=storage.size(side_car),
         )
         write_entry(task.uri, fragment, entry)
 

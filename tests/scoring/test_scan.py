@@ -99,6 +99,20 @@ def test_only_what_the_ledger_lacks_is_scored_again(
     assert all("00002" in name for name in changed)
 
 
+def test_what_is_damaged_is_scored_again(prepared: Prepared, scanned: Scan, tmp_path: Path) -> None:
+    """A side-car that is gone, one that is cut, an entry without content."""
+    for name, content in bytes_of(scanned.uri).items():
+        storage.write_bytes(storage.join(str(tmp_path), name), content)
+    gone, cut = (Path(side_car_uri(str(tmp_path), f)) for f in scanned.fragments[:2])
+    gone.unlink()
+    cut.write_bytes(cut.read_bytes()[:-100])
+    next((tmp_path / "ledger").glob("*00002*")).write_text("[]")
+    scoring = el2n_scoring(prepared)
+    again = scan(prepared.config, prepared.blocks, prepared.block, scoring, str(tmp_path))
+    assert again.entries == scanned.entries
+    assert bytes_of(str(tmp_path)) == bytes_of(scanned.uri)
+
+
 def test_a_finished_scan_starts_no_actor(
     prepared: Prepared, scanned: Scan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
