@@ -10,12 +10,15 @@ import numpy as np
 import pyarrow as pa
 import ray.data
 import torch
+from torch import Tensor
 
 from diet_ray import progress, runtime, seeds, storage
 from diet_ray.config import RunConfig
 from diet_ray.errors import UserError
 from diet_ray.logs.blocks import Block, Blocks, Fragment, Rows, read_fragment
 from diet_ray.scoring.ledger import Entry, read_entries, side_car_uri, sketch, write_entry
+from diet_ray.training.reference import Reference
+from diet_ray.training.shared_reference import SharedReference, share_reference
 
 
 class ScanError(UserError, ValueError):
@@ -26,9 +29,15 @@ class Scoring(Protocol):
     """What a scan applies: `EL2NScoring` or `AlignmentScoring`."""
 
     @property
-    def identity(self) -> str: ...
+    def identity(self) -> str:
+        """Equal identities mean equal scores of equal rows."""
 
-    def load(self, device: torch.device) -> Callable[[Rows], np.ndarray]: ...
+    @property
+    def reference_uri(self) -> str:
+        """Folder of phi_t."""
+
+    def load(self, reference: Reference, device: torch.device) -> Callable[[Rows], Tensor]:
+        """The function rows -> float32 (n,) on `device`. reference: phi_t."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +100,10 @@ def scan(
     with progress.phase(title, block.rows) as phase:
         phase.skip(sum(f.rows for f in block.fragments if f.path in done))
         if waiting:
-            task = _FragmentTask(config, blocks, block, uri, sample, keys)
             with runtime.plain_errors():
+                cpus = config.resources.scoring_cpus
+                reference = share_reference(scoring.reference_uri, cpus)
+                task = _FragmentTask(config, blocks, block, uri, sample, keys, reference)
                 for row in _pipeline(task, scoring, waiting).iter_rows():
                     phase.advance(int(row["rows"]))
     entries = read_entries(uri, fragments, keys)
@@ -120,6 +131,7 @@ class _FragmentTask:
     uri: str
     sample: Sample
     keys: dict[str, str]
+    reference: SharedReference
 
 
 def _pipeline(task: _FragmentTask, scoring: Scoring, waiting: list[Fragment]) -> ray.data.Dataset:
@@ -142,8 +154,8 @@ class ScoringActor:
     def __init__(self, task: _FragmentTask, scoring: Scoring) -> None:
         self._task = task
         resources = task.config.resources
-        device = runtime.use_device(resources.scoring_gpus, task.config.threads)
-        self._score = scoring.load(device)
+        self._device = runtime.use_device(resources.scoring_gpus, task.config.threads)
+        self._score = scoring.load(task.reference.open(), self._device)
         self._fragments = {fragment.path: fragment for fragment in task.block.fragments}
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -178,7 +190,7 @@ class ScoringActor:
             self._score(rows.take(slice(start, start + step)))
             for start in range(0, len(rows), step)
         ]
-        return np.concatenate([np.zeros(0, dtype=np.float32), *parts])
+        return torch.cat([torch.zeros(0, device=self._device), *parts]).cpu().numpy()
 
 
 def _check_scores(scores: np.ndarray, rows: Rows, fragment: Fragment) -> None:
