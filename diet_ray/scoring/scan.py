@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import ray.data
 import torch
+from ray.data import DataContext
 from torch import Tensor
 
 from diet_ray import progress, runtime, seeds, storage
@@ -19,6 +21,8 @@ from diet_ray.logs.blocks import Block, Blocks, Fragment, Rows, read_fragment
 from diet_ray.scoring.ledger import Entry, read_entries, side_car_uri, sketch, write_entry
 from diet_ray.training.reference import Reference
 from diet_ray.training.shared_reference import SharedReference, share_reference
+
+FRAGMENTS_AT_ONCE = 3  # that an actor holds: one is read, one scored, one written
 
 
 class ScanError(UserError, ValueError):
@@ -138,23 +142,42 @@ def _pipeline(task: _FragmentTask, scoring: Scoring, waiting: list[Fragment]) ->
     resources = task.config.resources
     low, high = resources.scoring_actors
     high = max(low, min(high, len(waiting)))
-    return runtime.one_task_each([{"fragment": f.path} for f in waiting]).map_batches(
-        ScoringActor,
-        fn_constructor_args=(task, scoring),
-        batch_size=1,
-        compute=ray.data.ActorPoolStrategy(min_size=low, max_size=high),
-        num_cpus=resources.scoring_cpus,
-        num_gpus=resources.scoring_gpus or None,
+    pool = ray.data.ActorPoolStrategy(
+        min_size=low,
+        max_size=high,
+        max_concurrent_calls_per_actor=FRAGMENTS_AT_ONCE,
+        max_tasks_in_flight_per_actor=FRAGMENTS_AT_ONCE,
+        enable_true_multi_threading=True,
     )
+    context = DataContext.get_current().copy()
+    # no fragment waits in line at an actor, so a pool whose actors are all busy is one to enlarge
+    context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
+    with DataContext.current(context):
+        return runtime.one_task_each([{"fragment": f.path} for f in waiting]).map_batches(
+            ScoringActor,
+            fn_constructor_args=(task, scoring),
+            batch_size=1,
+            compute=pool,
+            num_cpus=resources.scoring_cpus,
+            num_gpus=resources.scoring_gpus or None,
+        )
 
 
 class ScoringActor:
-    """Reads its own Parquet, writes scores and ledger entries, returns only counts."""
+    """Reads its own Parquet, writes scores and ledger entries, returns only counts.
+
+    Ray calls it on several threads, each with a fragment of its own, which returns when its ledger
+    entry is written. All scoring is done by one thread more, in turn: while it scores a fragment,
+    another is read and the one before is written.
+    """
 
     def __init__(self, task: _FragmentTask, scoring: Scoring) -> None:
         self._task = task
         resources = task.config.resources
-        self._device = runtime.use_device(resources.scoring_gpus, task.config.threads)
+        threads = task.config.threads
+        self._device = runtime.use_device(resources.scoring_gpus, threads)
+        # torch counts threads for each thread that calls it
+        self._scorer = ThreadPoolExecutor(1, "scorer", torch.set_num_threads, (threads,))
         self._score = scoring.load(task.reference.open(), self._device)
         self._fragments = {fragment.path: fragment for fragment in task.block.fragments}
 
@@ -166,19 +189,19 @@ class ScoringActor:
     def _score_fragment(self, fragment: Fragment) -> None:
         task = self._task
         rows = task.sample.of(read_fragment(task.blocks, task.block, fragment))
-        scores = self._score_rows(rows)
+        scores = self._scorer.submit(self._score_rows, rows).result()
         _check_scores(scores, rows, fragment)
         groups = label_groups(rows.labels)
         table = pa.table({"row_id": rows.row_ids, "group": groups, "score": scores})
         side_car = side_car_uri(task.uri, fragment)
         storage.write_parquet(side_car, table)
         k = task.config.scoring.sketch_k
-        present = [int(group) for group in np.unique(groups)]
+        present, counts = (found.tolist() for found in np.unique(groups, return_counts=True))
         entry = Entry(
             fragment=fragment.path,
             key=task.keys[fragment.path],
             rows=len(rows),
-            group_rows={g: int((groups == g).sum()) for g in present},
+            group_rows=dict(zip(present, counts, strict=True)),
             group_sketches={g: sketch(scores[groups == g], k) for g in present},
             side_car_bytes=storage.size(side_car),
         )
