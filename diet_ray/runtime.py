@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import ray
 import ray.data
 import torch
@@ -105,6 +106,13 @@ def use_device(gpus: float, threads: int) -> torch.device:
     """The device of a worker that was given `gpus`; also fixes its number of torch threads."""
     torch.set_num_threads(threads)
     return torch.device("cuda" if gpus and torch.cuda.is_available() else "cpu")
+
+
+def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """The array on `device`: on a CPU the same memory; to a GPU from pinned memory, which lets the
+    caller go on while it is copied."""
+    tensor = torch.from_numpy(array)
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 
 def numerics(gpus: float = 0) -> dict[str, str]:

@@ -24,10 +24,11 @@ import torch
 from torch import Tensor
 from torch.func import jvp
 
+from diet_ray import runtime
 from diet_ray.config import NetworkConfig
 from diet_ray.logs.blocks import Rows
 from diet_ray.models.functional import FlatNetwork, row_losses
-from diet_ray.training.reference import load_reference
+from diet_ray.training.reference import Reference
 
 
 def summed_gradient(
@@ -104,20 +105,18 @@ class AlignmentScoring:
             f"alignment-{reference_identity}-{digest}",
         )
 
-    def load(self, device: torch.device) -> Callable[[Rows], np.ndarray]:
-        """The function rows -> float32 (n,), its model on `device`."""
-        reference = load_reference(self.reference_uri)
+    def load(self, reference: Reference, device: torch.device) -> Callable[[Rows], Tensor]:
+        """The function rows -> float32 (n,) on `device`. reference: phi_t."""
         table = reference.table.to(device)
-        network = FlatNetwork(reference.fresh(self.network, 0).to(device))
+        network = FlatNetwork(reference.fresh(self.network, 0).to(device).eval())
         theta, direction = (
             torch.from_numpy(array.copy()).to(device)  # what the object store maps is read-only
             for array in ray.get([self.theta, self.direction])
         )
 
         @torch.no_grad()
-        def score(rows: Rows) -> np.ndarray:
-            embeddings = table(torch.from_numpy(rows.ids).to(device))
-            labels = torch.from_numpy(rows.labels).to(device)
-            return alignment(network, theta, direction, embeddings, labels).cpu().numpy()
+        def score(rows: Rows) -> Tensor:
+            ids, labels = (runtime.to_device(array, device) for array in (rows.ids, rows.labels))
+            return alignment(network, theta, direction, table(ids), labels)
 
         return score

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from diet_ray import runtime
 from diet_ray.logs.blocks import Rows
-from diet_ray.training.reference import load_reference
+from diet_ray.training.reference import Reference
 
 
 def el2n(logits: Tensor, labels: Tensor) -> Tensor:
@@ -33,14 +33,13 @@ class EL2NScoring:
         """Equal identities mean equal scores of equal rows."""
         return f"el2n-{self.reference_identity}"
 
-    def load(self, device: torch.device) -> Callable[[Rows], np.ndarray]:
-        """The function rows -> float32 (n,), its model on `device`."""
-        model = load_reference(self.reference_uri).recommender.to(device)
+    def load(self, reference: Reference, device: torch.device) -> Callable[[Rows], Tensor]:
+        """The function rows -> float32 (n,) on `device`. reference: phi_t."""
+        model = reference.recommender.to(device).eval()
 
         @torch.no_grad()
-        def score(rows: Rows) -> np.ndarray:
-            ids = torch.from_numpy(rows.ids).to(device)
-            labels = torch.from_numpy(rows.labels).to(device)
-            return el2n(model(ids), labels).cpu().numpy()
+        def score(rows: Rows) -> Tensor:
+            ids, labels = (runtime.to_device(array, device) for array in (rows.ids, rows.labels))
+            return el2n(model(ids), labels)
 
         return score

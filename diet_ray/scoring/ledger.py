@@ -3,18 +3,24 @@
 One entry per fragment, keyed by the fragment's file, its size and time of change, and the
 identity of the scoring; published after the fragment's side-car, so an entry means that the
 side-car is whole. An entry carries a mergeable KLL sketch of the scores of every label group.
+
+What damage leaves behind is no entry: one whose SHA-256 is another, or whose side-car is gone or
+has another size. Its fragment is scored again.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
+import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
 import numpy as np
 from datasketches import kll_floats_sketch
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from diet_ray import storage
+from diet_ray import progress, storage
 from diet_ray.logs.blocks import Fragment
 
 
@@ -22,11 +28,27 @@ from diet_ray.logs.blocks import Fragment
 class Entry:
     """One scored fragment."""
 
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
+
     fragment: str  # path of the fragment in the blocks folder
     key: str  # fingerprint of its file, and of the scoring
     rows: int  # scored rows; fewer than the fragment's if only a sample is scored
     group_rows: dict[int, int]
     group_sketches: dict[int, str]  # base64 of the serialised sketch
+    side_car_bytes: int  # size of the side-car
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """What an entry's file holds."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
+
+    entry: Entry
+    sha256: str
+
+
+_STORED = TypeAdapter(_Stored)
 
 
 def side_car_uri(scan_uri: str, fragment: Fragment) -> str:
@@ -60,25 +82,47 @@ def merged_sketch(entries: list[Entry], group: int) -> kll_floats_sketch:
     return merged
 
 
+def _digest(entry: Entry) -> str:
+    return hashlib.sha256(json.dumps(asdict(entry), sort_keys=True).encode()).hexdigest()
+
+
 def write_entry(scan_uri: str, fragment: Fragment, entry: Entry) -> None:
     """Publish an entry; its side-car must be there already."""
-    storage.write_json(_entry_uri(scan_uri, fragment), asdict(entry))
+    stored = _Stored(entry, _digest(entry))
+    storage.write_json(_entry_uri(scan_uri, fragment), asdict(stored))
 
 
 def read_entries(
     scan_uri: str, fragments: dict[str, Fragment], keys: dict[str, str]
 ) -> list[Entry]:
-    """The entries whose key is the expected one, in the order of `fragments` (path -> fragment)."""
+    """The whole entries whose key is the expected one and whose side-car is whole.
+
+    In the order of `fragments` (path -> fragment).
+    """
 
     def read(path: str) -> Entry | None:
-        try:
-            content = storage.read_json(_entry_uri(scan_uri, fragments[path]))
-        except FileNotFoundError:
+        entry = _read_entry(_entry_uri(scan_uri, fragments[path]))
+        if entry is None or entry.key != keys[path]:
             return None
-        for name in ("group_rows", "group_sketches"):
-            content[name] = {int(group): value for group, value in content[name].items()}
-        entry = Entry(**content)
-        return entry if entry.key == keys[path] else None
+        side_car = side_car_uri(scan_uri, fragments[path])
+        if storage.size(side_car) != entry.side_car_bytes:
+            progress.logger.warning("%s: missing or damaged; scored again", side_car)
+            return None
+        return entry
 
     with ThreadPoolExecutor(max_workers=16) as pool:
         return [entry for entry in pool.map(read, fragments) if entry is not None]
+
+
+def _read_entry(uri: str) -> Entry | None:
+    try:
+        stored = _STORED.validate_json(storage.read_bytes(uri))
+    except FileNotFoundError:
+        return None
+    except ValidationError:
+        stored = None
+    # the sketches' library does not survive damaged bytes, so they are compared before it sees them
+    if stored is None or stored.sha256 != _digest(stored.entry):
+        progress.logger.warning("%s: damaged; its fragment is scored again", uri)
+        return None
+    return stored.entry

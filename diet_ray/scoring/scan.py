@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,12 +11,18 @@ import numpy as np
 import pyarrow as pa
 import ray.data
 import torch
+from ray.data import DataContext
+from torch import Tensor
 
 from diet_ray import progress, runtime, seeds, storage
 from diet_ray.config import RunConfig
 from diet_ray.errors import UserError
 from diet_ray.logs.blocks import Block, Blocks, Fragment, Rows, read_fragment
 from diet_ray.scoring.ledger import Entry, read_entries, side_car_uri, sketch, write_entry
+from diet_ray.training.reference import Reference
+from diet_ray.training.shared_reference import SharedReference, share_reference
+
+FRAGMENTS_AT_ONCE = 3  # that an actor holds: one is read, one scored, one written
 
 
 class ScanError(UserError, ValueError):
@@ -26,9 +33,15 @@ class Scoring(Protocol):
     """What a scan applies: `EL2NScoring` or `AlignmentScoring`."""
 
     @property
-    def identity(self) -> str: ...
+    def identity(self) -> str:
+        """Equal identities mean equal scores of equal rows."""
 
-    def load(self, device: torch.device) -> Callable[[Rows], np.ndarray]: ...
+    @property
+    def reference_uri(self) -> str:
+        """Folder of phi_t."""
+
+    def load(self, reference: Reference, device: torch.device) -> Callable[[Rows], Tensor]:
+        """The function rows -> float32 (n,) on `device`. reference: phi_t."""
 
 
 @dataclass(frozen=True)
@@ -91,11 +104,21 @@ def scan(
     with progress.phase(title, block.rows) as phase:
         phase.skip(sum(f.rows for f in block.fragments if f.path in done))
         if waiting:
-            task = _FragmentTask(config, blocks, block, uri, sample, keys)
             with runtime.plain_errors():
+                cpus = config.resources.scoring_cpus
+                reference = share_reference(scoring.reference_uri, cpus)
+                task = _FragmentTask(config, blocks, block, uri, sample, keys, reference)
                 for row in _pipeline(task, scoring, waiting).iter_rows():
                     phase.advance(int(row["rows"]))
-    return Scan(uri, block.fragments, read_entries(uri, fragments, keys))
+    entries = read_entries(uri, fragments, keys)
+    lost = fragments.keys() - {entry.fragment for entry in entries}
+    if lost:
+        first = side_car_uri(uri, fragments[min(lost)])
+        raise ScanError(
+            f"{first}: it or its ledger entry is gone again, as are those of {len(lost)} fragments "
+            "in all; let no other process write to the folder, and run again"
+        )
+    return Scan(uri, block.fragments, entries)
 
 
 def _key(blocks: Blocks, fragment: Fragment, identity: str) -> str:
@@ -112,30 +135,50 @@ class _FragmentTask:
     uri: str
     sample: Sample
     keys: dict[str, str]
+    reference: SharedReference
 
 
 def _pipeline(task: _FragmentTask, scoring: Scoring, waiting: list[Fragment]) -> ray.data.Dataset:
     resources = task.config.resources
     low, high = resources.scoring_actors
     high = max(low, min(high, len(waiting)))
-    return runtime.one_task_each([{"fragment": f.path} for f in waiting]).map_batches(
-        ScoringActor,
-        fn_constructor_args=(task, scoring),
-        batch_size=1,
-        compute=ray.data.ActorPoolStrategy(min_size=low, max_size=high),
-        num_cpus=resources.scoring_cpus,
-        num_gpus=resources.scoring_gpus or None,
+    pool = ray.data.ActorPoolStrategy(
+        min_size=low,
+        max_size=high,
+        max_concurrent_calls_per_actor=FRAGMENTS_AT_ONCE,
+        max_tasks_in_flight_per_actor=FRAGMENTS_AT_ONCE,
+        enable_true_multi_threading=True,
     )
+    context = DataContext.get_current().copy()
+    # no fragment waits in line at an actor, so a pool whose actors are all busy is one to enlarge
+    context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
+    with DataContext.current(context):
+        return runtime.one_task_each([{"fragment": f.path} for f in waiting]).map_batches(
+            ScoringActor,
+            fn_constructor_args=(task, scoring),
+            batch_size=1,
+            compute=pool,
+            num_cpus=resources.scoring_cpus,
+            num_gpus=resources.scoring_gpus or None,
+        )
 
 
 class ScoringActor:
-    """Reads its own Parquet, writes scores and ledger entries, returns only counts."""
+    """Reads its own Parquet, writes scores and ledger entries, returns only counts.
+
+    Ray calls it on several threads, each with a fragment of its own, which returns when its ledger
+    entry is written. All scoring is done by one thread more, in turn: while it scores a fragment,
+    another is read and the one before is written.
+    """
 
     def __init__(self, task: _FragmentTask, scoring: Scoring) -> None:
         self._task = task
         resources = task.config.resources
-        device = runtime.use_device(resources.scoring_gpus, task.config.threads)
-        self._score = scoring.load(device)
+        threads = task.config.threads
+        self._device = runtime.use_device(resources.scoring_gpus, threads)
+        # torch counts threads for each thread that calls it
+        self._scorer = ThreadPoolExecutor(1, "scorer", torch.set_num_threads, (threads,))
+        self._score = scoring.load(task.reference.open(), self._device)
         self._fragments = {fragment.path: fragment for fragment in task.block.fragments}
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -146,19 +189,21 @@ class ScoringActor:
     def _score_fragment(self, fragment: Fragment) -> None:
         task = self._task
         rows = task.sample.of(read_fragment(task.blocks, task.block, fragment))
-        scores = self._score_rows(rows)
+        scores = self._scorer.submit(self._score_rows, rows).result()
         _check_scores(scores, rows, fragment)
         groups = label_groups(rows.labels)
         table = pa.table({"row_id": rows.row_ids, "group": groups, "score": scores})
-        storage.write_parquet(side_car_uri(task.uri, fragment), table)
+        side_car = side_car_uri(task.uri, fragment)
+        storage.write_parquet(side_car, table)
         k = task.config.scoring.sketch_k
-        present = [int(group) for group in np.unique(groups)]
+        present, counts = (found.tolist() for found in np.unique(groups, return_counts=True))
         entry = Entry(
             fragment=fragment.path,
             key=task.keys[fragment.path],
             rows=len(rows),
-            group_rows={g: int((groups == g).sum()) for g in present},
+            group_rows=dict(zip(present, counts, strict=True)),
             group_sketches={g: sketch(scores[groups == g], k) for g in present},
+            side_car_bytes=storage.size(side_car),
         )
         write_entry(task.uri, fragment, entry)
 
@@ -168,7 +213,7 @@ class ScoringActor:
             self._score(rows.take(slice(start, start + step)))
             for start in range(0, len(rows), step)
         ]
-        return np.concatenate([np.zeros(0, dtype=np.float32), *parts])
+        return torch.cat([torch.zeros(0, device=self._device), *parts]).cpu().numpy()
 
 
 def _check_scores(scores: np.ndarray, rows: Rows, fragment: Fragment) -> None:

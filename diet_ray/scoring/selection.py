@@ -3,11 +3,13 @@
 The merged sketches bracket the scores at the wanted ranks; one pass over the side-cars counts
 what lies below the bracket and collects what lies in it; a sort of the collected rows makes the
 cut. Equal scores are ordered by row id, so the result is that of sorting all rows in memory. A
-sketch that misses (its error is probabilistic) only widens the bracket and repeats the pass.
+sketch that misses (its error is probabilistic) only widens the bracket and repeats the pass. That
+ends: a bracket of all scores holds every rank, as each side-car is held against its ledger entry.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +18,17 @@ import pyarrow as pa
 import ray
 
 from diet_ray import runtime, storage
-from diet_ray.scoring.ledger import merged_sketch, side_car_uri
+from diet_ray.errors import UserError
+from diet_ray.scoring.ledger import merged_sketch
 from diet_ray.scoring.scan import Scan
 
 Ranks = dict[int, tuple[int, int]]  # label group -> first and one-past-last rank, 0 the smallest
 
 ALL_GROUPS = -1
+
+
+class SelectionError(UserError, ValueError):
+    """A side-car that does not fit its ledger entry; the message names it, values and remedy."""
 
 
 def group_shares(group_rows: dict[int, int], count: int, alpha: float) -> dict[int, int]:
@@ -69,7 +76,9 @@ def bands(group_rows: dict[int, int], shares: dict[int, int], percentile: float)
 def select_ranks(scan: Scan, ranks: Ranks) -> np.ndarray:
     """Row ids at the wanted ranks of each label group, int64, ascending.
 
-    The only key ALL_GROUPS ranks all rows together. Raises ValueError for a rank that no row has.
+    The only key ALL_GROUPS ranks all rows together. Raises ValueError for a rank that no row has,
+    SelectionError for a side-car that is missing or does not hold what its ledger entry says,
+    StorageError for a damaged one.
     """
     for group, wanted in ranks.items():
         _check_ranks(scan, group, wanted)
@@ -131,9 +140,11 @@ def _collect(
     scan: Scan, brackets: dict[int, tuple[float, float]]
 ) -> tuple[dict[int, int], dict[int, _Inside]]:
     """Rows below each group's bracket, counted, and rows inside it, collected."""
-    paths = [side_car_uri(scan.uri, f) for f in scan.fragments]
-    side_cars = runtime.one_task_each([{"uri": path} for path in paths])
-    found = side_cars.map_batches(
+    side_cars = [
+        {"uri": storage.join(scan.uri, entry.fragment), "told": json.dumps(entry.group_rows)}
+        for entry in scan.entries
+    ]
+    found = runtime.one_task_each(side_cars).map_batches(
         _read_bracket, fn_args=(brackets,), batch_size=1, batch_format="pyarrow", num_cpus=0.4
     )
     with runtime.plain_errors():
@@ -152,9 +163,8 @@ def _collect(
 def _read_bracket(batch: pa.Table, brackets: dict[int, tuple[float, float]]) -> pa.Table:
     """Per group one row that counts (`is_below`, the count as row_id), then the rows inside."""
     columns: dict[str, list[Any]] = {"group": [], "row_id": [], "score": [], "is_below": []}
-    for uri in batch["uri"].to_pylist():
-        with storage.open_parquet(uri) as file:
-            table = file.read()
+    for uri, told in zip(batch["uri"].to_pylist(), batch["told"].to_pylist(), strict=True):
+        table = _read_side_car(uri, {int(g): rows for g, rows in json.loads(told).items()})
         row_ids, scores = table["row_id"].to_numpy(), table["score"].to_numpy()
         groups = table["group"].to_numpy()
         for group, (low, high) in brackets.items():
@@ -167,3 +177,20 @@ def _read_bracket(batch: pa.Table, brackets: dict[int, tuple[float, float]]) -> 
             columns["score"].append(np.concatenate([[0], scores[inside]]).astype(np.float32))
             columns["is_below"].append(np.arange(count + 1) == 0)
     return pa.table({name: np.concatenate(parts) for name, parts in columns.items()})
+
+
+def _read_side_car(uri: str, told: dict[int, int]) -> pa.Table:
+    """A side-car that holds what its ledger entry says. told: label group -> rows."""
+    try:
+        with storage.open_parquet(uri) as file:
+            table = file.read()
+    except FileNotFoundError:
+        raise SelectionError(f"{uri}: no such file; run again to score its fragment") from None
+    found = np.unique(table["group"].to_numpy(), return_counts=True)
+    held = dict(zip(*(values.tolist() for values in found), strict=True))
+    if held != told:
+        raise SelectionError(
+            f"{uri}: rows per label group {held}, its ledger entry says {told}; remove this file "
+            "and run again to score its fragment"
+        )
+    return table

@@ -8,11 +8,11 @@ import numpy as np
 
 from diet_ray.config import CotrainConfig, ModelsConfig, ProtocolConfig, RunConfig, Score
 from diet_ray.evaluation.run import Run
-from diet_ray.evaluation.shared import SharedTable
 from diet_ray.logs.blocks import Blocks, Rows, read_block
 from diet_ray.memory import artifact
 from diet_ray.memory.ranking import RankingSet
 from diet_ray.memory.rows import SyntheticRows
+from diet_ray.training.shared_reference import SharedTable
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from diet_ray.evaluation.shared import Shared, SharedTable, warm_up_rows
+from diet_ray.evaluation.shared import Shared, warm_up_rows
 from diet_ray.logs.blocks import read_block
 from diet_ray.memory import artifact
+from diet_ray.training.shared_reference import SharedTable
 from tests.evaluation.prepared import Prepared
 
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from diet_ray.config import RunConfig
 from diet_ray.logs.blocks import Block, Blocks, Rows
@@ -29,30 +29,37 @@ class Prepared:
         return self.blocks.historical[1]
 
 
+def row_ids(rows: Rows) -> Tensor:
+    """As scores."""
+    return torch.from_numpy(rows.row_ids).float()
+
+
 @dataclass(frozen=True)
 class RowIds:
     """Scores every row by its id."""
 
+    reference_uri: str
     identity: str = "row ids"
 
-    def load(self, device: torch.device) -> Callable[[Rows], np.ndarray]:
-        return lambda rows: rows.row_ids.astype(np.float32)
+    def load(self, reference: Reference, device: torch.device) -> Callable[[Rows], Tensor]:
+        return row_ids
 
 
 @dataclass(frozen=True)
 class Deadly:
     """Row ids; but the first process that meets the row kills itself."""
 
+    reference_uri: str
     row_id: int
     marker: Path
     identity: str = "deadly"
 
-    def load(self, device: torch.device) -> Callable[[Rows], np.ndarray]:
-        def score(rows: Rows) -> np.ndarray:
+    def load(self, reference: Reference, device: torch.device) -> Callable[[Rows], Tensor]:
+        def score(rows: Rows) -> Tensor:
             if self.row_id in rows.row_ids and not self.marker.exists():
                 self.marker.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
-            return rows.row_ids.astype(np.float32)
+            return row_ids(rows)
 
         return score
 
@@ -61,8 +68,9 @@ class Deadly:
 class Undefined:
     """NaN for one row."""
 
+    reference_uri: str
     row_id: int
     identity: str = "undefined"
 
-    def load(self, device: torch.device) -> Callable[[Rows], np.ndarray]:
-        return lambda rows: np.where(rows.row_ids == self.row_id, np.nan, 1.0).astype(np.float32)
+    def load(self, reference: Reference, device: torch.device) -> Callable[[Rows], Tensor]:
+        return lambda rows: torch.where(row_ids(rows) == self.row_id, torch.nan, 1.0)

@@ -39,13 +39,13 @@ def test_equals_a_loop(table: list[list[tuple[float, bool]]]) -> None:
 def test_scores_real_rows_under_the_reference(prepared: Prepared) -> None:
     rows = read_block(prepared.blocks, prepared.block)
     scoring = EL2NScoring(prepared.reference_uri, prepared.reference.identity)
-    found = scoring.load(torch.device("cpu"))(rows)
+    found = scoring.load(prepared.reference, torch.device("cpu"))(rows)
     with torch.no_grad():
         logits = prepared.reference.recommender(torch.from_numpy(rows.ids)).tolist()
     expected = [
         slow(list(zip(z, y, strict=True))) for z, y in zip(logits, rows.labels, strict=True)
     ]
-    assert found.dtype == np.float32
+    assert found.dtype == torch.float32
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 

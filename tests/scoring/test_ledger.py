@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import base64
+import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from diet_ray import storage
 from diet_ray.logs.blocks import Fragment
-from diet_ray.scoring.ledger import Entry, merged_sketch, read_entries, sketch, write_entry
+from diet_ray.scoring.ledger import (
+    Entry,
+    merged_sketch,
+    read_entries,
+    side_car_uri,
+    sketch,
+    write_entry,
+)
 
 K = 200
 FRAGMENTS = {
@@ -21,6 +32,9 @@ FRAGMENTS = {
 KEYS = {path: f"key of {path}" for path in FRAGMENTS}
 
 
+SIDE_CAR = b"scores"
+
+
 def entry(path: str, scores: dict[int, np.ndarray]) -> Entry:
     return Entry(
         fragment=path,
@@ -28,7 +42,15 @@ def entry(path: str, scores: dict[int, np.ndarray]) -> Entry:
         rows=sum(map(len, scores.values())),
         group_rows={group: len(values) for group, values in scores.items()},
         group_sketches={group: sketch(values, K) for group, values in scores.items()},
+        side_car_bytes=len(SIDE_CAR),
     )
+
+
+def publish(uri: str, made: Entry) -> None:
+    """As a scan does: the side-car, then its entry."""
+    fragment = FRAGMENTS[made.fragment]
+    storage.write_bytes(side_car_uri(uri, fragment), SIDE_CAR)
+    write_entry(uri, fragment, made)
 
 
 def drawn(seed: int, count: int) -> np.ndarray:
@@ -39,15 +61,80 @@ def test_round_trip_in_the_order_of_fragments(tmp_path: Path) -> None:
     uri = str(tmp_path)
     written = [entry(path, {0: drawn(n, 5), 3: drawn(9, 2)}) for n, path in enumerate(FRAGMENTS)]
     for made in reversed(written):
-        write_entry(uri, FRAGMENTS[made.fragment], made)
+        publish(uri, made)
     assert read_entries(uri, FRAGMENTS, KEYS) == written
 
 
 def test_an_entry_with_another_key_does_not_count(tmp_path: Path) -> None:
     uri, (first, second, *_) = str(tmp_path), FRAGMENTS
     for path in (first, second):
-        write_entry(uri, FRAGMENTS[path], entry(path, {0: drawn(1, 5)}))
-    write_entry(uri, FRAGMENTS[first], replace(entry(first, {0: drawn(1, 5)}), key="other"))
+        publish(uri, entry(path, {0: drawn(1, 5)}))
+    publish(uri, replace(entry(first, {0: drawn(1, 5)}), key="other"))
+    assert [found.fragment for found in read_entries(uri, FRAGMENTS, KEYS)] == [second]
+
+
+def truncated(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def without_rows(content: bytes) -> bytes:
+    stored = json.loads(content)
+    del stored["entry"]["rows"]
+    return json.dumps(stored).encode()
+
+
+def with_another_key(content: bytes) -> bytes:
+    stored = json.loads(content)
+    stored["entry"]["new"] = 1
+    return json.dumps(stored).encode()
+
+
+def with_another_count(content: bytes) -> bytes:
+    return content.replace(b'"rows": 7', b'"rows": 8')
+
+
+def with_another_sketch(content: bytes) -> bytes:
+    """One that the sketches' library would not survive."""
+    stored = json.loads(content)
+    stored["entry"]["group_sketches"]["0"] = base64.b64encode(b"\x05" * 100).decode()
+    return json.dumps(stored).encode()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        truncated,
+        without_rows,
+        with_another_key,
+        with_another_count,
+        with_another_sketch,
+        lambda _: b"[]",
+        lambda _: b"null",
+        lambda _: b"",
+    ],
+)
+def test_a_damaged_entry_does_not_count(
+    tmp_path: Path, damage: Callable[[bytes], bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    uri, (first, second, *_) = str(tmp_path), FRAGMENTS
+    for path in (first, second):
+        publish(uri, entry(path, {0: drawn(1, 5), 3: drawn(2, 2)}))
+    file = next((tmp_path / "ledger").glob("*00000*"))
+    file.write_bytes(damage(file.read_bytes()))
+    with caplog.at_level("WARNING", "diet_ray"):
+        assert [found.fragment for found in read_entries(uri, FRAGMENTS, KEYS)] == [second]
+    assert f"{file}: damaged; its fragment is scored again" in caplog.text
+
+
+@pytest.mark.parametrize("left", [None, SIDE_CAR[:-1]], ids=["missing", "truncated"])
+def test_an_entry_whose_side_car_is_not_whole_does_not_count(
+    tmp_path: Path, left: bytes | None
+) -> None:
+    uri, (first, second, *_) = str(tmp_path), FRAGMENTS
+    for path in (first, second):
+        publish(uri, entry(path, {0: drawn(1, 5)}))
+    side_car = tmp_path / first
+    side_car.unlink() if left is None else side_car.write_bytes(left)
     assert [found.fragment for found in read_entries(uri, FRAGMENTS, KEYS)] == [second]
 
 

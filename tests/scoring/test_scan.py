@@ -23,11 +23,16 @@ from tests.made import made_blocks, made_rows
 from tests.networks import small_network
 from tests.scoring.prepared import Deadly, Prepared, RowIds, Undefined
 
+CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("ray_session")
 
 
 def el2n_scoring(prepared: Prepared) -> EL2NScoring:
     return EL2NScoring(prepared.reference_uri, prepared.reference.identity)
+
+
+def row_ids(prepared: Prepared) -> RowIds:
+    return RowIds(prepared.reference_uri)
 
 
 def side_cars(found: Scan) -> pa.Table:
@@ -56,7 +61,7 @@ def scanned(
 
 def test_every_row_is_scored_in_row_order(prepared: Prepared, scanned: Scan) -> None:
     rows, table = read_block(prepared.blocks, prepared.block), side_cars(scanned)
-    expected = el2n_scoring(prepared).load(torch.device("cpu"))(rows)
+    expected = el2n_scoring(prepared).load(prepared.reference, CPU)(rows)
     assert np.array_equal(table["row_id"], rows.row_ids)
     assert np.array_equal(table["group"], label_groups(rows.labels))
     np.testing.assert_allclose(table["score"], expected, rtol=1e-5)
@@ -99,6 +104,20 @@ def test_only_what_the_ledger_lacks_is_scored_again(
     assert all("00002" in name for name in changed)
 
 
+def test_what_is_damaged_is_scored_again(prepared: Prepared, scanned: Scan, tmp_path: Path) -> None:
+    """A side-car that is gone, one that is cut, an entry without content."""
+    for name, content in bytes_of(scanned.uri).items():
+        storage.write_bytes(storage.join(str(tmp_path), name), content)
+    gone, cut = (Path(side_car_uri(str(tmp_path), f)) for f in scanned.fragments[:2])
+    gone.unlink()
+    cut.write_bytes(cut.read_bytes()[:-100])
+    next((tmp_path / "ledger").glob("*00002*")).write_text("[]")
+    scoring = el2n_scoring(prepared)
+    again = scan(prepared.config, prepared.blocks, prepared.block, scoring, str(tmp_path))
+    assert again.entries == scanned.entries
+    assert bytes_of(str(tmp_path)) == bytes_of(scanned.uri)
+
+
 def test_a_finished_scan_starts_no_actor(
     prepared: Prepared, scanned: Scan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,7 +156,7 @@ def test_a_sample_is_scored_by_alignment(prepared: Prepared, tmp_path: Path) -> 
 
 def test_a_killed_actor_does_not_lose_the_scan(prepared: Prepared, tmp_path: Path) -> None:
     row_id = prepared.block.fragments[2].first_row_id + 5
-    scoring = Deadly(row_id, tmp_path / "killed")
+    scoring = Deadly(prepared.reference_uri, row_id, tmp_path / "killed")
     found = scan(prepared.config, prepared.blocks, prepared.block, scoring, str(tmp_path / "scan"))
     assert scoring.marker.exists()
     assert [entry.fragment for entry in found.entries] == [f.path for f in prepared.block.fragments]
@@ -158,26 +177,26 @@ def test_a_truncated_fragment_is_named(
     path = Path(own_blocks.uri, block.fragments[1].path)
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(storage.StorageError, match=r"fragment-00001\.parquet: .*run the step"):
-        scan(prepared.config, own_blocks, block, RowIds(), str(tmp_path / "scan"))
+        scan(prepared.config, own_blocks, block, row_ids(prepared), str(tmp_path / "scan"))
 
 
 def test_a_score_that_is_no_number_stops_the_scan(
     prepared: Prepared, own_blocks: Blocks, tmp_path: Path
 ) -> None:
-    block = own_blocks.historical[0]
+    block, scoring = own_blocks.historical[0], Undefined(prepared.reference_uri, 123)
     with pytest.raises(ScanError, match=r"fragment-00001.*row 123.*nan.*learning_rate"):
-        scan(prepared.config, own_blocks, block, Undefined(123), str(tmp_path / "scan"))
+        scan(prepared.config, own_blocks, block, scoring, str(tmp_path / "scan"))
 
 
 def test_a_changed_fragment_is_scored_again(
     prepared: Prepared, own_blocks: Blocks, tmp_path: Path
 ) -> None:
     block, uri = own_blocks.historical[0], str(tmp_path / "scan")
-    scan(prepared.config, own_blocks, block, RowIds(), uri)
+    scan(prepared.config, own_blocks, block, row_ids(prepared), uri)
     place = storage.join(own_blocks.uri, block.fragments[0].path)
     before = contents(uri)
     storage.write_bytes(place, storage.read_bytes(place))
-    scan(prepared.config, own_blocks, block, RowIds(), uri)
+    scan(prepared.config, own_blocks, block, row_ids(prepared), uri)
     changed = {n for n, file in contents(uri).items() if before.get(n) != file}
     assert all("00000" in name for name in changed)
     assert len(changed) == 2

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,7 +18,13 @@ from diet_ray import storage
 from diet_ray.logs.blocks import Fragment
 from diet_ray.scoring.ledger import Entry, side_car_uri, sketch
 from diet_ray.scoring.scan import Scan
-from diet_ray.scoring.selection import bands, group_shares, select_ranks, smallest
+from diet_ray.scoring.selection import (
+    SelectionError,
+    bands,
+    group_shares,
+    select_ranks,
+    smallest,
+)
 
 sizes = st.dictionaries(st.integers(0, 7), st.integers(0, 300), min_size=1, max_size=6)
 alphas = st.floats(0, 1)
@@ -95,7 +103,8 @@ def made_scan(
         table = pa.table(
             {"row_id": part, "group": groups[part].astype(np.int32), "score": scores[part]}
         )
-        storage.write_parquet(side_car_uri(uri, fragment), table)
+        side_car = side_car_uri(uri, fragment)
+        storage.write_parquet(side_car, table)
         present = [int(group) for group in np.unique(groups[part])]
         values = {group: scores[part][groups[part] == group] for group in present}
         entries.append(
@@ -105,6 +114,7 @@ def made_scan(
                 rows=len(part),
                 group_rows={group: len(v) for group, v in values.items()},
                 group_sketches={g: sketch(v + np.float32(told), k) for g, v in values.items()},
+                side_car_bytes=storage.size(side_car),
             )
         )
         fragments.append(fragment)
@@ -158,6 +168,47 @@ def test_a_sketch_that_misses_only_costs_another_pass(tmp_path: Path, told: floa
     found = made_scan(str(tmp_path), scores, groups, k=200, told=told)
     ranks = {0: (700, 720), 1: (5, 6)}
     assert select_ranks(found, ranks).tolist() == sorted_cut(scores, groups, ranks)
+
+
+def loses_rows(side_car: str) -> None:
+    with storage.open_parquet(side_car) as file:
+        storage.write_parquet(side_car, file.read().slice(3))
+
+
+def changes_a_group(side_car: str) -> None:
+    with storage.open_parquet(side_car) as file:
+        table = file.read()
+    groups = np.concatenate([[7], table["group"].to_numpy()[1:]]).astype(np.int32)
+    storage.write_parquet(side_car, table.set_column(1, "group", pa.array(groups)))
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (loses_rows, "its ledger entry says .* remove this file and run again"),
+        (changes_a_group, "its ledger entry says .* remove this file and run again"),
+        (storage.remove, "no such file; run again"),
+    ],
+)
+def test_a_side_car_that_its_entry_does_not_fit_is_named(
+    tmp_path: Path, damage: Callable[[str], None], message: str
+) -> None:
+    scores, groups = drawn(200, seed=5, distinct=None)
+    found = made_scan(str(tmp_path), scores, groups)
+    damage(side_car_uri(found.uri, found.fragments[2]))
+    with pytest.raises(SelectionError, match=rf"fragment-00002\.parquet: .*{message}"):
+        smallest(found, 200)
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_counts_that_no_side_car_holds_end_the_search(tmp_path: Path) -> None:
+    scores, groups = drawn(200, seed=6, distinct=None)
+    found = made_scan(str(tmp_path), scores, groups)
+    told = {group: rows + 5 for group, rows in found.entries[1].group_rows.items()}
+    found.entries[1] = replace(found.entries[1], group_rows=told)
+    with pytest.raises(SelectionError, match=r"fragment-00001\.parquet"):
+        smallest(found, sum(found.group_rows.values()))
 
 
 def test_nothing_wanted_is_nothing_selected(tmp_path: Path) -> None:
