@@ -19,15 +19,17 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim.adam import adam
 
 from diet_ray.config import CotrainConfig, ModelsConfig, NetworkConfig
 from diet_ray.models.embedding import EmbeddingTable
 from diet_ray.models.registry import fresh_network
 from diet_ray.seeds import derive, torch_generator, torch_seeded
 from diet_ray.training.curve import LossCurve
-from diet_ray.training.model import Recommender, adam
+from diet_ray.training.model import Recommender
 from diet_ray.training.side_by_side import SideBySide
 from diet_ray.training.soft_rows import SoftRows
+from diet_ray.training.touched import TouchedVectors
 
 
 class CompactIds:
@@ -88,21 +90,55 @@ def co_train(
     (`CompactIds`). seeds: of the order in which each model sees the rows: shuffled, and as often
     again as the steps take.
     """
-    stack = SideBySide(models)
-    optimizer = adam(stack, protocol.learning_rate)
     curve = LossCurve(protocol.steps * protocol.batch_size)
     orders = torch.stack([_order(len(rows), protocol, seed) for seed in seeds])
+    batches = torch.stack(orders.split(protocol.batch_size, dim=1))  # (steps, S, B)
     labels = torch.sigmoid(rows.labels)
+    table = TouchedVectors([model.table for model in models], rows.inputs[batches])
+    networks = SideBySide([model.dense for model in models])
+    optimizer = _Adam([table.vectors, *networks.parameters], protocol.learning_rate)
     with torch_seeded(seeds[0], "co-training noise"):  # of dropout
-        for batch in orders.split(protocol.batch_size, dim=1):
-            losses = stack(rows.inputs[batch], labels[batch])
-            optimizer.zero_grad(set_to_none=True)
-            losses.mean(dim=1).sum().backward()  # every model's own mean: none sees another's rows
-            optimizer.step()
-            loss = float(losses.detach().mean())
+        for step, batch in enumerate(batches):
+            losses, of_embeddings, of_networks = networks(table.look_up(step), labels[batch])
+            optimizer.step([table.gradient(step, of_embeddings), *of_networks])
+            loss = float(losses.mean())
             curve.add(protocol.batch_size, loss)
             after_batch(protocol.batch_size, loss)
+    table.write_back()
     return curve.means()
+
+
+class _Adam:
+    """Torch's Adam, over ever more rows of what it trains: so many as their gradient has."""
+
+    def __init__(self, trained: Sequence[Tensor], learning_rate: float) -> None:
+        self._learning_rate = learning_rate
+        self._trained = [values.detach() for values in trained]
+        self._means = [torch.zeros_like(values) for values in trained]
+        self._squares = [torch.zeros_like(values) for values in trained]
+        self._steps = [torch.zeros((), device=values.device) for values in trained]
+
+    def step(self, gradients: Sequence[Tensor]) -> None:
+        def begun(of_all: Sequence[Tensor]) -> list[Tensor]:
+            pairs = zip(of_all, gradients, strict=True)
+            return [whole[: len(gradient)] for whole, gradient in pairs]
+
+        adam(
+            begun(self._trained),
+            list(gradients),
+            begun(self._means),
+            begun(self._squares),
+            max_exp_avg_sqs=[],
+            state_steps=self._steps,
+            fused=True,
+            amsgrad=False,
+            beta1=0.9,
+            beta2=0.999,
+            lr=self._learning_rate,
+            weight_decay=0.0,
+            eps=1e-8,
+            maximize=False,
+        )
 
 
 def _order(rows: int, protocol: CotrainConfig, seed: int) -> Tensor:

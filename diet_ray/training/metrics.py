@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.metrics import log_loss, roc_auc_score
 
 from diet_ray.logs.blocks import Blocks, BlocksError
 
@@ -28,11 +27,10 @@ class Metrics:
 
 def measure(logits: np.ndarray, labels: np.ndarray, tasks: Sequence[str]) -> Metrics:
     """logits (n, K) against labels (n, K) of 0 and 1; each task must hold both."""
-    probabilities = 1 / (1 + np.exp(-logits.astype(np.float64)))
-    aucs, losses = {}, {}
-    for k, task in enumerate(tasks):
-        aucs[task] = float(roc_auc_score(labels[:, k], logits[:, k]))
-        losses[task] = float(log_loss(labels[:, k], probabilities[:, k], labels=[0, 1]))
+    aucs = dict(zip(tasks, _aucs(logits, labels.astype(np.float64)), strict=True))
+    z = logits.astype(np.float64)
+    each = np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z))) - labels * z  # log(1 + e^z) - y z
+    losses = dict(zip(tasks, each.mean(axis=0).tolist(), strict=True))
     return Metrics(
         auc=float(np.mean(list(aucs.values()))),
         logloss=float(np.mean(list(losses.values()))),
@@ -60,16 +58,24 @@ def taught_auc(logits: np.ndarray, taught: np.ndarray) -> float:
     Every row counts as a one with the probability that it was taught and as a zero with the rest;
     so it is the expected AUC over labels drawn from them, up to terms of 1 / n.
     """
-    teacher = 1 / (1 + np.exp(-taught.astype(np.float64)))
-    outcomes = np.repeat([1, 0], len(logits))
-    return float(
-        np.mean(
-            [
-                roc_auc_score(outcomes, np.tile(mine, 2), sample_weight=np.append(ones, 1 - ones))
-                for mine, ones in zip(logits.T, teacher.T, strict=True)
-            ]
-        )
-    )
+    return float(np.mean(_aucs(logits, 1 / (1 + np.exp(-taught.astype(np.float64))))))
+
+
+def _aucs(scores: np.ndarray, ones: np.ndarray) -> list[float]:
+    """By task, the share of pairs of a one and a zero in the right order, ties counted half.
+
+    scores (n, K); ones float64 (n, K) in [0, 1]: how much of a row is a one, the rest is a zero.
+    """
+    found = []
+    for mine, weights in zip(scores.T, ones.T, strict=True):
+        order = np.argsort(mine)
+        rising = mine[order]
+        starts = np.flatnonzero(np.append(True, rising[1:] != rising[:-1]))  # of equal scores
+        of_ones = np.add.reduceat(weights[order], starts)
+        of_zeros = np.add.reduceat(1 - weights[order], starts)
+        below = np.cumsum(of_zeros) - of_zeros / 2
+        found.append(float((of_ones @ below) / (of_ones.sum() * of_zeros.sum())))
+    return found
 
 
 def check_measurable(blocks: Blocks) -> None:

@@ -1,4 +1,4 @@
-"""Models trained as one stack, against each of them trained by itself."""
+"""Networks trained as one stack on embeddings, against each of them trained by itself."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from diet_ray.config import NetworkConfig
+from diet_ray.training import side_by_side
 from diet_ray.training.cotrain import fresh_candidate
-from diet_ray.training.model import Recommender, adam, predict
+from diet_ray.training.model import Recommender, predict
+from diet_ray.training.replay import Replayed
 from diet_ray.training.side_by_side import SideBySide
 from tests.made import small_config
 from tests.networks import SMALL_NETWORKS, small_network
@@ -41,21 +43,27 @@ def made_batches() -> tuple[Tensor, Tensor]:
 
 
 def train_stack(models: list[Recommender], ids: Tensor, labels: Tensor) -> Tensor:
-    """A step per batch; the losses before it (STEPS, S, B)."""
-    stack, told = SideBySide(models), []
-    optimizer = adam(stack, LEARNING_RATE)
+    """A step per batch, of the networks alone; the losses before it (STEPS, S, B)."""
+    stack, told = SideBySide([model.dense for model in models]), []
+    optimizer = torch.optim.Adam(stack.parameters, lr=LEARNING_RATE)
     for batch_ids, batch_labels in zip(ids, labels, strict=True):
-        losses = stack(batch_ids, batch_labels)
-        optimizer.zero_grad()
-        losses.mean(dim=1).sum().backward()
+        losses, _, gradients = stack(embedded(models, batch_ids), batch_labels)
+        for whole, gradient in zip(stack.parameters, gradients, strict=True):
+            whole.grad = gradient
         optimizer.step()
-        told.append(losses.detach())
+        told.append(losses.clone())
     return torch.stack(told)
+
+
+def embedded(models: list[Recommender], ids: Tensor) -> Tensor:
+    """ids (S, B, F) -> every model's own embeddings of its own rows (S, B, F, d)."""
+    pairs = zip(models, ids, strict=True)
+    return torch.stack([model.table(own).detach() for model, own in pairs])
 
 
 def train_alone(model: Recommender, ids: Tensor, labels: Tensor) -> Tensor:
     """The same of one model and its own rows, (STEPS, B)."""
-    optimizer, told = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE), []
+    optimizer, told = torch.optim.Adam(model.dense.parameters(), lr=LEARNING_RATE), []
     for batch_ids, batch_labels in zip(ids, labels, strict=True):
         losses = model(batch_ids, batch_labels)
         optimizer.zero_grad()
@@ -96,13 +104,42 @@ def test_one_models_rows_are_nothing_to_another(name: str) -> None:
         assert torch.equal(losses[0][:, seed], losses[1][:, seed]) == (seed != 1)
 
 
-def test_a_models_parameters_are_slices_of_the_stack() -> None:
-    models = fresh_models("dcn")
-    before = [[parameter.clone() for parameter in model.parameters()] for model in models]
-    stack = SideBySide(models)
-    assert len(list(stack.parameters())) == len(stack.stacked) == len(before[0])
-    for seed, (model, values) in enumerate(zip(models, before, strict=True)):
-        for whole, own, value in zip(stack.stacked, model.parameters(), values, strict=True):
+@every_network
+def test_gradients_are_every_networks_own(name: str) -> None:
+    """Of its mean loss, by plain autograd, call after call: a replay is no memory of the last."""
+    (ids, labels), models, alone = made_batches(), fresh_models(name), fresh_models(name)
+    stack = SideBySide([model.dense for model in models])
+    for batch_ids, batch_labels in zip(ids, labels, strict=True):
+        embeddings = embedded(models, batch_ids)
+        _, of_embeddings, of_networks = stack(embeddings, batch_labels)
+        assert isinstance(stack._gradients, Replayed)
+        for seed, model in enumerate(alone):
+            own = embeddings[seed].clone().requires_grad_()
+            wanted = torch.autograd.grad(
+                model.dense(own, batch_labels[seed]).mean(), [own, *model.dense.parameters()]
+            )
+            found = [of_embeddings[seed], *(whole[seed] for whole in of_networks)]
+            torch.testing.assert_close(found, list(wanted), rtol=1e-9, atol=1e-12)
+
+
+@every_network
+def test_a_replay_finds_the_same_bits(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (ids, labels), models, others = made_batches(), fresh_models(name), fresh_models(name)
+    replayed = train_stack(models, ids, labels)
+    monkeypatch.setattr(side_by_side, "OURS", ())
+    assert torch.equal(replayed, train_stack(others, ids, labels))
+    for model, other in zip(models, others, strict=True):
+        pairs = zip(model.parameters(), other.parameters(), strict=True)
+        assert all(torch.equal(one, two) for one, two in pairs)
+
+
+def test_a_networks_parameters_are_slices_of_the_stack() -> None:
+    networks = [model.dense for model in fresh_models("dcn")]
+    before = [[parameter.clone() for parameter in network.parameters()] for network in networks]
+    stack = SideBySide(networks)
+    assert len(stack.parameters) == len(before[0])
+    for seed, (network, values) in enumerate(zip(networks, before, strict=True)):
+        for whole, own, value in zip(stack.parameters, network.parameters(), values, strict=True):
             assert torch.equal(own, value)
             assert own.data_ptr() == whole[seed].data_ptr()
             assert not own.requires_grad  # it is the stack that is trained
@@ -169,11 +206,14 @@ def test_every_model_drops_what_it_draws_itself() -> None:
     for model in models[1:]:
         model.load_state_dict(models[0].state_dict())
     ids, labels = (whole[0, :1].expand(SEEDS, *whole.shape[2:]) for whole in made_batches())
-    losses = SideBySide(models)(ids, labels)
+    stack = SideBySide([model.dense for model in models])
+    losses, _, _ = stack(embedded(models, ids), labels)
+    assert not isinstance(stack._gradients, Replayed)
     assert not torch.equal(losses[0], losses[1])
 
 
 def test_a_network_that_fails_by_itself_raises_its_own_error() -> None:
-    ids, labels = made_batches()
+    (ids, labels), models = made_batches(), own_models("models.wrong_networks:Raises")
+    stack = SideBySide([model.dense for model in models])
     with pytest.raises(ArithmeticError, match="planted"):
-        SideBySide(own_models("models.wrong_networks:Raises"))(ids[0], labels[0])
+        stack(embedded(models, ids[0]), labels[0])
