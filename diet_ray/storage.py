@@ -16,7 +16,7 @@ import json
 import os
 import string
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
@@ -207,24 +207,30 @@ def write_bytes(uri: str, content: bytes | memoryview) -> str:
 
     Raises StorageError if there is no space or no permission to write.
     """
-    fs, path = filesystem(uri)
-    try:
-        if isinstance(fs, pafs.LocalFileSystem):
-            _write_beside_and_rename(path, content)
-        else:
-            with fs.open_output_stream(path) as stream:
-                stream.write(content)
-    except OSError as error:
-        raise _explain(error, uri) from error
+    with _published(uri) as stream:
+        stream.write(content)
     return hashlib.sha256(content).hexdigest()
 
 
-def _write_beside_and_rename(path: str, content: bytes | memoryview) -> None:
+@contextmanager
+def _published(uri: str) -> Iterator[Any]:
+    """A stream whose content appears at `uri` when the block ends."""
+    fs, path = filesystem(uri)
+    local = isinstance(fs, pafs.LocalFileSystem)
+    try:
+        with _written_beside(path) if local else fs.open_output_stream(path) as stream:
+            yield stream
+    except OSError as error:
+        raise _explain(error, uri) from error
+
+
+@contextmanager
+def _written_beside(path: str) -> Iterator[Any]:
     partial = f"{path}.partial-{uuid.uuid4().hex}"
     os.makedirs(os.path.dirname(path), exist_ok=True)
     try:
         with open(partial, "wb") as stream:
-            stream.write(content)
+            yield stream
         os.replace(partial, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
@@ -248,6 +254,23 @@ def write_parquet(uri: str, table: pa.Table, row_group_rows: int | None = None) 
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, row_group_size=row_group_rows, compression="zstd")
     return write_bytes(uri, memoryview(sink.getvalue()))
+
+
+def write_parquet_groups(uri: str, schema: pa.Schema, groups: Iterable[pa.Table]) -> None:
+    """Publish a Parquet file (zstd) with these row groups, held one at a time.
+
+    If they break off, a local file does not appear, and an object has no end: `open_parquet`
+    refuses it. Raises StorageError as `write_bytes` does.
+    """
+    with _published(uri) as stream:
+        writer = pq.ParquetWriter(stream, schema, compression="zstd")
+        try:
+            for group in groups:
+                writer.write_table(group, row_group_size=max(1, group.num_rows))
+        except BaseException:
+            writer.is_open = False  # else it writes the end that makes a file whole
+            raise
+        writer.close()
 
 
 def check_writable(uri: str) -> None:

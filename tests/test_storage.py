@@ -10,7 +10,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +90,29 @@ def test_a_table_comes_back(folder: str) -> None:
     with storage.open_parquet(uri) as file:
         assert file.num_row_groups == 4
         assert file.read().equals(table())
+
+
+def test_row_groups_come_back(folder: str) -> None:
+    uri = storage.join(folder, "groups.parquet")
+    groups = [table(10), table(3), table(7)]
+    storage.write_parquet_groups(uri, groups[0].schema, iter(groups))
+    with storage.open_parquet(uri) as file:
+        assert [file.read_row_group(g) for g in range(file.num_row_groups)] == groups
+    storage.write_parquet_groups(uri, groups[0].schema, [])
+    assert read(uri).equals(groups[0].slice(0, 0))
+
+
+def test_row_groups_that_break_off_are_no_table(folder: str) -> None:
+    uri = storage.join(folder, "groups.parquet")
+
+    def groups() -> Iterator[pa.Table]:
+        yield table()
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        storage.write_parquet_groups(uri, table().schema, groups())
+    with pytest.raises((FileNotFoundError, StorageError)):
+        read(uri)
 
 
 def test_the_same_content_has_the_same_digest(tmp_path: Path) -> None:

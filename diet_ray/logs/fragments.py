@@ -13,17 +13,16 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from diet_ray import storage
 from diet_ray.logs.blocks import ROW_ID, TIME_MS, Fragment
+from diet_ray.logs.cells import read_cells
+from diet_ray.logs.encoder import Encoder
 from diet_ray.logs.sources.source import PART, ROW, LogsError
 from diet_ray.logs.staging import BINS, StagedFile, Window
-from diet_ray.logs.vocabulary import Encoder
 
 UNSEEN = b"unseen_rows"  # key of a fragment's metadata
 
@@ -79,20 +78,12 @@ def unseen_rows(plan: Plan, uri: str) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Encoding:
-    """How the rows of all fragments are written. `fingerprint` is that of the blocks."""
+    """How the rows of all fragments are written."""
 
     uri: str
-    fingerprint: str
     fields: tuple[str, ...]
     tasks: tuple[str, ...]
-    hash_buckets: tuple[tuple[str, int], ...]
     row_group_rows: int
-
-
-@lru_cache(maxsize=1)
-def _encoder(encoding: Encoding) -> Encoder:
-    """A process loads the vocabularies once, however many fragments it writes."""
-    return Encoder(encoding.uri, encoding.fields, dict(encoding.hash_buckets))
 
 
 class FragmentWriter:
@@ -106,11 +97,12 @@ class FragmentWriter:
         encoding: Encoding,
         files: Sequence[StagedFile],
         known: Mapping[str, Mapping[str, int]],
+        encoder: Encoder,
     ) -> None:
         self.uri, self.files, self.known = encoding.uri, files, known
         self.fields, self.tasks = encoding.fields, encoding.tasks
         self.row_group_rows = encoding.row_group_rows
-        self.encoder = _encoder(encoding)
+        self.encoder = encoder
 
     def write(self, plan: Plan) -> Fragment:
         """Write one planned fragment. Raises LogsError if the staged rows are not the planned."""
@@ -141,19 +133,13 @@ class FragmentWriter:
         for file in self.files:
             within = file.first_ms < plan.end and file.last_ms >= plan.start
             if within and file.block == plan.block:
-                rows = self._read(file, plan)
-                part = pa.array(np.full(rows.num_rows, file.part, np.int64))
-                yield rows.append_column(PART, part)
+                for rows in _rows_between(storage.join(self.uri, file.path), plan.start, plan.end):
+                    part = pa.array(np.full(rows.num_rows, file.part, np.int64))
+                    yield rows.append_column(PART, part)
 
-    def _read(self, staged: StagedFile, plan: Plan) -> pa.Table:
-        columns = [ROW, TIME_MS, *self.fields, *self.tasks]
-        with storage.open_parquet(storage.join(self.uri, staged.path)) as file:
-            place = file.schema_arrow.get_field_index(TIME_MS)
-            groups = []
-            for group in range(file.num_row_groups):
-                bounds = file.metadata.row_group(group).column(place).statistics
-                if bounds.min < plan.end and bounds.max >= plan.start:
-                    groups.append(group)
-            rows = file.read_row_groups(groups, columns, use_threads=False)
-        times = rows[TIME_MS]
-        return rows.filter(pc.and_(pc.greater_equal(times, plan.start), pc.less(times, plan.end)))
+
+def _rows_between(uri: str, start: int, end: int) -> Iterator[pa.Table]:
+    """Rows of a staged file from `start` (ms) until before `end`; opens only their cells."""
+    for _, rows in read_cells(uri, lambda key: key[0] < end and key[1] >= start):
+        low, high = np.searchsorted(rows[TIME_MS].to_numpy(), [start, end])
+        yield rows.slice(low, high - low)

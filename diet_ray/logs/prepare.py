@@ -27,6 +27,8 @@ from diet_ray import storage
 from diet_ray.config import LogsConfig, RunConfig
 from diet_ray.logs.blocks import FORMAT, Block, Blocks, Role, open_blocks, published
 from diet_ray.logs.doubts import doubts, unseen_table
+from diet_ray.logs.encoder import Encoder
+from diet_ray.logs.extending import Extended, extend_vocabularies
 from diet_ray.logs.fragments import (
     Encoding,
     FragmentWriter,
@@ -39,15 +41,14 @@ from diet_ray.logs.sources import LogsError, Part, Source, open_source
 from diet_ray.logs.staging import (
     QUARANTINE,
     STAGING,
+    STAGING_FORMAT,
     Ledger,
     StagedFile,
     Stager,
     Window,
     is_staged,
     read_ledger,
-    read_values,
 )
-from diet_ray.logs.vocabulary import grow, sizes, vocabulary_uri
 from diet_ray.progress import byte_size, phase
 from diet_ray.runtime import one_task_each, plain_errors
 
@@ -58,6 +59,8 @@ LAST_ROLES: dict[str, Role] = {
     "validation": "validation",
     "test": "test",
 }
+# Blocks, of the last roles, that add nothing to a vocabulary.
+JUDGING = ("validation", "test")
 # What may change without changing a block.
 NOT_DETERMINING = ("path", "bad_rows_limit")
 
@@ -94,9 +97,11 @@ def _publish(work: _Work, fingerprint: str) -> Blocks:
     ledgers = _stage(work)
     _check_quality(work, ledgers)
     _check_no_block_is_empty(work, ledgers)
-    vocabulary_sizes = _save_vocabularies(work, ledgers)
+    extended = _extend(work, ledgers)
+    vocabulary_sizes = _sizes(work, extended)
     plans = _plan(work, ledgers)
-    _write(work, fingerprint, plans, ledgers, _known(work, vocabulary_sizes))
+    indexes = {field: vocabulary.index for field, vocabulary in extended.items()}
+    _write(work, plans, ledgers, _known(work, vocabulary_sizes), indexes)
     blocks = Blocks(
         uri=work.uri,
         fields=work.source.fields,
@@ -155,7 +160,7 @@ def _begin(work: _Work, fingerprint: str) -> None:
     place = storage.join(uri, STAGING, "run.json")
     # What is staged belongs to the parts that the log was cut into.
     parts = hashlib.blake2b(repr(work.source.parts()).encode(), digest_size=8).hexdigest()
-    begun = {"fingerprint": fingerprint, "parts": parts}
+    begun = {"fingerprint": fingerprint, "parts": parts, "staging": STAGING_FORMAT}
     if storage.exists(place) and storage.read_json(place) == begun:
         logger.info("continuing an interrupted preparation: %s", uri)
         return
@@ -255,25 +260,25 @@ def _check_no_block_is_empty(work: _Work, ledgers: list[Ledger]) -> None:
     )
 
 
-def _save_vocabularies(work: _Work, ledgers: list[Ledger]) -> dict[str, dict[str, int]]:
-    """Publish every field's vocabulary; returns block -> field -> number of ids."""
-    fields, buckets = work.source.fields, work.logs.hash_buckets
-    names = [window.block for window in work.windows]
-    growing = [name for name in names if name not in ("validation", "test")]
-    vocabulary_sizes: dict[str, dict[str, int]] = {name: {} for name in names}
-    with phase("extending vocabularies", len(fields), "fields") as progress:
-        for field in fields:
-            if field in buckets:
-                after = dict.fromkeys(names, buckets[field] + 1)
+def _extend(work: _Work, ledgers: list[Ledger]) -> dict[str, Extended]:
+    """field -> its vocabulary; hashed fields have none."""
+    growing = [window.block for window in work.windows if window.block not in JUDGING]
+    fields = [field for field in work.source.fields if field not in work.logs.hash_buckets]
+    return extend_vocabularies(work.uri, fields, growing, ledgers)
+
+
+def _sizes(work: _Work, extended: dict[str, Extended]) -> dict[str, dict[str, int]]:
+    """block -> field -> number of ids, with id 0."""
+    sizes: dict[str, dict[str, int]] = {}
+    for number, window in enumerate(work.windows):
+        sizes[window.block] = {}
+        for field in work.source.fields:
+            if field in extended:
+                after = extended[field].sizes
+                sizes[window.block][field] = after[min(number, len(after) - 1)]
             else:
-                found = [read_values(work.uri, ledger.part, field) for ledger in ledgers]
-                vocabulary = grow((b, [v[b] for v in found if b in v]) for b in growing)
-                storage.write_parquet(vocabulary_uri(work.uri, field), vocabulary)
-                after = sizes(vocabulary, names)
-            for name in names:
-                vocabulary_sizes[name][field] = after[name]
-            progress.advance()
-    return vocabulary_sizes
+                sizes[window.block][field] = work.logs.hash_buckets[field] + 1
+    return sizes
 
 
 def _plan(work: _Work, ledgers: list[Ledger]) -> list[Plan]:
@@ -299,26 +304,26 @@ def _known(work: _Work, vocabulary_sizes: dict[str, dict[str, int]]) -> dict[str
 
 def _write(
     work: _Work,
-    fingerprint: str,
     plans: list[Plan],
     ledgers: list[Ledger],
     known: dict[str, dict[str, int]],
+    indexes: dict[str, ray.ObjectRef],
 ) -> None:
     waiting = [plan for plan in plans if not storage.exists(storage.join(work.uri, plan.path))]
     encoding = Encoding(
         uri=work.uri,
-        fingerprint=fingerprint,
         fields=work.source.fields,
         tasks=work.source.tasks,
-        hash_buckets=tuple(work.logs.hash_buckets.items()),
         row_group_rows=work.logs.row_group_rows,
     )
     files = [file for ledger in ledgers for file in ledger.files]
     with phase("writing encoded blocks", sum(plan.rows for plan in plans)) as progress:
         progress.skip(sum(plan.rows for plan in set(plans) - set(waiting)))
         if waiting:
+            shared = {field: _Shared(index) for field, index in indexes.items()}
+            arguments = (encoding, files, known, shared, work.logs.hash_buckets)
             dataset = one_task_each([asdict(plan) for plan in waiting])
-            for written in _results(dataset.map(_write_one, fn_args=(encoding, files, known))):
+            for written in _results(dataset.map(_write_one, fn_args=arguments)):
                 progress.advance(int(written["rows"]))
 
 
@@ -327,8 +332,12 @@ def _write_one(
     encoding: Encoding,
     files: list[StagedFile],
     known: dict[str, dict[str, int]],
+    indexes: dict[str, _Shared],
+    hash_buckets: dict[str, int],
 ) -> dict[str, Any]:
-    return {"rows": FragmentWriter(encoding, files, known).write(Plan(**row)).rows}
+    mapped = {field: ray.get(shared.reference) for field, shared in indexes.items()}
+    encoder = Encoder(mapped, hash_buckets)
+    return {"rows": FragmentWriter(encoding, files, known, encoder).write(Plan(**row)).rows}
 
 
 def _describe(

@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as kinds
 
+from diet_ray.logs.encoder import MISSING
 from diet_ray.logs.sources.expression import parse_task
 from diet_ray.logs.sources.source import RESERVED, LogsError
 from diet_ray.logs.sources.values import as_numbers, as_text, as_time_ms
-from diet_ray.logs.vocabulary import MISSING
 
 FEW_MISSING = 0.001  # the share of unusable rows at which preparing stops by default
 NEARLY_ALL = 0.95  # of the rows with a value of their own

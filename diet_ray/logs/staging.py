@@ -3,9 +3,10 @@
 Protocol: a part is staged by one task, whatever happens to the others. Below its own folder
 `staging/part-00000/` it leaves
 
- - `<block>-00000.parquet`..: usable rows as text, each file sorted by time and no larger than
-   `RUN_ROWS`, so that a task never holds more
- - `values.parquet`: one row per block, one list column per field: the values that occur
+ - `<block>-00000.arrow`..: usable rows as text, in runs of about `RUN_ROWS`, so that a task never
+   holds more; each file sorted by time, and cut at the borders of time bins into cells of about
+   `CELL_ROWS`, so that a fragment reads little more than its own rows, in whatever order they came
+ - `values-00000.arrow`..: the values that each run's fields take (`staged_values.py`)
  - `ledger.json`, published last: counts, times, histograms; a part that has one is not read again
 
 and beside it, below `quarantine/`, the rows that cannot be used.
@@ -13,6 +14,7 @@ and beside it, below `quarantine/`, the rows that cannot be used.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -24,13 +26,16 @@ import pyarrow.compute as pc
 
 from diet_ray import storage
 from diet_ray.logs.blocks import TIME_MS
+from diet_ray.logs.cells import Cell, write_cells
 from diet_ray.logs.cleaning import clean
 from diet_ray.logs.sources.source import BadRow, Part, Source
+from diet_ray.logs.staged_values import write_values
 
 STAGING, QUARANTINE = "staging", "quarantine"
+STAGING_FORMAT = 2  # what is staged otherwise is staged again
 BINS = 4096
 RUN_ROWS = 1 << 19
-RUN_GROUP_ROWS = 1 << 14
+CELL_ROWS = 1 << 11
 QUARANTINE_ROWS = 1 << 16
 
 
@@ -74,9 +79,11 @@ class Ledger:
     quarantined: dict[str, int]
     first_bad: dict[str, Any] | None
     files: tuple[StagedFile, ...]
+    value_files: tuple[str, ...]  # relative to the blocks folder
+    marks: dict[str, list[str]]  # field -> some of its values, evenly spread
     block_rows: dict[str, int]
     label_sums: dict[str, dict[str, int]]  # block -> task -> ones
-    histograms: dict[str, list[int]]  # block -> rows per bin
+    histograms: dict[str, Sequence[int]]  # block -> rows per bin
 
 
 def part_folder(uri: str, part: int) -> str:
@@ -88,6 +95,7 @@ def read_ledger(uri: str, part: int) -> Ledger:
     """A finished part's ledger. Raises FileNotFoundError, StorageError."""
     content = storage.read_json(storage.join(part_folder(uri, part), "ledger.json"))
     content["files"] = tuple(StagedFile(**file) for file in content["files"])
+    content["value_files"] = tuple(content["value_files"])
     return Ledger(**content)
 
 
@@ -113,11 +121,13 @@ class Stager:
         self.first_bad: BadRow | None = None
         self.quarantined: Counter[str] = Counter()
         self.quarantine_files = 0
+        self.runs = 0
         self.files: list[StagedFile] = []
+        self.value_files: list[str] = []
+        self.marks: dict[str, list[str]] = {field: [] for field in source.fields}
         self.block_rows: Counter[str] = Counter()
         self.label_sums: dict[str, Counter[str]] = {}
         self.histograms: dict[str, np.ndarray] = {}
-        self.values: dict[str, dict[str, pa.Array]] = {}
 
     def stage(self, shared: Any) -> Ledger:
         """Read the part, write what it holds, publish its ledger."""
@@ -143,12 +153,11 @@ class Stager:
             self._write_run()
 
     def close(self) -> Ledger:
-        """Write what waits, then values, then the ledger."""
+        """Write what waits, then the ledger."""
         if self.waiting_rows:
             self._write_run()
         if self.bad:
             self._write_quarantine()
-        storage.write_parquet(values_uri(self.uri, self.number), self._value_table())
         ledger = Ledger(
             part=self.number,
             rows=self.rows,
@@ -158,6 +167,8 @@ class Stager:
             quarantined=dict(self.quarantined),
             first_bad=self._place_of(self.first_bad),
             files=tuple(self.files),
+            value_files=tuple(self.value_files),
+            marks=self.marks,
             block_rows=dict(self.block_rows),
             label_sums={block: dict(sums) for block, sums in self.label_sums.items()},
             histograms={block: bins.tolist() for block, bins in self.histograms.items()},
@@ -175,41 +186,39 @@ class Stager:
         times = rows[TIME_MS].to_numpy()
         order = np.argsort(times, kind="stable")
         times = times[order]
-        used = 0
-        for window in self.windows:
+        blocks: dict[int, pa.Table] = {}
+        for number, window in enumerate(self.windows):
             low, high = np.searchsorted(times, [window.start, window.end])
             if low < high:
-                self._write_block(window, rows.take(order[low:high]), times[low:high])
-                used += int(high - low)
-        self.outside += len(times) - used
+                blocks[number] = rows.take(order[low:high])
+                self._write_block(window, blocks[number], times[low:high])
+        self.outside += len(times) - sum(block.num_rows for block in blocks.values())
+        if blocks:
+            self._write_values(blocks)
+        self.runs += 1
 
     def _write_block(self, window: Window, rows: pa.Table, times: np.ndarray) -> None:
         block = window.block
-        run = sum(file.block == block for file in self.files)
-        name = f"{STAGING}/part-{self.number:05d}/{block}-{run:05d}.parquet"
-        storage.write_parquet(storage.join(self.uri, name), rows, RUN_GROUP_ROWS)
+        bins = window.bins(times)
+        name = self._name(block)
+        write_cells(storage.join(self.uri, name), _cells(rows, times, bins))
         self.files.append(StagedFile(self.number, block, name, int(times[0]), int(times[-1])))
         self.block_rows[block] += len(times)
-        bins = np.bincount(window.bins(times), minlength=BINS)
-        self.histograms[block] = self.histograms.get(block, 0) + bins
+        counts = np.bincount(bins, minlength=BINS)
+        self.histograms[block] = self.histograms.get(block, 0) + counts
         sums = self.label_sums.setdefault(block, Counter())
         for task in self.tasks:
             sums[task] += pc.sum(rows[task]).as_py()
-        known = self.values.setdefault(block, {})
-        for field in self.fields:
-            chunks = [*rows[field].chunks, *([known[field]] if field in known else [])]
-            known[field] = pc.unique(pa.chunked_array(chunks))
 
-    def _value_table(self) -> pa.Table:
-        blocks = list(self.values)
-        columns: dict[str, pa.Array] = {}
+    def _write_values(self, blocks: dict[int, pa.Table]) -> None:
+        name = self._name("values")
+        marks = write_values(storage.join(self.uri, name), self.fields, blocks)
+        self.value_files.append(name)
         for field in self.fields:
-            values = [self.values[block][field] for block in blocks]
-            ends = np.cumsum([0, *(len(v) for v in values)])
-            flat = pa.concat_arrays(values) if values else pa.array([], pa.string())
-            columns[field] = pa.ListArray.from_arrays(pa.array(ends, pa.int32()), flat)
-        table = pa.table(columns)
-        return table.replace_schema_metadata({"blocks": ",".join(blocks)})
+            self.marks[field] += marks[field]
+
+    def _name(self, what: str) -> str:
+        return f"{STAGING}/part-{self.number:05d}/{what}-{self.runs:05d}.arrow"
 
     def _write_quarantine(self) -> None:
         name = f"part-{self.number:05d}-{self.quarantine_files:05d}.parquet"
@@ -227,16 +236,12 @@ class Stager:
         self.bad = []
 
 
-def values_uri(uri: str, part: int) -> str:
-    """File of the values that occur in a part."""
-    return storage.join(part_folder(uri, part), "values.parquet")
-
-
-def read_values(uri: str, part: int, field: str) -> dict[str, pa.Array]:
-    """block -> the values of a field that occur in a part, each once, in no order."""
-    with storage.open_parquet(values_uri(uri, part)) as file:
-        blocks = file.schema_arrow.metadata[b"blocks"].decode().split(",")
-        lists = file.read([field], use_threads=False)[field].combine_chunks()
-    if not len(lists):
-        return {}
-    return {block: lists[i].values for i, block in enumerate(blocks)}
+def _cells(rows: pa.Table, times: np.ndarray, bins: np.ndarray) -> list[Cell]:
+    """Rows in time order as cells of about `CELL_ROWS`, whole bins each; keys: first, last ms."""
+    starts = np.flatnonzero(np.diff(bins, prepend=-1))
+    _, first_of_cell = np.unique(starts // CELL_ROWS, return_index=True)
+    bounds = [*starts[first_of_cell].tolist(), len(times)]
+    return [
+        ([int(times[low]), int(times[high - 1])], rows.slice(low, high - low))
+        for low, high in itertools.pairwise(bounds)
+    ]

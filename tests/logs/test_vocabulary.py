@@ -1,19 +1,23 @@
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diet_ray import storage
-from diet_ray.logs.vocabulary import Encoder, grow, hashed, sizes, vocabulary_uri
+from diet_ray.logs import vocabulary
+from diet_ray.logs.vocabulary import grow, read_vocabulary, vocabulary_uri, write_vocabulary
 
 VALUES = st.lists(st.one_of(st.none(), st.text("abc", max_size=2)), max_size=8)
 BLOCKS = st.lists(VALUES, min_size=1, max_size=5)
 
 
-def grown(blocks: list[list[str | None]]) -> pa.Table:
-    return grow((f"b{t}", [pa.array(v, pa.string())]) for t, v in enumerate(blocks))
+def found(blocks: list[list[str | None]]) -> list[pa.Table]:
+    return [
+        pa.table([pa.array(v, pa.string()), pa.array([b] * len(v), pa.int64())], vocabulary.FOUND)
+        for b, v in enumerate(blocks)
+    ]
 
 
 def obvious(blocks: list[list[str | None]]) -> list[str | None]:
@@ -26,49 +30,41 @@ def obvious(blocks: list[list[str | None]]) -> list[str | None]:
 
 @given(BLOCKS)
 def test_is_the_obvious_one(blocks: list[list[str | None]]) -> None:
-    vocabulary = grown(blocks)
-    assert vocabulary["value"].to_pylist() == obvious(blocks)
-    assert vocabulary["id"].to_pylist() == list(range(1, vocabulary.num_rows + 1))
+    grown = grow(found(blocks))
+    assert grown["value"].to_pylist() == obvious(blocks)
+    first = [next(b for b, vs in enumerate(blocks) if v in vs) for v in obvious(blocks)]
+    assert grown["block"].to_pylist() == first
 
 
 @given(BLOCKS)
 def test_an_older_vocabulary_is_a_prefix(blocks: list[list[str | None]]) -> None:
-    older, newer = grown(blocks[:-1]), grown(blocks)
+    older, newer = grow(found(blocks[:-1])), grow(found(blocks))
     assert newer.slice(0, older.num_rows).to_pylist() == older.to_pylist()
-    names = [f"b{t}" for t in range(len(blocks))]
-    after = sizes(newer, names)
-    assert [after[n] for n in names] == [
-        1 + len(obvious(blocks[: t + 1])) for t in range(len(blocks))
-    ]
 
 
-@given(VALUES, VALUES)
-def test_parts_of_a_block_come_in_any_order(left: list, right: list) -> None:
-    parts = [pa.array(left, pa.string()), pa.array(right, pa.string())]
-    assert grow([("b", parts)]).equals(grow([("b", parts[::-1])]))
+@given(BLOCKS)
+def test_what_is_found_comes_in_any_order_and_number(blocks: list[list[str | None]]) -> None:
+    tables = found(blocks)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vocabulary, "FOLD_ROWS", 2)
+        assert grow([*tables[::-1], *tables]).equals(grow(tables))
 
 
-def test_encodes_known_unknown_and_missing(tmp_path: Path) -> None:
+def test_file_says_value_id_and_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vocabulary, "GROUP_ROWS", 3)
     uri = str(tmp_path)
-    storage.write_parquet(vocabulary_uri(uri, "f"), grown([["b", None, "a"], ["c"]]))
-    encoder = Encoder(uri, ["f", "g"], {"g": 10})
-    column = pa.chunked_array([pa.array(["c", None, "x"]), pa.array(["a", "a", "b"])])
-    ids = encoder.encode("f", column)
-    assert ids.tolist() == [4, 1, 0, 2, 2, 3]
-    assert ids.dtype == np.int32
-    assert encoder.encode("g", column).tolist() == hashed(column.combine_chunks(), 10).tolist()
+    added = [("one", pa.array(["b", "c"])), ("one", pa.array(["x"] * 5)), ("two", pa.array([None]))]
+    added += [("two", pa.array([], pa.string())), ("two", pa.array(["a"]))]
+    write_vocabulary(uri, "f", ((name, values.cast(pa.string())) for name, values in added))
+    table = pq.read_table(vocabulary_uri(uri, "f"))
+    assert table["value"].to_pylist() == ["b", "c", "x", "x", "x", "x", "x", None, "a"]
+    assert table["id"].to_pylist() == list(range(1, 10))
+    assert table["id"].type == pa.int32()
+    assert table["block"].to_pylist() == ["one"] * 7 + ["two"] * 2
+    assert [len(values) for values in read_vocabulary(uri, "f")] == [3, 3, 3]
+    assert pa.concat_arrays(read_vocabulary(uri, "f")).to_pylist() == table["value"].to_pylist()
 
 
-def test_without_missing_value_a_missing_one_is_unknown(tmp_path: Path) -> None:
-    storage.write_parquet(vocabulary_uri(str(tmp_path), "f"), grown([["a"]]))
-    encoder = Encoder(str(tmp_path), ["f"], {})
-    assert encoder.encode("f", pa.chunked_array([[None, "a"]])).tolist() == [0, 1]
-
-
-def test_hashes_are_stable_and_within_their_buckets() -> None:
-    values = pa.array([None, *(f"v{i}" for i in range(5_000))])
-    ids = hashed(values, 16)
-    assert ids.min() == 1
-    assert ids.max() == 16
-    assert np.bincount(ids)[1:].min() > 200
-    assert hashed(pa.array(["a", "b", None]), 1_000).tolist() == [438, 610, 649]
+def test_an_empty_vocabulary(tmp_path: Path) -> None:
+    write_vocabulary(str(tmp_path), "f", [])
+    assert list(read_vocabulary(str(tmp_path), "f")) == []

@@ -1,0 +1,104 @@
+"""Between the passes: the vocabularies are extended by what the staged runs hold.
+
+Protocol: a field's values are cut into ranges of text. One task per range finds the first block of
+each value and writes the range's pieces below `staging/vocabulary/`; one task per field joins the
+pieces in the order of ids to the vocabulary's file, and makes the index that encodes with it, which
+stays in Ray's object store. Nothing is kept of a run that breaks off: all this is done again.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import ray
+
+from diet_ray import storage
+from diet_ray.logs.cells import Cell, read_cells, write_cells
+from diet_ray.logs.encoder import Index, load_index
+from diet_ray.logs.staged_values import Range, ranges, read_values
+from diet_ray.logs.staging import STAGING, Ledger
+from diet_ray.logs.vocabulary import grow, write_vocabulary
+from diet_ray.progress import phase
+from diet_ray.runtime import plain_errors
+
+
+@dataclass(frozen=True)
+class Extended:
+    """A field's vocabulary, published."""
+
+    sizes: list[int]  # number of ids after each block that adds any, with id 0
+    index: ray.ObjectRef  # of an Index
+
+
+def extend_vocabularies(
+    uri: str, fields: Sequence[str], blocks: Sequence[str], ledgers: Sequence[Ledger]
+) -> dict[str, Extended]:
+    """Publish the vocabulary of each of these fields.
+
+    blocks: those that add values, in stream order, as the first of the log's windows.
+    """
+    files = ray.put([name for ledger in ledgers for name in ledger.value_files])
+    begun: dict[str, tuple[ray.ObjectRef, ray.ObjectRef]] = {}
+    for field in fields:
+        marks = itertools.chain.from_iterable(ledger.marks[field] for ledger in ledgers)
+        counts = [
+            _grow_range.remote(uri, field, number, within, files, len(blocks))
+            for number, within in enumerate(ranges(marks))
+        ]
+        begun[field] = _join_ranges.remote(uri, field, blocks, *counts)
+    extended: dict[str, Extended] = {}
+    with phase("extending vocabularies", len(fields), "fields") as progress, plain_errors():
+        for field, (sizes, index) in begun.items():
+            extended[field] = Extended(ray.get(sizes), index)
+            progress.advance()
+    return extended
+
+
+def _piece_uri(uri: str, field: str, number: int) -> str:
+    return storage.join(uri, STAGING, "vocabulary", f"{field}-{number:05d}.arrow")
+
+
+@ray.remote
+def _grow_range(
+    uri: str, field: str, number: int, within: Range, files: list[str], blocks: int
+) -> list[int]:
+    """Write what each block adds in a range, a cell per block; returns how many values."""
+
+    def found() -> Iterator[pa.Table]:
+        for name in files:
+            yield from read_values(storage.join(uri, name), field, within, blocks)
+
+    values = grow(found())
+    ends = np.searchsorted(values["block"].to_numpy(), np.arange(blocks), side="right")
+    bounds = list(itertools.pairwise([0, *ends.tolist()]))
+    cells: list[Cell] = [
+        ([block], values.select(["value"]).slice(low, high - low))
+        for block, (low, high) in enumerate(bounds)
+    ]
+    write_cells(_piece_uri(uri, field, number), cells)
+    return [high - low for low, high in bounds]
+
+
+@ray.remote(num_returns=2)
+def _join_ranges(
+    uri: str, field: str, blocks: Sequence[str], *counts: list[int]
+) -> tuple[list[int], Index]:
+    """Write a field's vocabulary from its pieces; returns its sizes and its index."""
+
+    def added() -> Iterator[tuple[str, pa.Array]]:
+        for block, name in enumerate(blocks):
+            for number in range(len(counts)):
+                yield name, _added_by(block, _piece_uri(uri, field, number))
+
+    write_vocabulary(uri, field, added())
+    sizes = (np.cumsum(np.sum(counts, axis=0)) + 1).tolist()
+    return sizes, load_index(uri, field)
+
+
+def _added_by(block: int, piece: str) -> pa.Array:
+    [(_, values)] = read_cells(piece, lambda key: key == [block])
+    return values["value"].combine_chunks()
