@@ -1,0 +1,8 @@
+"""The measures there are, in the order in which the page lists them."""
+
+from __future__ import annotations
+
+from diet_ray.bench.measure import Measure
+from diet_ray.bench.scoring import Alignment, PerSample, Scan
+
+MEASURES: dict[str, type[Measure]] = {kind.name: kind for kind in (Scan, Alignment, PerSample)}
