@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from diet_ray.bench.measure import Measure
+from diet_ray.bench.meta import Meta
 from diet_ray.bench.scoring import Alignment, PerSample, Scan
 
-MEASURES: dict[str, type[Measure]] = {kind.name: kind for kind in (Scan, Alignment, PerSample)}
+MEASURES: dict[str, type[Measure]] = {
+    kind.name: kind for kind in (Scan, Alignment, PerSample, Meta)
+}
