@@ -5,7 +5,15 @@ from __future__ import annotations
 from diet_ray.bench.measure import Measure
 from diet_ray.bench.meta import Meta
 from diet_ray.bench.scoring import Alignment, PerSample, Scan
+from diet_ray.bench.training import Candidate, ReferenceIds, ReferenceTrainer
 
-MEASURES: dict[str, type[Measure]] = {
-    kind.name: kind for kind in (Scan, Alignment, PerSample, Meta)
-}
+KINDS: tuple[type[Measure], ...] = (
+    Scan,
+    Alignment,
+    PerSample,
+    Meta,
+    ReferenceTrainer,
+    ReferenceIds,
+    Candidate,
+)
+MEASURES: dict[str, type[Measure]] = {kind.name: kind for kind in KINDS}
