@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from diet_ray.bench.measure import Measure
+from diet_ray.bench.memory import Driver
 from diet_ray.bench.meta import Meta
+from diet_ray.bench.preparing import Vocabulary
 from diet_ray.bench.scoring import Alignment, PerSample, Scan
 from diet_ray.bench.training import Candidate, ReferenceIds, ReferenceTrainer
+from diet_ray.bench.whole import Job, Scale
 
 KINDS: tuple[type[Measure], ...] = (
     Scan,
@@ -15,5 +18,9 @@ KINDS: tuple[type[Measure], ...] = (
     ReferenceTrainer,
     ReferenceIds,
     Candidate,
+    Driver,
+    Vocabulary,
+    Scale,
+    Job,
 )
 MEASURES: dict[str, type[Measure]] = {kind.name: kind for kind in KINDS}

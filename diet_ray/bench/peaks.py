@@ -8,6 +8,7 @@ touched them.
 from __future__ import annotations
 
 import gc
+import logging
 import multiprocessing
 import os
 import threading
@@ -17,6 +18,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+
+import ray
 
 from diet_ray.bench.measure import KIBIBYTE
 
@@ -53,6 +56,16 @@ def in_child(function: Callable[..., Result], *arguments: Any) -> Result:
     fresh = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max_workers=1, mp_context=fresh) as pool:
         return pool.submit(function, *arguments).result()
+
+
+@contextmanager
+def own_ray() -> Iterator[None]:
+    """A Ray of this process's own, whose workers `watched` sees; for a fresh child."""
+    ray.init(address="local", logging_level=logging.WARNING, log_to_driver=False)
+    try:
+        yield
+    finally:
+        ray.shutdown()
 
 
 @dataclass
