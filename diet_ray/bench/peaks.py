@@ -24,7 +24,7 @@ import ray
 from diet_ray.bench.measure import KIBIBYTE
 
 SET_PEAK_BACK = "5"
-SAMPLED_EVERY_SECONDS = 0.1
+SAMPLED_EVERY_SECONDS = 0.5
 
 Result = TypeVar("Result")
 
@@ -84,7 +84,7 @@ class Peaks:
 def watched() -> Iterator[Peaks]:
     """Watches this process, and the workers of the Ray that it has started, inside the block.
 
-    A worker's peak is read every tenth of a second, so what it takes just before it ends is missed.
+    A worker's peak is read every half second, so what it takes just before it ends is missed.
     """
     peaks, done = Peaks(), threading.Event()
     forget_peak()

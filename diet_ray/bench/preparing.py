@@ -21,7 +21,7 @@ DAY_MS = 86_400_000
 FIRST_MS = 1_704_067_200_000  # 2024-01-01 UTC
 LAST_ROWS = 1_000  # of each of the three blocks after the historical one
 FILE_ROWS = 500_000
-FEW_IDS = 1_000
+TIMES = 5  # that an id comes in the log with fewer
 MOST_BYTES_PER_ID = 400
 """In one process; dictionaries of Python strings were measured at 150."""
 RAW_BYTES_PER_ROW = 60  # of the raw log and of what is staged and encoded of it
@@ -29,11 +29,13 @@ RAW_BYTES_PER_ROW = 60  # of the raw log and of what is staged and encoded of it
 
 @dataclass(frozen=True)
 class Vocabulary(Measure):
-    """Bytes an id takes in a process that encodes, and in the driver, while a log is prepared.
+    """Bytes an id takes in a worker, and in the driver, while a log is prepared.
 
     Two logs of one field and equally many rows are prepared, each by a process and a Ray of its
-    own: in one every row has its own id, a text of 12 characters, in the other rows share a
-    thousand ids. What the peak of the largest process rises from one to the other, over the ids.
+    own: in one every row has its own id, a text of 12 characters, in the other the same fifth of
+    the ids comes five times, each time in the same order. So a part or a fragment holds as many
+    different ids in both, and what the peak of a process rises from one to the other, over the ids
+    that the one has more, is the vocabulary.
     """
 
     name: ClassVar[str] = "vocabulary"
@@ -45,11 +47,11 @@ class Vocabulary(Measure):
         return Needs(memory, 2 * RAW_BYTES_PER_ROW * self.ids)
 
     def run(self, folder: str) -> Found:
+        fewer = max(self.ids // TIMES, 1)
         few, many = (
-            in_child(prepared_peaks, f"{folder}/{ids}", self.ids, ids)
-            for ids in (FEW_IDS, self.ids)
+            in_child(prepared_peaks, f"{folder}/{ids}", self.ids, ids) for ids in (fewer, self.ids)
         )
-        per_id = 1 / max(self.ids - FEW_IDS, 1)
+        per_id = 1 / max(self.ids - fewer, 1)
         workers = (many.largest_worker - few.largest_worker) * per_id
         driver = (many.driver - few.driver) * per_id
         of = f"{self.ids:,} ids in one field"
@@ -101,13 +103,13 @@ def prepared_peaks(folder: str, rows: int, ids: int) -> Peaks:
 
 def write_log(folder: str, rows: int, ids: int) -> None:
     """A raw log as Parquet files: a first day of `rows` rows, and three short ones."""
-    order = numpy_generator(0, "ids").permutation(rows) % ids
+    order = numpy_generator(0, "ids").permutation(ids)[np.arange(rows) % ids]
     for number, start in enumerate(range(0, rows, FILE_ROWS)):
         part = order[start : start + FILE_ROWS]
         times = FIRST_MS + np.arange(start, start + len(part)) * DAY_MS // rows
         storage.write_parquet(f"{folder}/raw/part-{number:05d}.parquet", _table(part, times))
     times = FIRST_MS + DAY_MS + np.arange(3 * LAST_ROWS) * DAY_MS // LAST_ROWS
-    last = np.arange(3 * LAST_ROWS) % min(ids, rows)
+    last = np.arange(3 * LAST_ROWS) % ids
     storage.write_parquet(f"{folder}/raw/part-last.parquet", _table(last, times))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 from dataclasses import asdict, dataclass, fields
@@ -76,7 +77,8 @@ def save(output: str, measure: Measure, found: Found, seconds: float) -> None:
         seconds=seconds,
         found=found,
     )
-    storage.write_json(storage.join(output, f"{measure.name}.json"), asdict(record))
+    text = json.dumps(asdict(record), indent=1)  # in the order in which tables and parts are told
+    storage.write_bytes(storage.join(output, f"{measure.name}.json"), text.encode())
 
 
 def read_records(output: str) -> dict[str, Record]:
@@ -146,7 +148,7 @@ def _details(record: Record) -> list[str]:
 
 
 def _cell(value: Any) -> str:
-    return _number(value) if isinstance(value, float) else str(value)
+    return _number(value) if isinstance(value, int | float) else str(value)
 
 
 def _number(value: float) -> str:

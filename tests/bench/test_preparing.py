@@ -10,7 +10,7 @@ import pytest
 
 from diet_ray.bench import preparing
 from diet_ray.bench.peaks import Peaks, in_child
-from diet_ray.bench.preparing import FEW_IDS, LAST_ROWS, Vocabulary, prepared_peaks, write_log
+from diet_ray.bench.preparing import LAST_ROWS, Vocabulary, prepared_peaks, write_log
 
 
 def test_a_log_has_so_many_rows_and_ids(tmp_path: Path) -> None:
@@ -18,16 +18,18 @@ def test_a_log_has_so_many_rows_and_ids(tmp_path: Path) -> None:
     table = pq.read_table(tmp_path / "raw")
     assert table.num_rows == 500 + 3 * LAST_ROWS
     assert pc.count_distinct(table["id"]).as_py() == 70
+    first = table["id"].to_pylist()[:70]
+    assert len(set(first)) == 70  # each once before any comes again
     assert {len(text) for text in table["id"].to_pylist()} == {12}
 
 
 def test_bytes_an_id_are_the_rise_over_the_ids(monkeypatch: pytest.MonkeyPatch) -> None:
     made = {
-        FEW_IDS: Peaks(driver=200_000_000, workers={7: 300_000_000, 8: 250_000_000}),
-        1_001_000: Peaks(driver=230_000_000, workers={7: 300_000_000, 8: 312_000_000}),
+        250_000: Peaks(driver=200_000_000, workers={7: 300_000_000, 8: 250_000_000}),
+        1_250_000: Peaks(driver=230_000_000, workers={7: 300_000_000, 8: 312_000_000}),
     }
     monkeypatch.setattr(preparing, "in_child", lambda _function, _folder, _rows, ids: made[ids])
-    worker, driver = Vocabulary(ids=1_001_000).run("").figures
+    worker, driver = Vocabulary(ids=1_250_000).run("").figures
     assert worker.value == 12
     assert driver.value == 30
     assert worker.goal is not None
