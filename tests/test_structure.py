@@ -25,9 +25,9 @@ ROOMS = (
     "report",
     "plan",
 )
-# The composition root, and the functions of the package itself: they import everything, and only
-# jobs/ and users import them.
-TOP = ("pipeline", "library")
+# The composition root, the functions of the package itself, and the measures of all of it: they
+# import everything, and only jobs/ and users import them.
+TOP = ("pipeline", "library", "bench")
 
 # Folders of tests that mirror something else than a room.
 OTHER_TESTS = {"cluster", "examples", "jobs"}

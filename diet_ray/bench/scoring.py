@@ -1,0 +1,257 @@
+"""Measures of scoring: a scan beside a plain loop, alignment beside a forward pass and beside
+per-sample gradients."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+from torch.func import grad, vmap
+
+from diet_ray import runtime, storage
+from diet_ray.bench.made import BYTES_PER_ROW, Dense, dense, made_blocks, network_names, run_config
+from diet_ray.bench.measure import Figure, Found, Goal, Measure, Needs, size
+from diet_ray.bench.peaks import in_child, rise
+from diet_ray.bench.timing import by_turns, one_thread, ratio, seconds_of
+from diet_ray.config import RunConfig
+from diet_ray.logs.blocks import ROW_ID, Block, Blocks
+from diet_ray.models.functional import row_losses
+from diet_ray.scoring.alignment import alignment
+from diet_ray.scoring.el2n import EL2NScoring, el2n
+from diet_ray.scoring.scan import scan
+from diet_ray.training.reference import (
+    load_reference,
+    reference_identity,
+    reference_uri,
+    train_reference,
+)
+
+FIRST_ROWS = 8_192
+"""Of the block that the scanned reference is trained on, and whose own scan tells the start-up."""
+PROCESS_BYTES = 1.2e9
+"""Of a process that has loaded torch and ray, with room for its batches."""
+
+
+@dataclass(frozen=True)
+class Scan(Measure):
+    """EL2N scan through Ray, two actors, over a plain pyarrow + torch loop on one thread.
+
+    Both read the same Parquet with the same checkpoint and write a score per row; the scan also
+    keeps its ledger. Start-up is that of a pipeline over a block of a few thousand rows.
+    """
+
+    name: ClassVar[str] = "scan"
+    rows: int = size(10_000_000, "rows of the block")
+    ids: int = size(200_000, "ids over all fields")
+    actors: int = size(2, "scoring actors")
+    repeats: int = size(3, "times that both run, by turns")
+
+    def needs(self) -> Needs:
+        side_cars = 2 * 16 * self.rows
+        return Needs((2 + self.actors) * PROCESS_BYTES, BYTES_PER_ROW * self.rows + side_cars)
+
+    def run(self, folder: str) -> Found:
+        config = run_config(
+            storage.join(folder, "run"),
+            reference={"network": {"name": "dcn", "parameters": SMALL_DCN}},
+            resources={"scoring_actors": [self.actors, self.actors]},
+        )
+        blocks = made_blocks(storage.join(folder, "blocks"), [FIRST_ROWS, self.rows], self.ids)
+        started = time.perf_counter()
+        with runtime.connect():
+            ray_start = time.perf_counter() - started
+            scanned = scan_of(config, blocks, folder)
+            scanned(blocks.historical[0])  # what only the first pipeline of a session pays
+            taken = by_turns(
+                {
+                    "start-up": lambda: scanned(blocks.historical[0]),
+                    "scan": lambda: scanned(blocks.historical[1]),
+                    "plain": lambda: seconds_of(
+                        lambda: plain_loop(config, blocks, blocks.historical[1], folder)
+                    ),
+                },
+                self.repeats,
+            )
+        return self._found(taken, ray_start)
+
+    def _found(self, taken: dict[str, list[float]], ray_start: float) -> Found:
+        starts = ratio(taken["start-up"], taken["plain"]).over
+        whole = ratio(taken["plain"], taken["scan"])
+        apart = ratio(taken["plain"], [max(s - starts, 1e-9) for s in taken["scan"]])
+        of = f"EL2N rows/s, {self.actors} actors through Ray / one plain thread, {self.rows:,} rows"
+        parts = {
+            "scan rows/s": self.rows / apart.under,
+            "plain rows/s": self.rows / apart.over,
+            "lowest": apart.low,
+            "highest": apart.high,
+        }
+        starting = {"pipeline start s": starts, "ray.init s": ray_start}
+        return Found(
+            [
+                Figure(f"{of}, start-up apart", apart.median, Goal(low=1.8), parts=parts),
+                Figure(f"{of}, the pipeline's start-up included", whole.median, parts=starting),
+            ]
+        )
+
+
+SMALL_DCN = {"num_cross_layers": 2, "dnn_hidden_units": [128, 64]}
+
+
+def scan_of(config: RunConfig, blocks: Blocks, folder: str) -> Callable[[Block], float]:
+    """The seconds of a fresh scan of a block under phi_1, which is trained here."""
+    train_reference(config, dataclasses.replace(blocks, blocks=blocks.blocks[:1]))
+    uri = reference_uri(config, 1)
+    scoring, place = EL2NScoring(uri, reference_identity(uri)), storage.join(folder, "scan")
+
+    def scanned(block: Block) -> float:
+        storage.remove(place)
+        return seconds_of(lambda: scan(config, blocks, block, scoring, place))
+
+    return scanned
+
+
+def plain_loop(config: RunConfig, blocks: Blocks, block: Block, folder: str) -> None:
+    """What one would write by hand: read a file, score its rows, write their scores."""
+    with one_thread(), torch.no_grad():
+        model = load_reference(reference_uri(config, 1)).recommender
+        for fragment in block.fragments:
+            table = pq.read_table(f"{blocks.uri}/{fragment.path}", use_threads=False)
+            ids = np.stack([table[f].to_numpy() for f in blocks.fields], axis=1).astype(np.int64)
+            labels = np.stack([table[k].to_numpy() for k in blocks.tasks], axis=1)
+            parts = []
+            for start in range(0, len(ids), config.scoring.batch_rows):
+                rows = slice(start, start + config.scoring.batch_rows)
+                logits = model(torch.from_numpy(ids[rows]))
+                parts.append(el2n(logits, torch.from_numpy(labels[rows]).float()).numpy())
+            scores = pa.table({ROW_ID: table[ROW_ID], "score": np.concatenate(parts)})
+            storage.write_parquet(plain_uri(folder, fragment.path), scores)
+
+
+def plain_uri(folder: str, path: str) -> str:
+    """Where the plain loop leaves a fragment's scores."""
+    return storage.join(folder, "plain", path)
+
+
+@dataclass(frozen=True)
+class Alignment(Measure):
+    """Alignment of a batch by one JVP over a plain forward pass, in CPU time on one thread."""
+
+    name: ClassVar[str] = "alignment"
+    goals: ClassVar[dict[str, Goal]] = {"dcn": Goal(high=3), "wukong": Goal(high=4)}
+    batch_rows: int = size(8_192, "rows of the batch")
+    repeats: int = size(15, "times that both run, by turns")
+
+    def needs(self) -> Needs:
+        return Needs(PROCESS_BYTES + JVP_BYTES_PER_ROW * self.batch_rows)
+
+    def run(self, folder: str) -> Found:  # noqa: ARG002 - nothing is written
+        with one_thread(), torch.no_grad():
+            return Found([self._figure(name) for name in network_names()])
+
+    def _figure(self, name: str) -> Figure:
+        case = dense(name, self.batch_rows)
+        actions = {
+            "alignment": lambda: aligned(case),
+            "forward": lambda: case.flat(case.theta, case.embeddings),
+        }
+        timed = {k: partial(seconds_of, action, time.process_time) for k, action in actions.items()}
+        by_turns(timed, 1)  # what only a first call pays
+        taken = by_turns(timed, self.repeats)
+        found = ratio(taken["alignment"], taken["forward"])
+        return Figure(
+            f"alignment / forward, CPU time, {name}, {self.batch_rows:,} rows",
+            found.median,
+            self.goals.get(name),
+            parts={
+                "alignment ms": 1e3 * found.over,
+                "forward ms": 1e3 * found.under,
+                "lowest": found.low,
+                "highest": found.high,
+            },
+        )
+
+
+JVP_BYTES_PER_ROW = 100_000
+"""More than the activations and tangents of a row take in either network."""
+
+
+def aligned(case: Dense) -> Tensor:
+    """The alignment of every row with the direction, (B,), by our JVP."""
+    return alignment(case.flat, case.theta, case.direction, case.embeddings, case.labels)
+
+
+def aligned_per_sample(case: Dense) -> Tensor:
+    """The same by `vmap(grad)`: a gradient (P,) for every row."""
+
+    def loss(theta: Tensor, embeddings: Tensor, labels: Tensor) -> Tensor:
+        return row_losses(case.flat(theta, embeddings[None]), labels[None])[0]
+
+    gradients = vmap(grad(loss), in_dims=(None, 0, 0))(case.theta, case.embeddings, case.labels)
+    return gradients @ case.direction
+
+
+WAYS: dict[str, Callable[[Dense], Tensor]] = {"jvp": aligned, "vmap": aligned_per_sample}
+WARM_UP_ROWS = 8
+
+
+@dataclass(frozen=True)
+class PerSample(Measure):
+    """Alignment by one JVP over per-sample gradients, `vmap(grad)`: time, and peak memory.
+
+    Each runs in processes of its own; memory is how far the first call raises its process.
+    """
+
+    name: ClassVar[str] = "per-sample"
+    batch_rows: int = size(4_096, "rows of the batch")
+    calls: int = size(3, "timed calls in each process; their median counts")
+    repeats: int = size(3, "processes of each, by turns")
+
+    def needs(self) -> Needs:
+        parameters = max(dense(name, 1).flat.parameter_count for name in network_names())
+        gradients = 4 * parameters * self.batch_rows
+        return Needs(PROCESS_BYTES + GRADIENT_COPIES * gradients)
+
+    def run(self, folder: str) -> Found:  # noqa: ARG002 - nothing is written
+        return Found([f for name in network_names() for f in self._figures(name)])
+
+    def _figures(self, name: str) -> list[Figure]:
+        found: dict[str, list[tuple[float, int]]] = {way: [] for way in WAYS}
+
+        def child(way: str) -> float:
+            found[way].append(in_child(time_and_rise, way, name, self.batch_rows, self.calls))
+            return found[way][-1][0]
+
+        taken = by_turns({way: partial(child, way) for way in WAYS}, self.repeats)
+        peaks = {way: [float(peak) for _, peak in found[way]] for way in WAYS}
+        seconds, memory = (ratio(of["jvp"], of["vmap"]) for of in (taken, peaks))
+        of = f"JVP / vmap(grad), {name}, {self.batch_rows:,} rows"
+        times = {"JVP ms": 1e3 * seconds.over, "vmap ms": 1e3 * seconds.under}
+        rises = {"JVP MB": memory.over / 1e6, "vmap MB": memory.under / 1e6}
+        return [
+            Figure(f"{of}: time", seconds.median, Goal(high=1 / 10), parts=times),
+            Figure(f"{of}: peak memory", memory.median, Goal(high=1 / 30), parts=rises),
+        ]
+
+
+GRADIENT_COPIES = 3
+"""Of all rows' gradients that are there at once: by parameter, and joined to one vector."""
+
+
+def time_and_rise(way: str, name: str, rows: int, calls: int) -> tuple[float, int]:
+    """Median seconds of a call, and the bytes by which the first raised the process."""
+    torch.set_num_threads(1)
+    case = dense(name, rows)
+    with torch.no_grad():
+        WAYS[way](case.first(WARM_UP_ROWS))
+        _, peak = rise(lambda: WAYS[way](case))
+        return statistics.median(seconds_of(lambda: WAYS[way](case)) for _ in range(calls)), peak

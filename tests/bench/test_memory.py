@@ -1,0 +1,21 @@
+"""The driver's peak is measured with many and with few synthetic rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from diet_ray.bench.memory import Driver
+
+
+@pytest.mark.slow
+def test_a_drivers_peak_is_measured(tmp_path: Path) -> None:
+    measure = Driver(rows=6_000, many=600, few=60)
+    (figure,) = measure.run(str(tmp_path)).figures
+    assert figure.parts["many MB"] > 10
+    assert figure.value == figure.parts["many MB"] / figure.parts["few MB"]
+
+
+def test_more_synthetic_rows_need_more() -> None:
+    assert Driver(many=3_000_000).needs().memory > Driver().needs().memory

@@ -1,0 +1,75 @@
+"""Scoring's rivals compute the same numbers, and the figures are there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from diet_ray.bench.made import dense, made_blocks, network_names, run_config
+from diet_ray.bench.scoring import (
+    Alignment,
+    PerSample,
+    Scan,
+    aligned,
+    aligned_per_sample,
+    plain_loop,
+    plain_uri,
+    scan_of,
+)
+
+ROWS = 300
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_the_plain_loop_finds_the_scans_scores(tmp_path: Path) -> None:
+    folder = str(tmp_path)
+    config = run_config(f"{folder}/run", scoring={"batch_rows": 64})
+    blocks = made_blocks(f"{folder}/blocks", [100, ROWS], ids=140, fragment_rows=ROWS // 2)
+    block = blocks.historical[1]
+    scan_of(config, blocks, folder)(block)
+    plain_loop(config, blocks, block, folder)
+    for fragment in block.fragments:
+        plain = pq.read_table(plain_uri(folder, fragment.path))
+        scanned = pq.read_table(f"{folder}/scan/{fragment.path}")
+        assert plain["row_id"].equals(scanned["row_id"])
+        np.testing.assert_allclose(plain["score"], scanned["score"], rtol=1e-6)
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_scan_is_measured(tmp_path: Path) -> None:
+    found = Scan(rows=2_000, ids=700, actors=1, repeats=1).run(str(tmp_path))
+    apart, included = found.figures
+    assert apart.goal is not None
+    assert included.value > 0
+    assert included.parts["pipeline start s"] > 0
+
+
+def test_a_scan_needs_disk_for_its_rows() -> None:
+    more, fewer = Scan(rows=2_000_000).needs(), Scan(rows=1_000_000).needs()
+    assert more.disk == 2 * fewer.disk
+    assert more.memory == fewer.memory
+
+
+@pytest.mark.parametrize("name", network_names())
+def test_both_ways_align_alike(name: str) -> None:
+    with torch.no_grad():
+        case = dense(name, rows=5, dtype=torch.float64)
+        torch.testing.assert_close(aligned(case), aligned_per_sample(case))
+
+
+def test_alignment_is_measured_for_each_network() -> None:
+    figures = Alignment(batch_rows=16, repeats=1).run("").figures
+    assert len(figures) == len(network_names())
+    assert all(figure.goal and figure.value > 0 for figure in figures)
+
+
+def test_per_sample_gradients_take_time_and_memory() -> None:
+    measure = PerSample(batch_rows=64, calls=1, repeats=1)
+    figures = measure._figures("dcn")  # of one network: each process takes seconds to start
+    assert [figure.compared.rpartition(": ")[2] for figure in figures] == ["time", "peak memory"]
+    assert figures[1].parts["vmap MB"] > figures[1].parts["JVP MB"]
+    assert measure.needs().memory < PerSample().needs().memory
