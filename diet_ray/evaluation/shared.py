@@ -11,6 +11,7 @@ import torch
 
 from diet_ray.logs.blocks import Blocks, Rows, read_block
 from diet_ray.memory.rows import SyntheticRows
+from diet_ray.models.embedding import EmbeddingTable
 from diet_ray.training.reference import Reference
 from diet_ray.training.shared_reference import SharedTable
 from diet_ray.training.soft_rows import SoftRows

@@ -9,7 +9,7 @@ so that one scan after another of a stage reads it from storage once.
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 
 import numpy as np
@@ -17,10 +17,14 @@ import ray
 import torch
 from torch import nn
 
-from diet_ray.config import ModelsConfig, NetworkConfig
 from diet_ray.models.embedding import EmbeddingTable
 from diet_ray.models.registry import fresh_network
-from diet_ray.training.reference import Reference, load_reference, reference_identity
+from diet_ray.training.reference import (
+    Reference,
+    ReferenceFacts,
+    load_reference,
+    reference_identity,
+)
 
 
 @dataclass(frozen=True)
@@ -68,24 +72,16 @@ class SharedTable:
 class _Held:
     """What the object store holds of phi_t."""
 
-    stage: int
-    identity: str
-    fields: tuple[str, ...]
-    tasks: tuple[str, ...]
-    network: NetworkConfig
-    models: ModelsConfig
+    facts: ReferenceFacts
     table: SharedTable
     dense: dict[str, np.ndarray]
 
     @staticmethod
     def of(reference: Reference) -> _Held:
         return _Held(
-            stage=reference.stage,
-            identity=reference.identity,
-            fields=reference.fields,
-            tasks=reference.tasks,
-            network=reference.network,
-            models=reference.models,
+            facts=ReferenceFacts(
+                **{f.name: getattr(reference, f.name) for f in fields(ReferenceFacts)}
+            ),
             table=SharedTable.of(reference, seed=0),  # it is looked up; no id comes later
             dense={name: p.numpy() for name, p in reference.dense.state_dict().items()},
         )
@@ -100,18 +96,12 @@ class SharedReference:
     def open(self) -> Reference:
         """phi_t over the node's copy of its table, on the CPU; to be applied, not trained."""
         held: _Held = ray.get(self.held)
-        shape = (len(held.fields), len(held.tasks))
-        dense = fresh_network(held.network, held.models, *shape, 0)
+        facts = held.facts
+        shape = (len(facts.fields), len(facts.tasks))
+        dense = fresh_network(facts.network, facts.models, *shape, 0)
         dense.load_state_dict({name: torch.tensor(array) for name, array in held.dense.items()})
         return Reference(
-            stage=held.stage,
-            identity=held.identity,
-            fields=held.fields,
-            tasks=held.tasks,
-            network=held.network,
-            models=held.models,
-            table=held.table.frozen(),
-            dense=dense.requires_grad_(False),
+            **vars(facts), table=held.table.frozen(), dense=dense.requires_grad_(False)
         )
 
 
