@@ -74,7 +74,9 @@ class Epoch:
         rows, place = torch.cat(rows_of_parts).unique(return_inverse=True)
         places = place.split([len(part) for part in rows_of_parts])
         taken = self._table_adam.take(rows)
-        found = [self._gradients(part, taken.values[places[part.number]]) for part in own]
+        found = [
+            self._gradients(part, taken.values.index_select(0, places[part.number])) for part in own
+        ]
         loss = self._move(taken, places, self._workers.gather(found), len(batch))
         self._loss_sum += loss
         self.rows += len(batch)
@@ -111,11 +113,11 @@ class Epoch:
             table.index_add_(0, place, vector[head:].view(-1, table.shape[1]))
         sizes = [p.numel() for p in self._parameters]
         for parameter, gradient in zip(
-            self._parameters, (dense[1:] / count).split(sizes), strict=True
+            self._parameters, dense[1:].div_(count).split(sizes), strict=True
         ):
             parameter.grad = gradient.view_as(parameter)
         self._dense_adam.step()
-        self._table_adam.step(taken, table / count)
+        self._table_adam.step(taken, table.div_(count))
         return float(dense[0])
 
     def _drawing(self, part: int) -> AbstractContextManager[None]:

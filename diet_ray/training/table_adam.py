@@ -25,7 +25,7 @@ from torch import Tensor
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8  # torch's defaults
 RATIO = BETA_1 / math.sqrt(BETA_2)
 HORIZON = 40_000
-"""Steps after which c(t) is 1 in float64."""
+"""Steps after which c(t) is 1 in float64, and what a row's moments were has faded."""
 MEMORY = 400
 """Steps after which r^j is below float64's resolution."""
 SETTLED_AT_ONCE = 65_536
@@ -50,7 +50,7 @@ class TableAdam:
         self.first, self.second = torch.zeros_like(self.weight), torch.zeros_like(self.weight)
         self.last = torch.zeros(len(weight), dtype=torch.int32, device=weight.device)
         self.steps = 0
-        self._sums = _discounted_sums().to(weight.device)
+        self._lookups = _lookups(weight.device)
 
     def tensors(self) -> dict[str, Tensor]:
         """The table and its state, by name; what `steps` does not say."""
@@ -65,30 +65,32 @@ class TableAdam:
     def take(self, rows: Tensor) -> Taken:
         """The rows (u,), with the steps that they missed; the table itself is not changed."""
         last = self.last.index_select(0, rows).long()
-        missed = (self.steps - last).double()
+        missed = self.steps - last
         values, first, second = (
             whole.index_select(0, rows) for whole in (self.weight, self.first, self.second)
         )
-        epsilon = EPSILON * _column((1 - BETA_2 ** (last + 1.0)).sqrt(), first)
-        drift = _column(self._learning_rate * self._drift(last, missed), first)
-        values -= drift * first / (second.sqrt() + epsilon)
-        fading = (_column(beta**missed, first) for beta in (BETA_1, BETA_2))
-        return Taken(rows, values, *(m * f for m, f in zip((first, second), fading, strict=True)))
-
-    def _drift(self, last: Tensor, missed: Tensor) -> Tensor:
-        """The sum over the missed steps, float64 (u,)."""
-        begin, end = (t.clamp(max=HORIZON) for t in (last + 1, last + 1 + missed.long()))
-        return RATIO * (self._sums[begin] - RATIO**missed * self._sums[end])
+        sums, fading = self._lookups.sums, self._lookups.fading.index_select(0, _within(missed))
+        drift = sums[_within(last + 1)] - fading[:, 0] * sums[_within(last + 1 + missed)]
+        epsilon = EPSILON * self._lookups.roots[_within(last + 1)]
+        root = second.sqrt().add_(_column(epsilon, second))
+        values.addcdiv_(first * _column(RATIO * drift, first), root, value=-self._learning_rate)
+        first.mul_(_column(fading[:, 1], first))
+        second.mul_(_column(fading[:, 2], second))
+        return Taken(rows, values, first, second)
 
     @torch.no_grad()
     def step(self, taken: Taken, gradients: Tensor) -> None:
-        """One step: the rows just taken have these gradients (u, d), all others none."""
+        """One step: the rows just taken have these gradients (u, d), all others none.
+
+        Uses up what was taken.
+        """
         self.steps += 1
-        first = taken.first.lerp(gradients, 1 - BETA_1)
-        second = (taken.second * BETA_2).addcmul_(gradients, gradients, value=1 - BETA_2)
-        root = (second / (1 - BETA_2**self.steps)).sqrt_().add_(EPSILON)
+        taken.first.lerp_(gradients, 1 - BETA_1)
+        taken.second.mul_(BETA_2).addcmul_(gradients, gradients, value=1 - BETA_2)
+        root = (taken.second / (1 - BETA_2**self.steps)).sqrt_().add_(EPSILON)
         rate = self._learning_rate / (1 - BETA_1**self.steps)
-        self._put(Taken(taken.rows, taken.values - rate * first / root, first, second))
+        taken.values.addcdiv_(taken.first, root, value=-rate)
+        self._put(taken)
 
     @torch.no_grad()
     def settle(self) -> None:
@@ -106,16 +108,31 @@ class TableAdam:
         self.last.index_fill_(0, taken.rows, self.steps)
 
 
+@dataclass(frozen=True)
+class _Lookups:
+    """Over steps t or numbers of steps k, float64; found in a table, for powers are slow."""
+
+    sums: Tensor  # (HORIZON + 1,), at t >= 1 the sum over q >= 0 of r^q c(t + q)
+    roots: Tensor  # (HORIZON + 1,), sqrt(1 - beta_2^t)
+    fading: Tensor  # (HORIZON + 1, 3), r^k, beta_1^k, beta_2^k
+
+
+@lru_cache(maxsize=4)
+def _lookups(device: torch.device) -> _Lookups:
+    t = torch.arange(HORIZON + MEMORY + 1, dtype=torch.float64)
+    roots = (1 - BETA_2**t).sqrt()
+    c = (roots / (1 - BETA_1**t)).nan_to_num()
+    sums = c.unfold(0, MEMORY, 1)[: HORIZON + 1] @ RATIO ** t[:MEMORY]
+    k = t[: HORIZON + 1]
+    fading = torch.stack([RATIO**k, BETA_1**k, BETA_2**k], dim=1)
+    return _Lookups(sums.to(device), roots[: HORIZON + 1].to(device), fading.to(device))
+
+
+def _within(steps: Tensor) -> Tensor:
+    """As an index of a table: beyond its end nothing changes any more."""
+    return steps.clamp(max=HORIZON)
+
+
 def _column(numbers: Tensor, like: Tensor) -> Tensor:
     """(u,) as (u, 1), in the type of the table's entries."""
     return numbers.to(like.dtype).unsqueeze(1)
-
-
-@lru_cache(maxsize=1)
-def _discounted_sums() -> Tensor:
-    """Entry t >= 1: the sum over q >= 0 of r^q c(t + q); float64 (HORIZON + 1,)."""
-    t = torch.arange(1, HORIZON + MEMORY + 1, dtype=torch.float64)
-    c = (1 - BETA_2**t).sqrt() / (1 - BETA_1**t)
-    powers = RATIO ** torch.arange(MEMORY, dtype=torch.float64)
-    sums = c.unfold(0, MEMORY, 1)[:HORIZON] @ powers
-    return torch.cat([sums[:1], sums])
