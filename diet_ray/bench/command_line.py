@@ -23,8 +23,8 @@ ALL, PAGE = "all", "page"
 def run(description: str, arguments: Sequence[str] | None = None) -> None:
     """Make the measures that the command line asks for, record each, write the page.
 
-    With `all` a measure that is refused or fails is told and does not keep the others from being
-    made. A user's error ends the command with status 2.
+    A measure that is refused does not keep others from being made; its error is told at the end,
+    with status 2.
     """
     options = _parser(description).parse_args(arguments)
     progress.start_logging()

@@ -61,7 +61,12 @@ def in_child(function: Callable[..., Result], *arguments: Any) -> Result:
 @contextmanager
 def own_ray() -> Iterator[None]:
     """A Ray of this process's own, whose workers `watched` sees; for a fresh child."""
-    ray.init(address="local", logging_level=logging.WARNING, log_to_driver=False)
+    ray.init(
+        address="local",
+        include_dashboard=False,
+        logging_level=logging.WARNING,
+        log_to_driver=False,
+    )
     try:
         yield
     finally:

@@ -206,7 +206,7 @@ WARM_UP_ROWS = 8
 
 @dataclass(frozen=True)
 class PerSample(Measure):
-    """Alignment by one JVP over per-sample gradients, `vmap(grad)`: time, and peak memory.
+    """Alignment by one JVP over per-sample gradients, `vmap(grad)`: CPU time, peak memory.
 
     Each runs in processes of its own; memory is how far the first call raises its process.
     """
@@ -238,7 +238,7 @@ class PerSample(Measure):
         times = {"JVP ms": 1e3 * seconds.over, "vmap ms": 1e3 * seconds.under}
         rises = {"JVP MB": memory.over / 1e6, "vmap MB": memory.under / 1e6}
         return [
-            Figure(f"{of}: time", seconds.median, Goal(high=1 / 10), parts=times),
+            Figure(f"{of}: CPU time", seconds.median, Goal(high=1 / 10), parts=times),
             Figure(f"{of}: peak memory", memory.median, Goal(high=1 / 30), parts=rises),
         ]
 
@@ -248,10 +248,11 @@ GRADIENT_COPIES = 3
 
 
 def time_and_rise(way: str, name: str, rows: int, calls: int) -> tuple[float, int]:
-    """Median seconds of a call, and the bytes by which the first raised the process."""
+    """Median CPU seconds of a call, and the bytes by which the first raised the process."""
     torch.set_num_threads(1)
     case = dense(name, rows)
     with torch.no_grad():
         WAYS[way](case.first(WARM_UP_ROWS))
         _, peak = rise(lambda: WAYS[way](case))
-        return statistics.median(seconds_of(lambda: WAYS[way](case)) for _ in range(calls)), peak
+        call = partial(WAYS[way], case)
+        return statistics.median(seconds_of(call, time.process_time) for _ in range(calls)), peak

@@ -16,7 +16,7 @@ from diet_ray.bench.measure import Figure, Found, Goal, Measure, Needs, size
 from diet_ray.bench.peaks import in_child, own_ray, watched
 from diet_ray.bench.scoring import PROCESS_BYTES, SMALL_DCN
 from diet_ray.bench.timing import seconds_of
-from diet_ray.config import RunConfig, fit
+from diet_ray.config import DistillConfig, RunConfig, fit
 from diet_ray.distill.stream import distill_stream
 from diet_ray.logs.blocks import Blocks, open_blocks
 from diet_ray.logs.prepare import prepare
@@ -180,13 +180,14 @@ class Job(Measure):
     rows: int = size(10_000_000, "rows of the log")
     users: int = size(100_000, "users")
     items: int = size(50_000, "items")
+    outer_steps: int = size(DistillConfig().outer_steps, "outer steps of each stage")
 
     def needs(self) -> Needs:
         return Needs(LARGEST_PROCESS, DISK_BYTES_PER_ROW * self.rows)
 
     def run(self, folder: str) -> Found:
         seconds, driver, worker, phases = in_child(
-            job_of, folder, self.rows, self.users, self.items
+            job_of, folder, self.rows, self.users, self.items, self.outer_steps
         )
         of = f"the main job, {self.rows:,} rows, ratio 1.5%, check off"
         largest = max(driver, worker) / 1e9
@@ -209,10 +210,11 @@ LARGEST_PROCESS = 8e9
 
 
 def job_of(
-    folder: str, rows: int, users: int, items: int
+    folder: str, rows: int, users: int, items: int, outer_steps: int
 ) -> tuple[float, int, int, list[tuple[str, float]]]:
     """Seconds, peaks of driver and largest worker, title and seconds of each phase."""
-    config = synthetic_config(folder, rows, users, items, memory={"ratio": 0.015})
+    recipe = {"memory": {"ratio": 0.015}, "distill": {"outer_steps": outer_steps}}
+    config = synthetic_config(folder, rows, users, items, **recipe)
     with own_ray(), watched() as peaks:
         seconds = seconds_of(lambda: distill_logs(config))
     told = storage.read_json(config.place("summary.json"))["seconds_of_last_run"]

@@ -69,7 +69,8 @@ def test_alignment_is_measured_for_each_network() -> None:
 
 def test_per_sample_gradients_take_time_and_memory() -> None:
     measure = PerSample(batch_rows=64, calls=1, repeats=1)
-    figures = measure._figures("dcn")  # of one network: each process takes seconds to start
-    assert [figure.compared.rpartition(": ")[2] for figure in figures] == ["time", "peak memory"]
+    figures = measure._figures("dcn")  # of one network: a process takes seconds to start
+    told = [figure.compared.rpartition(": ")[2] for figure in figures]
+    assert told == ["CPU time", "peak memory"]
     assert figures[1].parts["vmap MB"] > figures[1].parts["JVP MB"]
     assert measure.needs().memory < PerSample().needs().memory
