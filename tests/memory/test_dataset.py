@@ -192,7 +192,7 @@ def test_pyarrow_and_pandas_read_the_plain_form(plain: Path, run: Path) -> None:
     table = pa.concat_tables(parts)
     assert table["embedding"].combine_chunks().to_numpy_ndarray().shape == (ROWS, 3, WIDTH)
     assert_plain({name: table[name].to_pylist() for name in table.column_names}, run)
-    frame = pd.concat([pd.read_parquet(path) for path in sorted(plain.glob("*.parquet"))])
+    frame = pd.read_parquet(plain)
     assert_plain({name: list(frame[name]) for name in frame.columns}, run)
 
 
@@ -204,7 +204,7 @@ def test_duckdb_reads_the_plain_form(plain: Path, run: Path) -> None:
 
 @pytest.mark.usefixtures("ray_session")
 def test_ray_data_reads_the_plain_form(plain: Path, run: Path) -> None:
-    found = ray.data.read_parquet(str(plain), file_extensions=["parquet"]).take_all()
+    found = ray.data.read_parquet(str(plain)).take_all()
     place = {row: at for at, row in enumerate(synthetic_rows().source_rows.tolist())}
     found.sort(key=lambda row: place[row["source_row"]])
     assert found[0]["embedding"].shape == (3, WIDTH)
@@ -212,7 +212,7 @@ def test_ray_data_reads_the_plain_form(plain: Path, run: Path) -> None:
 
 
 def test_the_plain_form_says_what_it_is(plain: Path, run: Path) -> None:
-    assert (plain / "summary.txt").read_text() == artifact.summary(str(run / "distilled/stage=2"))
+    assert (plain / "_summary.txt").read_text() == artifact.summary(str(run / "distilled/stage=2"))
 
 
 def test_one_file_at_a_time_is_in_memory(
@@ -236,6 +236,19 @@ def test_one_file_at_a_time_is_in_memory(
     counts = [9, 9, 5]
     expected = [[f"read {n}", f"write {count} rows"] for n, count in enumerate(counts)]
     assert done == [line for pair in expected for line in pair]
+
+
+def test_a_folder_that_holds_rows_is_not_written_to(moved: Path, tmp_path: Path) -> None:
+    """The set's own, or another export's: rows of both would be read."""
+    uri, plain = str(moved / "distilled/stage=2"), str(tmp_path / "plain")
+    export(uri, plain)
+    before = artifact.checksums(uri)
+    for target in (uri, plain):
+        told = f"{target}: holds Parquet files already.*name another folder, or remove them"
+        with pytest.raises(ArtifactError, match=told):
+            export(uri, target)
+    assert artifact.checksums(uri) == before
+    assert len(load_distilled(uri)) == ROWS
 
 
 def test_an_old_format_is_refused(moved: Path) -> None:
