@@ -11,7 +11,7 @@ distilled set and its benchmark. `library` is what this package offers to a prog
 
 import diet_ray.distill  # noqa: F401 - a room loaded later would take the function's name
 from diet_ray.config import RunConfig, load_config
-from diet_ray.library import distill, load_distilled, load_finished, sweep
+from diet_ray.library import distill, export, load_distilled, load_finished, sweep
 from diet_ray.progress import start_logging
 from diet_ray.version import __version__
 
@@ -19,6 +19,7 @@ __all__ = [
     "RunConfig",
     "__version__",
     "distill",
+    "export",
     "load_config",
     "load_distilled",
     "load_finished",

@@ -108,6 +108,18 @@ def load_distilled(uri: str, reference: str | None = None) -> DistilledDataset:
     return dataset.load_distilled(uri, reference)
 
 
+def export(uri: str, target: str, reference: str | None = None) -> None:
+    """Write a published set in its plain form, as `jobs/export.py` does: Parquet with embeddings
+    (F, d), labels (K,) logits, ids and source rows, for readers without this package.
+
+    uri: of the set, such as ``<output>/distilled/stage=3``. target: the folder to write to, any
+    URI. reference: as for `load_distilled`. Needs no Ray. Raises ArtifactError.
+    """
+    from diet_ray.memory import dataset
+
+    dataset.export(uri, target, reference)
+
+
 def load_finished(uri: str) -> Recommender:
     """A model that a search finished, such as ``<output>/search/finished/1-dcn-..`` (any URI),
     ready to predict: ids (B, F) to logits (B, K). Raises FinishedError."""

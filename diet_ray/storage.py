@@ -47,11 +47,11 @@ def absolute(uri: str) -> str:
 
 
 def relative(uri: str, folder: str) -> str:
-    """How to name `uri` from `folder`, so that both can be moved together; `uri` itself if they
-    have no folder in common but the root."""
+    """How to name `uri` from `folder`, so that both can be moved together; the absolute `uri` if
+    they have no folder (or bucket) in common but the root."""
     (scheme, path), (other, base) = (_split(absolute(name)) for name in (uri, folder))
     shared = os.path.commonpath([path, base]) if scheme == other else ""
-    return os.path.relpath(path, base) if shared.strip("/") else uri
+    return os.path.relpath(path, base) if shared.strip("/") else absolute(uri)
 
 
 def resolve(name: str, folder: str) -> str:

@@ -200,6 +200,61 @@ def test_join(base: str, parts: tuple[str, ...], joined: str) -> None:
     assert storage.join(base, *parts) == joined
 
 
+RELATIVE = [
+    ("/data/run/reference/t=3", "/data/run/distilled/stage=3", "../../reference/t=3"),
+    ("/data/shared/t=3", "/data/run/distilled/stage=3", "../../../shared/t=3"),
+    ("/data/run/set/phi", "/data/run/set", "phi"),
+    ("s3://bucket/run/reference", "s3://bucket/run/distilled", "../reference"),
+    ("s3://bucket/reference", "s3://bucket/run/distilled", "../../reference"),
+    ("file:///data/run/reference", "file:///data/run/distilled", "../reference"),
+]
+APART = [
+    ("/data/reference", "/sets/stage=3"),
+    ("s3://bucket/reference", "s3://another/stage=3"),
+    ("gs://bucket/reference", "s3://bucket/stage=3"),
+    ("s3://data/reference", "/data/stage=3"),
+    ("/data/reference", "s3://data/stage=3"),
+    ("file:///data/reference", "file:///sets/stage=3"),
+]
+
+
+@pytest.mark.parametrize(("uri", "folder", "name"), RELATIVE)
+def test_a_place_is_named_from_another(uri: str, folder: str, name: str) -> None:
+    assert storage.relative(uri, folder) == name
+    assert storage.resolve(name, folder) == uri
+    assert storage.resolve(name, f"{folder}/") == uri
+
+
+@pytest.mark.parametrize(("uri", "folder"), APART)
+def test_a_place_with_nothing_in_common_keeps_its_name(uri: str, folder: str) -> None:
+    assert storage.relative(uri, folder) == uri
+    assert storage.resolve(uri, folder) == uri
+
+
+def test_places_of_the_working_folder_are_named_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name holds in every other working folder, too."""
+    monkeypatch.chdir(tmp_path)
+    name = storage.relative("run/reference", "run/distilled")
+    far = storage.relative("run/reference", "s3://bucket/distilled")
+    assert name == "../reference"
+    assert storage.resolve(name, "run/distilled") == str(tmp_path / "run/reference")
+    monkeypatch.chdir("/")
+    assert storage.resolve(name, str(tmp_path / "run/distilled")) == str(tmp_path / "run/reference")
+    assert storage.resolve(far, "s3://bucket/distilled") == str(tmp_path / "run/reference")
+
+
+def test_places_that_are_moved_together_find_each_other(folder: str) -> None:
+    """On every filesystem."""
+    places = [storage.join(folder, *parts) for parts in (("phi", "t=3"), ("sets", "stage=3"))]
+    name = storage.relative(*places)
+    assert "://" not in name
+    moved = storage.join(folder, "elsewhere")
+    storage.write_bytes(storage.join(moved, "phi", "t=3"), b"phi")
+    assert storage.read_bytes(storage.resolve(name, storage.join(moved, "sets/stage=3"))) == b"phi"
+
+
 @pytest.mark.parametrize("kept", [0, 3, 0.5, -1])
 def test_a_truncated_table_is_named_with_the_remedy(tmp_path: Path, kept: float) -> None:
     path = tmp_path / "part.parquet"

@@ -79,8 +79,15 @@ def export(uri: str, target: str, reference: str | None = None) -> None:
     """Write a published stage into the folder `target` in its plain form, which takes no code of
     ours to read: Parquet with the columns ``embedding`` (fixed-shape tensor F x d), ``label``
     (fixed-shape tensor K, logits), ``anchor_<field>``, ``source_stage`` and ``source_row``, then
-    ``summary.txt``. One file at a time is in memory. Raises ArtifactError.
+    ``_summary.txt``. One file at a time is in memory.
+
+    reference: as for `load_distilled`. Raises ArtifactError, also for a folder that holds Parquet.
     """
+    if storage.list_files(target, ".parquet"):
+        raise ArtifactError(
+            f"{target}: holds Parquet files already, which readers of the folder would take for "
+            "rows of the set; name another folder, or remove them"
+        )
     described, files = artifact.describe(uri), artifact.open_files(uri)
     table = reference_table(uri, described, reference)
     plain = replace(files, uri=target)
@@ -90,7 +97,7 @@ def export(uri: str, target: str, reference: str | None = None) -> None:
             path = storage.join(target, plain.name(number))
             storage.write_parquet(path, _plain(rows, rows.embeddings(table), described))
             phase.advance(len(rows))
-    storage.write_bytes(storage.join(target, "summary.txt"), artifact.summary(uri).encode())
+    storage.write_bytes(storage.join(target, "_summary.txt"), artifact.summary(uri).encode())
 
 
 def _plain(rows: SyntheticRows, embeddings: np.ndarray, described: Description) -> pa.Table:

@@ -24,7 +24,7 @@ class RankingSet:
 
     sizes: tuple[int, ...]  # ids per field, with id 0
     ids: np.ndarray  # (n, F) int64
-    labels: np.ndarray  # (n, K) float32, logits
+    labels: np.ndarray  # (n, K) float32, the reference's logits
     asked: tuple[np.ndarray, ...]  # ids (m, F) int64 of every block of rows to ask about
 
     @staticmethod

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
+from diet_ray import storage
 from diet_ray.config import NetworkConfig, RunConfig
 from diet_ray.evaluation.cells import Cell, CellResult, run_cell
 from diet_ray.evaluation.methods import REDUCED, Labels, reduced_rows
@@ -18,10 +18,11 @@ from diet_ray.evaluation.run import Run
 from diet_ray.evaluation.shared import Shared
 from diet_ray.logs.blocks import Blocks, read_block
 from diet_ray.memory import artifact
-from diet_ray.memory.rows import SyntheticRows
+from diet_ray.memory.rows import SyntheticRows, unmoved
 from diet_ray.training.model import predict
 from diet_ray.training.reference import Reference, load_reference, reference_uri
 from tests.made import small_config
+from tests.sets import publish_set
 
 STAGES = 2
 RATIO = 40 / 600  # of two blocks of 300 rows each
@@ -66,31 +67,31 @@ def config_at(folder: Path, **overrides: Any) -> RunConfig:
 def publish_distilled(
     uri: str, blocks: Blocks, reference: Reference, rows: int = DISTILLED_ROWS, first: int = 0
 ) -> None:
-    """Rows of the history from `first` on, embedded by the reference, with confident labels."""
+    """Rows of the history from `first` on, without deltas, with confident labels."""
     history = [read_block(blocks, block) for block in blocks.historical]
     real = type(history[0]).concatenate(history).take(slice(first, first + rows))
-    with torch.no_grad():
-        embeddings = reference.table(torch.from_numpy(real.ids)).numpy()
+    taught = predict(reference.recommender, real.ids)
     synthetic = SyntheticRows(
-        embeddings=embeddings,
+        anchors=real.ids.astype(np.int32),
         labels=real.labels * 4 - 2,
+        taught=taught,
         stages=np.ones(rows, dtype=np.int32),
         source_rows=real.row_ids,
-        anchors=real.ids.astype(np.int32),
+        **unmoved((len(blocks.fields), reference.table.embedding_dim), rows),
     )
     description = artifact.Description(
         stage=STAGES,
         rows=rows,
         fields=blocks.fields,
         tasks=blocks.tasks,
-        embedding_dim=embeddings.shape[2],
+        embedding_dim=reference.table.embedding_dim,
         reference=reference.identity,
+        reference_uri=storage.resolve(f"../../reference/t={STAGES}", uri),
         made_from={},
     )
-    taught = predict(reference.recommender, real.ids)
     judged = history[0].take(slice(0, 5))  # rows that no test here asks about
-    ranking = artifact.RankingData(taught, judged, taught[:5], of=5, full_rows=900)
-    artifact.publish(uri, synthetic, description, ranking)
+    ranking = artifact.RankingData(judged, taught[:5], of=5, full_rows=900)
+    publish_set(uri, synthetic, description, ranking)
 
 
 def made_cell(

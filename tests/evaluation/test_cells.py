@@ -188,15 +188,16 @@ def slow_warm_up(
     """Trains `dense` to the epoch that is best on `judge`; the mean AUC of every epoch there."""
     optimizer = torch.optim.Adam(dense.parameters(), lr=cell.protocol.warm_up_learning_rate)
     seed, size = cell.run.config.seed, cell.protocol.warm_up_batch_size
+    embeddings = torch.from_numpy(rows.embeddings(table))
     own_seed = derive(seed, "candidate warm-up", cell.seed)
     networks, aucs = [], []
     for epoch in range(cell.protocol.epochs):
         draw = torch_generator(own_seed, "warm-up order", epoch)
         order = torch.randperm(len(rows), generator=draw).numpy()
         for start in range(0, len(rows), size):
-            batch = rows.take(order[start : start + size])
-            labels = torch.tensor(batch.labels).sigmoid()
-            losses = dense(torch.tensor(batch.embeddings), labels)
+            batch = order[start : start + size]
+            labels = torch.tensor(rows.labels[batch]).sigmoid()
+            losses = dense(embeddings[batch], labels)
             optimizer.zero_grad()
             losses.mean().backward()
             optimizer.step()

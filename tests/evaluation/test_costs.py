@@ -72,8 +72,8 @@ def test_an_epoch_of_distilled_training_is_a_pass_over_the_set(
     costs._distilled_training(run, protocol)()
     assert {len(batch) for batch in seen} == {7, DISTILLED_ROWS % 7}
     found = np.concatenate([batch.numpy() for batch in seen]).reshape(DISTILLED_ROWS, -1)
-    kept = artifact.read(run.distilled).embeddings.reshape(DISTILLED_ROWS, -1)
-    assert sorted(found.tolist()) == sorted(kept.tolist())
+    kept = artifact.read(run.distilled).embeddings(run.reference().table)
+    assert sorted(found.tolist()) == sorted(kept.reshape(DISTILLED_ROWS, -1).tolist())
 
 
 def test_an_epoch_of_full_training_is_a_pass_over_all_blocks(

@@ -4,31 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import duckdb
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
 import ray.data
-import torch
 from safetensors.numpy import load_file
-from torch.utils.data import DataLoader
 
-from diet_ray import load_distilled, storage
+from diet_ray import storage
 from diet_ray.logs.blocks import Rows
 from diet_ray.memory import artifact
-from diet_ray.memory.artifact import ArtifactError, Description, RankingData
+from diet_ray.memory.artifact import Description, RankingData
+from diet_ray.memory.files import ArtifactError
 from diet_ray.memory.rows import SyntheticRows
+from tests.sets import assert_same, files_of, publish_set, random_rows
 
-ROWS, FIELDS, DIM, TASKS = 23, 3, 4, 2
-TENSORS = {"embedding": (FIELDS, DIM), "label": (TASKS,), "anchor": (FIELDS,)}
-COLUMNS = [*TENSORS, "source_stage", "source_row"]
+ROWS, FIELDS, DIM, TASKS, PER_FILE = 23, 3, 4, 2, 9
 SAMPLE = "_ranking.safetensors"
 
 DESCRIPTION = Description(
@@ -38,19 +36,13 @@ DESCRIPTION = Description(
     tasks=("click", "like"),
     embedding_dim=DIM,
     reference="0123456789abcdef",
+    reference_uri="s3://bucket/run/reference/t=3",
     made_from={"seed": 7, "memory": {"ratio": 0.015}},
 )
 
 
 def synthetic_rows(count: int = ROWS) -> SyntheticRows:
-    draw = np.random.default_rng(2)
-    return SyntheticRows(
-        embeddings=draw.normal(size=(count, FIELDS, DIM)).astype(np.float32),
-        labels=draw.normal(size=(count, TASKS)).astype(np.float32),
-        stages=draw.integers(1, 4, count).astype(np.int32),
-        source_rows=draw.integers(0, 2**40, count),
-        anchors=draw.integers(1, 100, (count, FIELDS)).astype(np.int32),
-    )
+    return random_rows(count, (FIELDS, DIM, TASKS))
 
 
 def validation_sample(count: int = 15) -> RankingData:
@@ -60,39 +52,82 @@ def validation_sample(count: int = 15) -> RankingData:
     labels = draw.integers(0, 2, (count, TASKS)).astype(np.float32)
     taught = draw.normal(size=(count, TASKS)).astype(np.float32)
     rows = Rows(np.arange(count) + 4_000, ids, labels)
-    return RankingData(synthetic_rows().labels - 1, rows, taught, of=1_000, full_rows=2_000)
+    return RankingData(rows, taught, of=1_000, full_rows=2_000)
+
+
+def publish(uri: str, rows: SyntheticRows, ranking: RankingData | None = None) -> None:
+    """The rows as stage 3, in files of 9."""
+    publish_set(uri, rows, replace(DESCRIPTION, rows=len(rows)), ranking, PER_FILE)
 
 
 @pytest.fixture
-def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def stage(tmp_path: Path) -> str:
     """A published stage of three files, and a sample of the validation block."""
-    monkeypatch.setattr(artifact, "ROWS_PER_FILE", 9)
     uri = str(tmp_path / "distilled" / "stage=3")
-    artifact.publish(uri, synthetic_rows(), DESCRIPTION, validation_sample())
+    publish(uri, synthetic_rows(), validation_sample())
     return uri
-
-
-def assert_equal(found: SyntheticRows, expected: SyntheticRows) -> None:
-    for name, array in vars(expected).items():
-        other = getattr(found, name)
-        assert other.dtype == array.dtype, name
-        assert other.shape == array.shape, name
-        assert other.tobytes() == array.tobytes(), name
 
 
 def test_what_is_published_is_read(stage: str) -> None:
     assert artifact.published(stage)
-    assert_equal(artifact.read(stage), synthetic_rows())
+    assert_same(artifact.read(stage), synthetic_rows())
     assert artifact.describe(stage) == DESCRIPTION
     assert sorted(artifact.checksums(stage)) == [f"rows-0000{n}.parquet" for n in range(3)]
 
 
+def test_files_are_opened_as_they_were_written(tmp_path: Path) -> None:
+    """Precision and all, so that any part of them can be read."""
+    written = files_of(str(tmp_path), synthetic_rows(), DESCRIPTION.fields, PER_FILE)
+    artifact.publish(written, DESCRIPTION)
+    assert artifact.open_files(str(tmp_path)) == written
+    sums = dict(zip((f"rows-0000{n}.parquet" for n in range(3)), written.checksums, strict=True))
+    assert artifact.checksums(str(tmp_path)) == sums
+    halves = replace(written, delta_type="float16", label_type="float16")
+    artifact.publish(halves, DESCRIPTION)
+    assert artifact.open_files(str(tmp_path)) == halves
+
+
 def test_the_manifest_states_schema_and_versions(stage: str) -> None:
     manifest = storage.read_json(storage.join(stage, "_manifest.json"))
-    assert sorted(manifest["schema"]) == sorted(COLUMNS)
-    assert "fixed_shape_tensor" in manifest["schema"]["embedding"]
+    assert manifest["stored"] == {"label": "float32", "delta": "float32"}
+    assert (manifest["rows"], manifest["rows_per_file"]) == (ROWS, PER_FILE)
+    assert (manifest["fields"], manifest["tasks"]) == (["user", "item", "tab"], ["click", "like"])
     assert set(manifest["versions"]) == {"diet_ray", "torch", "ray", "pyarrow", "numpy"}
     assert manifest["versions"]["pyarrow"] == pa.__version__
+
+
+def test_the_summary_tells_people_what_it_is(stage: str) -> None:
+    known = [
+        "Distilled set, stage 3: 23 rows of 3 fields of width 4.",
+        "Fields: user, item, tab.",
+        "Tasks: click, like.",
+    ]
+    with_sample = [
+        "Rows: 1.15% of the 2,000 that a full training visits.",
+        "Judges: 15 of the 1,000 rows of the validation block.",
+    ]
+    assert artifact.summary(stage) == "\n".join([*known, *with_sample])
+    publish(stage, synthetic_rows())
+    assert artifact.summary(stage) == "\n".join(known)
+
+
+def test_a_run_that_is_moved_still_finds_its_reference(tmp_path: Path) -> None:
+    """The manifest names the folder from where the set lies."""
+    described = replace(DESCRIPTION, reference_uri=str(tmp_path / "run/reference/t=3"))
+    uri = str(tmp_path / "run/distilled/stage=3")
+    publish_set(uri, synthetic_rows(), described)
+    assert artifact.describe(uri) == described
+    shutil.move(tmp_path / "run", tmp_path / "elsewhere")
+    moved = artifact.describe(str(tmp_path / "elsewhere/distilled/stage=3"))
+    assert moved.reference_uri == str(tmp_path / "elsewhere/reference/t=3")
+
+
+def test_anchors_and_the_references_labels_are_read_alone(stage: str) -> None:
+    anchors, taught = artifact.read_taught(stage)
+    rows = synthetic_rows()
+    assert (anchors.dtype, taught.dtype) == (np.int32, np.float32)
+    assert np.array_equal(anchors, rows.anchors)
+    assert np.array_equal(taught, rows.taught)
 
 
 def test_a_sample_is_read_with_the_ids_that_the_set_has(stage: str) -> None:
@@ -108,8 +143,7 @@ def test_a_sample_is_read_with_the_ids_that_the_set_has(stage: str) -> None:
     assert np.array_equal(held["labels"], sample.rows.labels)
     assert np.array_equal(held["taught"], sample.taught)
     kinds = {name: array.dtype for name, array in held.items()}
-    floats = {"row_taught": np.float32, "taught": np.float32}
-    assert kinds == {"ids": np.int32, "labels": np.uint8, **floats}
+    assert kinds == {"ids": np.int32, "labels": np.uint8, "taught": np.float32}
 
     found = artifact.read_ranking_data(stage)
     assert (found.of, found.full_rows) == (1_000, 2_000)
@@ -120,8 +154,6 @@ def test_a_sample_is_read_with_the_ids_that_the_set_has(stage: str) -> None:
     assert np.array_equal(found.rows.labels, sample.rows.labels)
     assert found.taught.dtype == np.float32
     assert np.array_equal(found.taught, sample.taught)
-    assert found.row_taught.dtype == np.float32
-    assert np.array_equal(found.row_taught, sample.row_taught)
 
 
 def test_the_sample_has_a_checksum_of_its_own(stage: str) -> None:
@@ -130,17 +162,16 @@ def test_the_sample_has_a_checksum_of_its_own(stage: str) -> None:
     sample = validation_sample()
     taught_otherwise = replace(sample, taught=sample.taught + 1)
     found = {before[1]}
-    rows_otherwise = replace(sample, row_taught=sample.row_taught + 1)
-    for other in (validation_sample(14), taught_otherwise, rows_otherwise):
-        artifact.publish(stage, synthetic_rows(), DESCRIPTION, other)
+    for other in (validation_sample(14), taught_otherwise):
+        publish(stage, synthetic_rows(), other)
         assert artifact.checksums(stage) == before[0]
         found.add(artifact.ranking_checksum(stage))
-    assert len(found) == 4
+    assert len(found) == 3
 
 
 def test_a_stage_without_a_sample_cannot_judge(stage: str) -> None:
-    artifact.publish(stage, synthetic_rows(), DESCRIPTION)
-    assert_equal(artifact.read(stage), synthetic_rows())
+    publish(stage, synthetic_rows())
+    assert_same(artifact.read(stage), synthetic_rows())
     assert artifact.ranking_checksum(stage) is None
     assert artifact.full_rows(stage) is None
     told = r"stage=3/_manifest\.json: the set holds no validation sample.*name a stage that jobs/"
@@ -150,56 +181,22 @@ def test_a_stage_without_a_sample_cannot_judge(stage: str) -> None:
 
 def test_the_same_rows_give_the_same_bytes(stage: str, tmp_path: Path) -> None:
     again = str(tmp_path / "again")
-    artifact.publish(again, synthetic_rows(), DESCRIPTION, validation_sample())
+    publish(again, synthetic_rows(), validation_sample())
     for name in ["_manifest.json", SAMPLE, *artifact.checksums(stage)]:
         assert (Path(stage) / name).read_bytes() == (Path(again) / name).read_bytes()
 
 
-def columns_of(found: pa.Table) -> dict[str, np.ndarray]:
-    return {
-        **{name: found[name].combine_chunks().to_numpy_ndarray() for name in TENSORS},
-        **{name: found[name].to_numpy() for name in COLUMNS[len(TENSORS) :]},
-    }
-
-
-def assert_columns(found: dict[str, np.ndarray]) -> None:
-    rows = synthetic_rows()
-    arrays = (rows.embeddings, rows.labels, rows.anchors, rows.stages, rows.source_rows)
-    for name, array in zip(COLUMNS, arrays, strict=True):
-        # foreign readers see a tensor as a flat list
-        assert (np.asarray(found[name]).reshape(array.shape) == array).all(), name
-
-
-def test_pyarrow_reads_file_folder_and_dataset(stage: str) -> None:
-    assert_columns(columns_of(pq.read_table(stage)))
-    assert_columns(columns_of(pads.dataset(stage).to_table()))
-    parts = [pq.read_table(f"{stage}/rows-0000{n}.parquet") for n in range(3)]
-    assert_columns(columns_of(pa.concat_tables(parts)))
-    for name, shape in TENSORS.items():
-        assert parts[0].schema.field(name).type.shape == list(shape)
-
-
 def publish_stage_4(stage: str) -> None:
     """Five rows beside `stage`."""
-    other, described = stage.replace("stage=3", "stage=4"), replace(DESCRIPTION, stage=4)
-    artifact.publish(other, synthetic_rows(5), described, validation_sample())
+    described = replace(DESCRIPTION, stage=4, rows=5)
+    other = stage.replace("stage=3", "stage=4")
+    publish_set(other, synthetic_rows(5), described, validation_sample())
 
 
 def test_pyarrow_reads_all_stages_together(stage: str) -> None:
     publish_stage_4(stage)
     table = pads.dataset(str(Path(stage).parent), partitioning="hive").to_table()
     assert sorted(table["stage"].to_pylist()) == [3] * ROWS + [4] * 5
-
-
-def test_pandas_reads_it(stage: str) -> None:
-    frame = pd.read_parquet(stage)
-    assert_columns({name: np.stack(list(frame[name])) for name in COLUMNS})
-
-
-def test_duckdb_reads_it(stage: str) -> None:
-    result = duckdb.sql(f"select * from read_parquet('{stage}/*.parquet')")
-    columns = zip(*result.fetchall(), strict=True)
-    assert_columns(dict(zip(result.columns, columns, strict=True)))
 
 
 def test_duckdb_reads_all_stages_together(stage: str) -> None:
@@ -209,77 +206,55 @@ def test_duckdb_reads_all_stages_together(stage: str) -> None:
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_ray_data_reads_it(stage: str) -> None:
-    batch = ray.data.read_parquet(stage).take_batch(ROWS, batch_format="numpy")
-    order = np.argsort(batch["source_row"])
-    rows = synthetic_rows()
-    expected = rows.take(np.argsort(rows.source_rows))
-    assert batch["embedding"].shape == (ROWS, FIELDS, DIM)
-    assert (batch["embedding"][order] == expected.embeddings).all()
-    assert (batch["label"][order] == expected.labels).all()
-    assert (batch["source_stage"][order] == expected.stages).all()
-
-
-@pytest.mark.usefixtures("ray_session")
 def test_ray_data_reads_all_stages_together(stage: str) -> None:
     publish_stage_4(stage)
     rows = ray.data.read_parquet(str(Path(stage).parent)).take_all()
     assert sorted(int(row["stage"]) for row in rows) == [3] * ROWS + [4] * 5
 
 
-def test_a_torch_data_loader_takes_it(stage: str) -> None:
-    dataset, rows = load_distilled(stage), synthetic_rows()
-    assert len(dataset) == ROWS
-    assert dataset.description == DESCRIPTION
-    batches = list(DataLoader(dataset, batch_size=10))
-    assert [batch[0].shape for batch in batches] == [(10, 3, 4), (10, 3, 4), (3, 3, 4)]
-    for column, array in zip(
-        zip(*batches, strict=True), (rows.embeddings, rows.labels), strict=True
-    ):
-        assert torch.cat(column).equal(torch.from_numpy(array))
-
-
-def test_a_set_prints_as_what_it_is(stage: str) -> None:
-    known = [
-        "Distilled set, stage 3: 23 rows of 3 fields of width 4.",
-        "Fields: user, item, tab.",
-        "Tasks: click, like.",
-    ]
-    with_sample = [
-        "Rows: 1.15% of the 2,000 that a full training visits.",
-        "Judges: 15 of the 1,000 rows of the validation block.",
-    ]
-    assert repr(load_distilled(stage)) == "\n".join([*known, *with_sample])
-    artifact.publish(stage, synthetic_rows(), DESCRIPTION)
-    assert repr(load_distilled(stage)) == "\n".join(known)
-
-
 def test_a_stage_without_manifest_is_not_there(stage: str) -> None:
     (Path(stage) / "_manifest.json").unlink()
     assert not artifact.published(stage)
     with pytest.raises(ArtifactError, match=r"_manifest\.json: no such file; name a published"):
-        load_distilled(stage)
+        artifact.read(stage)
 
 
 def test_the_manifest_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    uri, original = str(tmp_path / "stage=1"), storage.write_parquet
-    monkeypatch.setattr(artifact, "ROWS_PER_FILE", 9)
+    """Every file is there before the stage is visible."""
+    uri, written, original = str(tmp_path / "stage=1"), [], storage.write_bytes
 
-    def watched(path: str, table: pa.Table) -> str:
+    def watched(path: str, content: bytes | memoryview) -> str:
         assert not artifact.published(uri)
-        return original(path, table)
+        written.append(path.rsplit("/", 1)[1])
+        return original(path, content)
 
-    monkeypatch.setattr(storage, "write_parquet", watched)
-    artifact.publish(uri, synthetic_rows(), DESCRIPTION, validation_sample())
+    monkeypatch.setattr(storage, "write_bytes", watched)
+    publish(uri, synthetic_rows(), validation_sample())
     assert artifact.published(uri)
+    assert written == [*(f"rows-0000{n}.parquet" for n in range(3)), SAMPLE, "_manifest.json"]
 
 
 def test_files_of_an_interrupted_attempt_do_not_stay(stage: str) -> None:
     """A reader of the folder would take them for rows of the stage."""
     (Path(stage) / "_manifest.json").unlink()
-    artifact.publish(stage, synthetic_rows(4), replace(DESCRIPTION, rows=4))
+    publish(stage, synthetic_rows(4))
     assert len(pq.read_table(stage)) == 4
     assert not (Path(stage) / SAMPLE).exists()
+
+
+def test_a_stage_is_invisible_before_it_is_removed(
+    stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is killed meanwhile leaves no half of a stage to be read."""
+    seen, original = [], storage.remove
+
+    def watched(uri: str) -> None:
+        original(uri)
+        seen.append((artifact.published(stage), storage.exists(stage)))
+
+    monkeypatch.setattr(storage, "remove", watched)
+    artifact.clear(stage)
+    assert seen == [(False, True), (False, False)]
 
 
 def change_a_byte(path: Path) -> None:
@@ -304,14 +279,14 @@ def test_a_damaged_sample_is_named(stage: str, damage: Callable[[Path], None]) -
     told = r"stage=3/_ranking\.safetensors: its content is not .* distil it again"
     with pytest.raises(ArtifactError, match=told):
         artifact.read_ranking_data(stage)
-    assert_equal(artifact.read(stage), synthetic_rows())  # which needs no sample
+    assert_same(artifact.read(stage), synthetic_rows())  # which needs no sample
 
 
 def test_another_format_is_refused(stage: str) -> None:
     path = Path(stage) / "_manifest.json"
     manifest = json.loads(path.read_text())
     path.write_text(json.dumps({**manifest, "format": 3}))
-    with pytest.raises(ArtifactError, match="format 3 is not 6; distil again"):
+    with pytest.raises(ArtifactError, match=f"format 3 is not {artifact.FORMAT}; distil again"):
         artifact.describe(stage)
 
 

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -17,31 +18,28 @@ import ray
 from diet_ray import storage
 from diet_ray.config import OuterConfig, ResourcesConfig
 from diet_ray.memory.coordinator import (
+    WASTE,
     MemoryClient,
     MemoryCoordinator,
     ServerLostError,
-    start_state,
+    start_steps,
 )
+from diet_ray.memory.durable import durable_steps, read_step
+from diet_ray.memory.files import RowFiles
 from diet_ray.memory.rows import SyntheticRows
-from diet_ray.memory.server import durable_steps, step_uri
 from diet_ray.memory.update import Clipping, Learned, RowGradients, squared_norms, sum_shards
+from tests.sets import assert_same, files_of, random_rows
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
 ROWS, FIELDS, DIM, TASKS, SHARDS, UNIT = 11, 3, 2, 2, 2, 0.5
+PER_FILE = 2
 OUTER = OuterConfig(clip=1.1, clip_memory=0.5)
 numbers = count()
 
 
 def synthetic_rows() -> SyntheticRows:
-    draw = np.random.default_rng(0)
-    return SyntheticRows(
-        embeddings=draw.normal(size=(ROWS, FIELDS, DIM)).astype(np.float32),
-        labels=draw.normal(size=(ROWS, TASKS)).astype(np.float32),
-        stages=np.ones(ROWS, dtype=np.int32),
-        source_rows=np.arange(ROWS),
-        anchors=np.ones((ROWS, FIELDS), dtype=np.int32),
-    )
+    return random_rows(ROWS, (FIELDS, DIM, TASKS))
 
 
 def gradients(step: int, shard: int) -> RowGradients:
@@ -60,16 +58,30 @@ def factor(step: int) -> float:
 
 
 @contextmanager
-def memory(folder: Path, servers: int, rows: int = ROWS) -> Iterator[MemoryCoordinator]:
-    """The memory in `folder`, started there if nothing is."""
-    if not durable_steps(str(folder)):
-        start_state(str(folder), synthetic_rows().take(slice(0, rows)))
+def memory(
+    folder: Path, servers: int, rows: int = ROWS, unit: float | None = UNIT
+) -> Iterator[MemoryCoordinator]:
+    """The memory in `folder`, started there if nothing is; files of so few rows that any number
+    of servers has some."""
+    steps = str(folder / "memory")
+    start = start_files(folder, rows)
+    if not durable_steps(steps):
+        start_steps(steps)
     resources = ResourcesConfig(memory_servers=servers, memory_server_cpus=0.01)
-    coordinator = MemoryCoordinator(str(folder), rows, resources, UNIT, f"memory-{next(numbers)}")
+    coordinator = MemoryCoordinator(steps, start, resources, unit, f"memory-{next(numbers)}")
     try:
         yield coordinator
     finally:
         coordinator.close()
+
+
+def start_files(folder: Path, rows: int) -> RowFiles:
+    names = tuple("abc")
+    return files_of(str(folder / "start"), synthetic_rows().take(slice(0, rows)), names, PER_FILE)
+
+
+def steps_in(folder: Path) -> list[int]:
+    return durable_steps(str(folder / "memory"))
 
 
 def push_all(coordinator: MemoryCoordinator) -> None:
@@ -85,22 +97,26 @@ def advance(coordinator: MemoryCoordinator, steps: int) -> list[float]:
     return norms
 
 
-def content(coordinator: MemoryCoordinator) -> bytes:
-    return b"".join(array.tobytes() for array in coordinator.pull_all())
+def content(coordinator: MemoryCoordinator) -> SyntheticRows:
+    return coordinator.client.pull(coordinator.step, np.arange(len(coordinator.client)))
 
 
-def expected_after(steps: int) -> tuple[bytes, list[float]]:
-    """The same updates without servers."""
+def expected_after(steps: int) -> tuple[SyntheticRows, list[float]]:
+    """The same updates without servers, on dense arrays."""
     rows, clipping, norms = synthetic_rows(), Clipping(), []
-    embeddings, labels = Learned.start(rows.embeddings), Learned.start(rows.labels)
+    touched = np.zeros(ROWS, dtype=bool)
+    deltas, labels = Learned.start(rows.dense_deltas()), Learned.start(rows.labels)
     for step in range(steps):
         summed = sum_shards({shard: gradients(step, shard) for shard in range(SHARDS)})
         norms.append(float(squared_norms(summed, UNIT).sum()) ** 0.5)
         scale, clipping = clipping.step(norms[-1], OUTER)
         step_size = OUTER.embedding_step * UNIT * factor(step)
-        embeddings.adam(summed.rows, summed.embeddings * scale, step_size)
+        deltas.adam(summed.rows, summed.embeddings * scale, step_size)
         labels.adam(summed.rows, summed.labels * scale, OUTER.label_step * factor(step))
-    return embeddings.values.tobytes() + labels.values.tobytes(), norms
+        touched[summed.rows] = True
+    moved = rows.moved | touched
+    learned = {"labels": labels.values, "moved": moved, "deltas": deltas.values[moved]}
+    return replace(rows, **learned), norms
 
 
 def kill_server(coordinator: MemoryCoordinator, number: int) -> None:
@@ -113,17 +129,54 @@ def test_any_number_of_servers_holds_the_same_rows(tmp_path: Path, servers: int)
     expected, expected_norms = expected_after(5)
     with memory(tmp_path, servers) as coordinator:
         assert advance(coordinator, 5) == pytest.approx(expected_norms, rel=1e-12)
-        assert content(coordinator) == expected
+        assert_same(content(coordinator), expected)
         rows = np.array([0, 4, 10])
-        embeddings, labels = coordinator.client.pull(5, rows)
-        assert (embeddings == coordinator.pull_all()[0][rows]).all()
-        assert labels.shape == (3, TASKS)
+        assert_same(coordinator.client.pull(5, rows), expected.take(rows))
 
 
-def test_more_servers_than_rows_are_not_started(tmp_path: Path) -> None:
-    with memory(tmp_path, servers=9, rows=2) as coordinator:
-        assert len(coordinator.client.servers) == len(coordinator.client) == 2
-        assert (coordinator.pull_all()[0] == synthetic_rows().embeddings[:2]).all()
+def test_more_servers_than_files_are_not_started(tmp_path: Path) -> None:
+    with memory(tmp_path, servers=9, rows=3) as coordinator:
+        assert len(coordinator.client.servers) == 2
+        assert coordinator.client.bounds == (0, 2, 3)
+        assert_same(content(coordinator), synthetic_rows().take(slice(0, 3)))
+
+
+def test_every_server_holds_whole_files(tmp_path: Path) -> None:
+    """Of six files each of four has one at least."""
+    with memory(tmp_path, 4) as coordinator:
+        assert coordinator.client.bounds == (0, 4, 6, 8, 11)
+
+
+def test_servers_write_the_finished_files(tmp_path: Path) -> None:
+    target = replace(start_files(tmp_path, ROWS), uri=str(tmp_path / "end"), checksums=())
+    with memory(tmp_path, 2) as coordinator:
+        advance(coordinator, 3)
+        written = coordinator.write(target)
+    assert_same(written.slice(0, ROWS), expected_after(3)[0])
+
+
+def test_ids_of_any_servers_anchors_are_told(tmp_path: Path) -> None:
+    anchors = synthetic_rows().anchors
+    asked = np.random.default_rng(1).integers(0, 100, (200, FIELDS))
+    asked[:ROWS] = anchors[:, [1, 2, 0]]
+    expected = np.stack([np.isin(asked[:, f], anchors[:, f]) for f in range(FIELDS)], axis=1)
+    with memory(tmp_path, 2) as coordinator:
+        found = coordinator.holds(asked)
+    assert np.array_equal(found, expected)
+    assert 0 < found.sum() < found.size
+
+
+def test_labels_alone_may_learn(tmp_path: Path) -> None:
+    """As in `update.py`'s own steps; the rows keep the deltas that they have."""
+    start, found = synthetic_rows(), gradients(0, 0)
+    with memory(tmp_path, 1, unit=None) as coordinator:
+        coordinator.client.push(0, 0, replace(found, embeddings=None))
+        norm = coordinator.commit(1, OUTER, 1.0)
+        rows = content(coordinator)
+    labels = Learned.start(start.labels)
+    labels.adam(found.rows, found.labels.astype(np.float64), OUTER.label_step)
+    assert norm == pytest.approx(float(np.linalg.norm(found.labels)), rel=1e-6)
+    assert_same(rows, replace(start, labels=labels.values))
 
 
 def test_another_number_of_servers_goes_on_from_the_durable_step(tmp_path: Path) -> None:
@@ -133,9 +186,9 @@ def test_another_number_of_servers_goes_on_from_the_durable_step(tmp_path: Path)
         advance(coordinator, 1)  # never made durable, so it is lost
     with memory(tmp_path, 2) as coordinator:
         assert coordinator.step == 2
-        assert content(coordinator) == expected_after(2)[0]
+        assert_same(content(coordinator), expected_after(2)[0])
         advance(coordinator, 3)
-        assert content(coordinator) == expected_after(5)[0]
+        assert_same(content(coordinator), expected_after(5)[0])
 
 
 @pytest.mark.parametrize("number", [0, 1])
@@ -149,28 +202,27 @@ def test_a_killed_server_is_noticed_and_rolled_back(tmp_path: Path, number: int)
             advance(coordinator, 1)
         coordinator.rollback()
         assert coordinator.step == 2
-        assert content(coordinator) == expected_after(2)[0]
+        assert_same(content(coordinator), expected_after(2)[0])
         advance(coordinator, 2)
-        assert content(coordinator) == expected_after(4)[0]
+        assert_same(content(coordinator), expected_after(4)[0])
 
 
-def test_a_server_killed_between_sum_and_commit(tmp_path: Path) -> None:
-    """It comes back at the very step of the commit, without what was pushed."""
+def test_a_server_killed_between_push_and_commit(tmp_path: Path) -> None:
+    """It comes back without what was pushed, and knows no step before it is told one."""
     with memory(tmp_path, 2) as coordinator:
         push_all(coordinator)
         kill_server(coordinator, 1)
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            try:
-                coordinator.pull_all()
-                break
-            except ServerLostError:
-                time.sleep(0.1)
-        with pytest.raises(ServerLostError, match="0 of 2 shards"):
+        deadline, told = time.monotonic() + 60, ""
+        while "is at None" not in told and time.monotonic() < deadline:
+            with pytest.raises(ServerLostError) as caught:
+                content(coordinator)
+            told = str(caught.value)
+            time.sleep(0.1)
+        with pytest.raises(ServerLostError, match="asked about step 0, this server is at None"):
             coordinator.commit(SHARDS, OUTER, factor(0))
         coordinator.rollback()
         advance(coordinator, 2)
-        assert content(coordinator) == expected_after(2)[0]
+        assert_same(content(coordinator), expected_after(2)[0])
 
 
 def test_a_worker_says_that_a_server_was_lost(tmp_path: Path) -> None:
@@ -205,7 +257,7 @@ def test_a_late_push_of_an_earlier_attempt_changes_nothing(tmp_path: Path) -> No
         coordinator.commit(SHARDS, OUTER, factor(step))
         with pytest.raises(ServerLostError, match="asked about step 1, this server is at 2"):
             coordinator.client.push(step, 0, late)
-        assert content(coordinator) == expected_after(2)[0]
+        assert_same(content(coordinator), expected_after(2)[0])
 
 
 def test_a_step_that_another_step_is_asked_about_is_refused(tmp_path: Path) -> None:
@@ -220,18 +272,53 @@ def test_the_last_two_durable_steps_are_kept(tmp_path: Path) -> None:
         for _ in range(4):
             advance(coordinator, 1)
             coordinator.make_durable()
-        assert durable_steps(str(tmp_path)) == [3, 4]
-        (Path(step_uri(str(tmp_path), 4)) / "manifest.json").unlink()
+        assert steps_in(tmp_path) == [3, 4]
+        (tmp_path / "memory" / "step=000004.json").unlink()
         coordinator.rollback()
-        assert content(coordinator) == expected_after(3)[0]
+        assert_same(content(coordinator), expected_after(3)[0])
+
+
+def test_what_durable_steps_hold_stays_in_proportion(tmp_path: Path) -> None:
+    """To the rows that learn, by a whole save now and then; else a step saves what changed."""
+    held, saves = [], []
+    with memory(tmp_path, 2) as coordinator:
+        for step in range(12):
+            coordinator.client.push(step, 0, gradients(0, 0))  # the same rows again and again
+            coordinator.commit(1, OUTER, 1.0)
+            coordinator.make_durable()
+            folder = str(tmp_path / "memory")
+            files = read_step(folder, coordinator.step).files
+            rows = [len(storage.read_tensors(storage.join(folder, f))["rows"]) for f in files]
+            held.append(sum(rows))
+            saves.append(len(files))
+        learning = len(gradients(0, 0).rows)
+        assert learning <= max(held) <= (WASTE + 1) * learning
+        assert min(saves[1:]) == saves[0], "no save was whole"
+        coordinator.rollback()
+        before = content(coordinator)
+    with memory(tmp_path, 1) as coordinator:
+        assert_same(content(coordinator), before)
+
+
+def test_a_new_driver_saves_everything_first(tmp_path: Path) -> None:
+    """It does not know how much the files hold."""
+    with memory(tmp_path, 2) as coordinator:
+        for _ in range(2):
+            advance(coordinator, 1)
+            coordinator.make_durable()
+    with memory(tmp_path, 1) as coordinator:
+        advance(coordinator, 1)
+        coordinator.make_durable()
+        assert len(read_step(str(tmp_path / "memory"), 3).files) == 1
+        coordinator.rollback()
+        assert_same(content(coordinator), expected_after(3)[0])
 
 
 def test_the_clipping_state_is_durable(tmp_path: Path) -> None:
     with memory(tmp_path, 1) as coordinator:
         norms = advance(coordinator, 3)
         coordinator.make_durable()
-    manifest = storage.read_json(storage.join(step_uri(str(tmp_path), 3), "manifest.json"))
     clipping = Clipping()
     for norm in norms:
         clipping = clipping.step(norm, OUTER)[1]
-    assert manifest["mean_norm"] == clipping.mean_norm
+    assert read_step(str(tmp_path / "memory"), 3).mean_norm == clipping.mean_norm

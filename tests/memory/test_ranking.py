@@ -11,7 +11,8 @@ from diet_ray.logs.blocks import Rows
 from diet_ray.memory import artifact
 from diet_ray.memory.artifact import Description, RankingData
 from diet_ray.memory.ranking import RankingSet
-from diet_ray.memory.rows import SyntheticRows
+from diet_ray.memory.rows import SyntheticRows, unmoved
+from tests.sets import publish_set
 
 ANCHORS = [[40, 7], [10, 7], [0, 9], [40, 9]]
 KNOWN = [{10: 1, 40: 2}, {7: 1, 9: 2}]  # by field: the log's id to the set's
@@ -22,11 +23,12 @@ def synthetic_rows() -> SyntheticRows:
     draw = np.random.default_rng(1)
     rows = len(ANCHORS)
     return SyntheticRows(
-        embeddings=draw.normal(size=(rows, 2, 3)).astype(np.float32),
+        anchors=np.array(ANCHORS, dtype=np.int32),
         labels=draw.normal(size=(rows, 2)).astype(np.float32),
+        taught=draw.normal(size=(rows, 2)).astype(np.float32),
         stages=np.ones(rows, dtype=np.int32),
         source_rows=np.arange(rows),
-        anchors=np.array(ANCHORS, dtype=np.int32),
+        **unmoved((2, 3), rows),
     )
 
 
@@ -70,18 +72,17 @@ def test_a_folder_is_enough(tmp_path: Path) -> None:
     """What is read back equals what is made of the rows and the block's sample in memory, though
     the folder does not hold ids that the set lacks."""
     rows, ids = synthetic_rows(), log_ids(3)
-    described = Description(1, len(rows), ("a", "b"), ("x", "y"), 3, "reference", {})
+    described = Description(1, len(rows), ("a", "b"), ("x", "y"), 3, "reference", "nowhere", {})
     uri = str(tmp_path / "stage=1")
     none = np.zeros((len(ids), 2), dtype=np.float32)
     asked = Rows(np.arange(len(ids)) + 100, ids, none)
-    sample = RankingData(rows.labels, asked, none, of=500, full_rows=900)
-    artifact.publish(uri, rows, described, sample)
+    publish_set(uri, rows, described, RankingData(asked, none, of=500, full_rows=900))
     held = artifact.read_ranking_data(uri).rows.ids
     assert not np.array_equal(held, ids)
 
     found, expected = (
-        RankingSet.of(artifact.read_anchors(uri), artifact.read(uri).labels, held),
-        RankingSet.of(rows.anchors, rows.labels, ids),
+        RankingSet.of(*artifact.read_taught(uri), held),
+        RankingSet.of(rows.anchors, rows.taught, ids),
     )
     assert found.sizes == expected.sizes
     for name in ("ids", "labels"):

@@ -15,6 +15,7 @@ from diet_ray.distill.context import made_from, stage_uri
 from diet_ray.logs.blocks import Blocks, open_blocks, read_block
 from diet_ray.memory import artifact
 from diet_ray.memory.artifact import RankingData
+from diet_ray.memory.dataset import load_distilled
 from diet_ray.memory.rows import SyntheticRows
 from diet_ray.models.candidate import Candidate
 from diet_ray.models.registry import fresh_network
@@ -29,6 +30,7 @@ from diet_ray.training.model import predict
 from diet_ray.training.reference import load_reference, reference_uri
 from diet_ray.training.soft_rows import SoftRows
 from tests.made import small_config
+from tests.sets import publish_set
 
 ROWS = 60
 SPACE: dict[str, Any] = {
@@ -62,17 +64,21 @@ def small_candidate(name: str, **own: Any) -> Candidate:
 def publish_distilled(
     config: RunConfig, blocks: Blocks, judging: int | None = 240, fields: tuple[str, ...] = ()
 ) -> None:
-    """Real rows with random embeddings in the form of S_3, and rows of validation to judge on."""
+    """Real rows with random deltas in the form of S_3, and rows of validation to judge on."""
     reference = load_reference(reference_uri(config, 3))
     real = read_block(blocks, blocks.historical[-1]).take(slice(0, ROWS))
     validation = read_block(blocks, blocks.block("validation"))
+    taken = validation.take(slice(0, judging))
     shape = ROWS, len(blocks.fields), config.models.embedding_dim
+    own, taught = (predict(reference.recommender, ids) for ids in (real.ids, taken.ids))
     rows = SyntheticRows(
-        embeddings=numpy_generator(0, "rows").normal(scale=0.1, size=shape).astype(np.float32),
+        anchors=real.ids.astype(np.int32),
         labels=real.labels * 4 - 2,
+        taught=own,
         stages=np.full(ROWS, 3, dtype=np.int32),
         source_rows=real.row_ids,
-        anchors=real.ids.astype(np.int32),
+        moved=np.ones(ROWS, dtype=bool),
+        deltas=numpy_generator(0, "rows").normal(scale=0.1, size=shape).astype(np.float32),
     )
     description = artifact.Description(
         stage=3,
@@ -81,21 +87,20 @@ def publish_distilled(
         tasks=blocks.tasks,
         embedding_dim=config.models.embedding_dim,
         reference=reference.identity,
+        reference_uri=reference_uri(config, 3),
         made_from=made_from(config, blocks),
     )
-    taken = validation.take(slice(0, judging))
-    own, taught = (predict(reference.recommender, ids) for ids in (real.ids, taken.ids))
     full_rows = blocks.historical_rows + blocks.block("subsequent").rows
-    sample = RankingData(own, taken, taught, len(validation), full_rows)
+    sample = RankingData(taken, taught, len(validation), full_rows)
     judges = None if judging is None else sample
-    artifact.publish(stage_uri(config, 3), rows, description, judges)
+    publish_set(stage_uri(config, 3), rows, description, judges)
 
 
 def inherit_directly(config: RunConfig, network: NetworkConfig, seed: int) -> list[Metrics]:
     """Every epoch of a warm-up on phi_T's table."""
     blocks = open_blocks(config.place("blocks"))
     reference = load_reference(reference_uri(config, 3))
-    dataset = artifact.load_distilled(stage_uri(config, 3))
+    dataset = load_distilled(stage_uri(config, 3))
     rows = SoftRows(dataset.embeddings, dataset.labels)
     validation = read_block(blocks, blocks.block("validation"))
     sizes = len(blocks.fields), len(blocks.tasks)

@@ -48,13 +48,9 @@ def arrays_of(data: Inherited | CoTrained) -> tuple[list[np.ndarray], list[np.nd
         made = [tensor.numpy() for tensor in (soft.inputs, soft.labels)]
         asked = [*rows.asked, data.judged.labels, data.taught]
         return [rows.ids, rows.labels, *asked], made
-    made = [warm_up_rows(data.rows).inputs.numpy(), data.reference.frozen().weight.detach().numpy()]
-    return [
-        data.rows.embeddings,
-        data.reference.vectors,
-        data.rows.labels,
-        data.validation.ids,
-    ], made
+    table = data.reference.frozen()
+    made = [warm_up_rows(data.rows, table).labels.numpy(), table.weight.detach().numpy()]
+    return [data.rows.labels, data.reference.vectors, data.rows.anchors, data.validation.ids], made
 
 
 def spy_on_trials(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
