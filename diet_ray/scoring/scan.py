@@ -22,7 +22,7 @@ from diet_ray.scoring.ledger import Entry, read_entries, side_car_uri, sketch, w
 from diet_ray.training.reference import Reference
 from diet_ray.training.shared_reference import SharedReference, share_reference
 
-FRAGMENTS_AT_ONCE = 3  # that an actor holds: one is read, one scored, one written
+FRAGMENTS_AT_ONCE = 2  # that an actor holds: one is scored while the other is read or written
 
 
 class ScanError(UserError, ValueError):
@@ -107,7 +107,7 @@ def scan(
             with runtime.plain_errors():
                 cpus = config.resources.scoring_cpus
                 reference = share_reference(scoring.reference_uri, cpus)
-                task = _FragmentTask(config, blocks, block, uri, sample, keys, reference)
+                task = FragmentTask(config, blocks, block, uri, sample, keys, reference)
                 for row in _pipeline(task, scoring, waiting).iter_rows():
                     phase.advance(int(row["rows"]))
     entries = read_entries(uri, fragments, keys)
@@ -126,7 +126,7 @@ def _key(blocks: Blocks, fragment: Fragment, identity: str) -> str:
 
 
 @dataclass(frozen=True)
-class _FragmentTask:
+class FragmentTask:
     """All that an actor needs beside the scoring."""
 
     config: RunConfig
@@ -138,7 +138,7 @@ class _FragmentTask:
     reference: SharedReference
 
 
-def _pipeline(task: _FragmentTask, scoring: Scoring, waiting: list[Fragment]) -> ray.data.Dataset:
+def _pipeline(task: FragmentTask, scoring: Scoring, waiting: list[Fragment]) -> ray.data.Dataset:
     resources = task.config.resources
     low, high = resources.scoring_actors
     high = max(low, min(high, len(waiting)))
@@ -167,11 +167,11 @@ class ScoringActor:
     """Reads its own Parquet, writes scores and ledger entries, returns only counts.
 
     Ray calls it on several threads, each with a fragment of its own, which returns when its ledger
-    entry is written. All scoring is done by one thread more, in turn: while it scores a fragment,
-    another is read and the one before is written.
+    entry is written. All scoring is done by one thread more, in turn, so that a fragment is read or
+    written while another is scored.
     """
 
-    def __init__(self, task: _FragmentTask, scoring: Scoring) -> None:
+    def __init__(self, task: FragmentTask, scoring: Scoring) -> None:
         self._task = task
         resources = task.config.resources
         threads = task.config.threads

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,15 +13,29 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from torch import Tensor
 
 from diet_ray import storage
-from diet_ray.logs.blocks import Blocks, Rows, read_block
+from diet_ray.logs.blocks import Block, Blocks, Fragment, Rows, read_block, read_fragment
 from diet_ray.models.functional import FlatNetwork, flatten_parameters
 from diet_ray.scoring import scan as scan_module
 from diet_ray.scoring.alignment import AlignmentScoring, alignment
 from diet_ray.scoring.el2n import EL2NScoring
-from diet_ray.scoring.ledger import merged_sketch, side_car_uri
-from diet_ray.scoring.scan import Sample, Scan, ScanError, label_groups, scan
+from diet_ray.scoring.ledger import merged_sketch, read_entries, side_car_uri
+from diet_ray.scoring.scan import (
+    ALL_ROWS,
+    FRAGMENTS_AT_ONCE,
+    FragmentTask,
+    Sample,
+    Scan,
+    ScanError,
+    Scoring,
+    ScoringActor,
+    label_groups,
+    scan,
+)
+from diet_ray.training.reference import Reference
+from diet_ray.training.shared_reference import share_reference
 from tests.made import made_blocks, made_rows
 from tests.networks import small_network
 from tests.scoring.prepared import Deadly, Prepared, RowIds, Undefined
@@ -162,6 +179,65 @@ def test_a_killed_actor_does_not_lose_the_scan(prepared: Prepared, tmp_path: Pat
     assert [entry.fragment for entry in found.entries] == [f.path for f in prepared.block.fragments]
     row_ids = read_block(prepared.blocks, prepared.block).row_ids
     assert np.array_equal(side_cars(found)["score"], row_ids.astype(np.float32))
+
+
+def actor_of(prepared: Prepared, scoring: Scoring, uri: str) -> ScoringActor:
+    reference = share_reference(prepared.reference_uri, prepared.config.resources.scoring_cpus)
+    keys = {fragment.path: "key" for fragment in prepared.block.fragments}
+    task = FragmentTask(
+        prepared.config, prepared.blocks, prepared.block, uri, ALL_ROWS, keys, reference
+    )
+    return ScoringActor(task, scoring)
+
+
+def test_a_fragment_is_read_while_another_is_scored(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first fragment's scores wait for the second to be read."""
+    first, second = (fragment.path for fragment in prepared.block.fragments[:2])
+    is_scoring, is_read, scored_by = threading.Event(), threading.Event(), set()
+
+    def read(blocks: Blocks, block: Block, fragment: Fragment) -> Rows:
+        rows = read_fragment(blocks, block, fragment)
+        if fragment.path == second:
+            is_read.set()
+        return rows
+
+    class Waiting(RowIds):
+        def load(self, reference: Reference, device: torch.device) -> Callable[[Rows], Tensor]:
+            def score(rows: Rows) -> Tensor:
+                is_scoring.set()
+                assert is_read.wait(timeout=60)
+                scored_by.add((threading.get_ident(), torch.get_num_threads()))
+                return torch.from_numpy(rows.row_ids).float()
+
+            return score
+
+    monkeypatch.setattr(scan_module, "read_fragment", read)
+    actor = actor_of(prepared, Waiting(prepared.reference_uri), str(tmp_path))
+    with ThreadPoolExecutor(FRAGMENTS_AT_ONCE) as calls:
+        one = calls.submit(actor, {"fragment": [first]})
+        assert is_scoring.wait(timeout=60)
+        other = calls.submit(actor, {"fragment": [second]})
+        rows = [call.result()["rows"] for call in (one, other)]
+    assert rows == [[f.rows] for f in prepared.block.fragments[:2]]
+    assert len(scored_by) == 1  # one thread, whichever thread called
+    assert scored_by.pop()[1] == prepared.config.threads
+
+
+@pytest.mark.parametrize("lost", ["write_parquet", "write_json"])
+def test_a_fragment_that_cannot_be_written_has_no_entry(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    def full(uri: str, *_: object) -> None:
+        raise storage.StorageError(f"{uri}: no space left")
+
+    monkeypatch.setattr(storage, lost, full)
+    fragment = prepared.block.fragments[0]
+    actor = actor_of(prepared, row_ids(prepared), str(tmp_path))
+    with pytest.raises(storage.StorageError, match="no space left"):
+        actor({"fragment": [fragment.path]})
+    assert read_entries(str(tmp_path), {fragment.path: fragment}, {fragment.path: "key"}) == []
 
 
 @pytest.fixture
