@@ -26,7 +26,7 @@ GROUP_ROWS = 1 << 20
 FOLD_ROWS = 1 << 21
 FOUND = pa.schema({"value": pa.string(), "block": pa.int64()})
 SCHEMA = pa.schema({"value": pa.string(), "id": pa.int32(), "block": pa.string()})
-ORDER = [("block", "ascending"), ("value", "ascending")]
+ORDER = [("block", "ascending"), ("present", "ascending"), ("value", "ascending")]
 
 
 def vocabulary_uri(uri: str, field: str) -> str:
@@ -47,7 +47,8 @@ def grow(found: Iterable[pa.Table]) -> pa.Table:
         if rows >= FOLD_ROWS:
             waiting, rows = [_first_blocks(waiting)], 0
     values = _first_blocks(waiting)
-    return values.take(pc.sort_indices(values, ORDER, null_placement="at_start"))
+    ordered = values.append_column("present", pc.is_valid(values["value"]))  # missing ones first
+    return values.take(pc.sort_indices(ordered, ORDER))
 
 
 def _first_blocks(tables: Sequence[pa.Table]) -> pa.Table:

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diet_ray.logs import encoder
@@ -20,6 +20,7 @@ def index_of(folder: Path, values: list[str | None]) -> Index:
 
 
 @given(st.lists(TEXTS, unique=True), st.lists(TEXTS))
+@settings(deadline=None)
 def test_looks_up_as_a_dictionary_does(
     tmp_path_factory: pytest.TempPathFactory, known: list[str | None], asked: list[str | None]
 ) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diet_ray.logs import vocabulary
@@ -29,6 +29,7 @@ def obvious(blocks: list[list[str | None]]) -> list[str | None]:
 
 
 @given(BLOCKS)
+@settings(deadline=None)
 def test_is_the_obvious_one(blocks: list[list[str | None]]) -> None:
     grown = grow(found(blocks))
     assert grown["value"].to_pylist() == obvious(blocks)
@@ -37,12 +38,14 @@ def test_is_the_obvious_one(blocks: list[list[str | None]]) -> None:
 
 
 @given(BLOCKS)
+@settings(deadline=None)
 def test_an_older_vocabulary_is_a_prefix(blocks: list[list[str | None]]) -> None:
     older, newer = grow(found(blocks[:-1])), grow(found(blocks))
     assert newer.slice(0, older.num_rows).to_pylist() == older.to_pylist()
 
 
 @given(BLOCKS)
+@settings(deadline=None)
 def test_what_is_found_comes_in_any_order_and_number(blocks: list[list[str | None]]) -> None:
     tables = found(blocks)
     with pytest.MonkeyPatch.context() as patch:
