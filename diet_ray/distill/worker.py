@@ -168,6 +168,7 @@ class MetaWorker:
             *self._move(*targets),
             inner,
         )
+        assert result.embeddings is not None  # they were asked for
         touched = result.touched.cpu().numpy()
         gradients = RowGradients(
             task.active[touched],
