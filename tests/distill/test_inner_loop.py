@@ -10,7 +10,14 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from diet_ray.config import InnerConfig, MMoEConfig, ModelsConfig, NetworkConfig
-from diet_ray.distill.inner_loop import State, initial_state, inner_batches, inner_loss, update
+from diet_ray.distill.inner_loop import (
+    State,
+    initial_state,
+    inner_batches,
+    inner_loss,
+    update,
+    update_adjoint,
+)
 from diet_ray.models.functional import FlatNetwork, flatten_parameters
 from diet_ray.models.registry import DenseNetwork, fresh_network
 from diet_ray.training.model import adam
@@ -49,8 +56,8 @@ def inner_loop(dense: DenseNetwork, rows: SoftRows, inner: InnerConfig) -> list[
         theta = state[0].detach().requires_grad_(True)
         loss = inner_loss(network, theta, rows.inputs[batch], rows.labels[batch])
         gradient = torch.autograd.grad(loss, theta)[0]
-        state = tuple(x.detach() for x in update(state, gradient, step, inner))
-        states.append(state)
+        update(state, gradient, step, inner)
+        states.append(tuple(x.clone() for x in state))
     return states
 
 
@@ -78,39 +85,59 @@ def test_the_inner_loop_is_a_candidates_warm_up(name: str, optimizer: str) -> No
         assert (state[0] - theta).norm() <= 1e-14 * (theta - start).norm()
 
 
-def stepped(arguments: list[Tensor]) -> Tensor:
-    """All that a step of Adam puts out, added up, from theta, both moments and the gradient."""
-    theta, first, second = update(tuple(arguments[:-1]), arguments[-1], 6, ADAM)
-    return (theta / ADAM.learning_rate + first + second).sum()
+WEIGHTS = (1 / ADAM.learning_rate, 1.0, 1.0)  # of theta and both moments after a step
+STEP = 6
+
+
+def stepped(arguments: list[Tensor]) -> float:
+    """What a step of Adam puts out, weighted and added up, from theta, both moments, gradient."""
+    *state, gradient = (argument.clone() for argument in arguments)
+    update(tuple(state), gradient, STEP, ADAM)
+    return sum(weight * float(part.sum()) for weight, part in zip(WEIGHTS, state, strict=True))
+
+
+def slopes(arguments: list[Tensor]) -> list[Tensor]:
+    """The derivatives of `stepped`, by each argument."""
+    adjoint = tuple(torch.full_like(arguments[0], weight) for weight in WEIGHTS)
+    *state, gradient = arguments
+    through = update_adjoint(adjoint, tuple(state), gradient, STEP, ADAM)
+    return [*adjoint, through]
 
 
 @pytest.mark.parametrize("moment", [1e-22, 1e-18, 1e-16, 1e-14, 1e-4])
 def test_adam_follows_finite_differences_however_small_its_moments(moment: float) -> None:
     size = moment**0.5
     values = [0.0, 0.4 * size, moment, 0.7 * size]
-    inputs = [torch.tensor([x], dtype=torch.float64, requires_grad=True) for x in values]
-    found = torch.autograd.grad(stepped(inputs), inputs)
+    inputs = [torch.tensor([x], dtype=torch.float64) for x in values]
+    found = slopes(inputs)
     for number, value in enumerate(values):
         width, ends = 1e-5 * (value or 1.0), []
         for sign in (1, -1):
-            moved = [x.detach().clone() for x in inputs]
+            moved = [x.clone() for x in inputs]
             moved[number] += sign * width
-            ends.append(float(stepped(moved)))
+            ends.append(stepped(moved))
         slope = (ends[0] - ends[1]) / (2 * width)
         assert float(found[number]) == pytest.approx(slope, rel=1e-6)
 
 
 def test_adam_has_a_derivative_where_there_was_never_a_gradient() -> None:
-    inputs = [torch.zeros(3, requires_grad=True) for _ in range(4)]
-    for slope in torch.autograd.grad(stepped(inputs), inputs):
+    for slope in slopes([torch.zeros(3) for _ in range(4)]):
         assert slope.isfinite().all()
 
 
-def test_a_state_starts_without_moments() -> None:
+def test_the_adjoint_leaves_state_and_gradient_as_they_are() -> None:
+    inputs = [torch.rand(3) for _ in range(4)]
+    before = [x.clone() for x in inputs]
+    slopes(inputs)
+    assert all(x.equal(old) for x, old in zip(inputs, before, strict=True))
+
+
+def test_a_state_starts_without_moments_and_on_a_copy() -> None:
     theta = torch.ones(4)
     assert len(initial_state(theta, SGD)) == 1
     state = initial_state(theta, ADAM)
-    assert state[0] is theta
+    assert state[0].equal(theta)
+    assert state[0].data_ptr() != theta.data_ptr()
     assert [float(moment.abs().sum()) for moment in state[1:]] == [0, 0]
 
 

@@ -13,16 +13,26 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from diet_ray.config import InnerConfig, MMoEConfig, ModelsConfig
+from diet_ray.distill import inner_loop
 from diet_ray.distill import meta_gradient as module
-from diet_ray.distill.inner_loop import inner_batches
+from diet_ray.distill.inner_loop import (
+    BETA_1,
+    BETA_2,
+    EPSILON,
+    State,
+    initial_state,
+    inner_batches,
+    inner_loss,
+)
 from diet_ray.distill.meta_gradient import meta_gradient
-from diet_ray.models.functional import FlatNetwork, flatten_parameters
+from diet_ray.models.functional import FlatNetwork, flatten_parameters, row_losses
 from diet_ray.models.registry import DenseNetwork, fresh_network
 from tests.distill.slow import unrolled
 from tests.networks import SMALL_NETWORKS, assert_starved, small_network, starve
 
 FIELDS, DIM, TASKS, ROWS = 3, 4, 2, 7
 STEPS, BATCH = 6, 3
+LONG = 20  # steps that make several segments
 MODELS = ModelsConfig(
     embedding_dim=DIM,
     mmoe=MMoEConfig(experts=2, expert_units=[6], gate_units=[5], tower_units=[6]),
@@ -40,7 +50,7 @@ OF_THE_TEST = ("branches", "starved")  # what a problem holds besides meta_gradi
 
 @dataclass
 class Problem:
-    """A small bilevel problem in float64."""
+    """A small bilevel problem."""
 
     network: FlatNetwork
     branches: FlatNetwork  # the same network up to the logits of each branch
@@ -52,7 +62,7 @@ class Problem:
     target_labels: Tensor
     starved: bool  # some parameters have hardly any gradient (`tests/networks.py`)
 
-    def solve(self, inner: InnerConfig, **changed: Tensor) -> module.MetaGradient:
+    def solve(self, inner: InnerConfig, **changed: Any) -> module.MetaGradient:
         given = {key: value for key, value in vars(self).items() if key not in OF_THE_TEST}
         return meta_gradient(**{**given, **changed}, inner=inner)
 
@@ -68,14 +78,20 @@ class Branches(nn.Module):
         return torch.stack(self.dense.branch_logits(embeddings))
 
 
-def problem(name: str, steps: int = STEPS, *, starved: bool = False) -> Problem:
-    dense = fresh_network(small_network(name), MODELS, FIELDS, TASKS, seed=3).double()
+def problem(
+    name: str,
+    steps: int = STEPS,
+    *,
+    starved: bool = False,
+    dtype: torch.dtype = torch.float64,
+) -> Problem:
+    dense = fresh_network(small_network(name), MODELS, FIELDS, TASKS, seed=3).to(dtype)
     if starved:
         starve(dense)
     draw = torch.Generator().manual_seed(5)
 
     def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=draw, dtype=torch.float64)
+        return torch.randn(*shape, generator=draw, dtype=dtype)
 
     return Problem(
         FlatNetwork(dense),
@@ -85,7 +101,7 @@ def problem(name: str, steps: int = STEPS, *, starved: bool = False) -> Problem:
         normal(ROWS, TASKS),
         inner_batches(ROWS, BATCH, steps, draw),
         normal(11, FIELDS, DIM),
-        (normal(11, TASKS) > 0).double(),
+        (normal(11, TASKS) > 0).to(dtype),
         starved,
     )
 
@@ -193,27 +209,131 @@ def test_the_arguments_stay_as_they_are() -> None:
         assert not tensor.requires_grad
 
 
+def plain_update(state: State, gradient: Tensor, step: int, inner: InnerConfig) -> State:
+    """The state after a step, each vector whole, with a graph."""
+    if inner.optimizer == "sgd":
+        return (state[0] - inner.learning_rate * gradient,)
+    theta, first, second = state
+    first = BETA_1 * first + (1 - BETA_1) * gradient
+    second = BETA_2 * second + (1 - BETA_2) * gradient * gradient
+    positive = second > 0  # the root's derivative at 0 counts as 0
+    root = torch.where(positive, torch.sqrt(torch.where(positive, second, 1)), 0)
+    root = root / (1 - BETA_2 ** (step + 1)) ** 0.5
+    step_size = inner.learning_rate / (1 - BETA_1 ** (step + 1))
+    return theta - step_size * first / (root + EPSILON), first, second
+
+
+def with_all_states(given: Problem, inner: InnerConfig) -> tuple[Tensor, Tensor, float]:
+    """The meta-gradient by a walk that keeps every state, and its outer loss."""
+
+    def variables(*tensors: Tensor) -> list[Tensor]:
+        return [tensor.detach().requires_grad_(True) for tensor in tensors]
+
+    def rows(step: int) -> tuple[Tensor, Tensor]:
+        batch = given.batches[step]
+        return given.embeddings[batch], given.labels[batch]
+
+    states = [initial_state(given.theta, inner)]
+    for step in range(len(given.batches)):
+        (theta,) = variables(states[-1][0])
+        (gradient,) = torch.autograd.grad(inner_loss(given.network, theta, *rows(step)), theta)
+        states.append(plain_update(states[-1], gradient, step, inner))
+    (theta,) = variables(states.pop()[0])
+    logits = given.network(theta, given.target_embeddings)
+    loss = row_losses(logits, given.target_labels).mean()
+    (by_theta,) = torch.autograd.grad(loss, theta)
+    adjoint = [by_theta, *(torch.zeros_like(theta) for _ in states[0][1:])]
+    sums = torch.zeros_like(given.embeddings), torch.zeros_like(given.labels)
+    for step in range(len(given.batches) - 1, len(given.batches) - 1 - inner.window, -1):
+        at = variables(states[step][0], *rows(step))
+        (found,) = torch.autograd.grad(inner_loss(given.network, *at), at[0], create_graph=True)
+        *before, gradient = variables(*states[step], found)
+        after = plain_update(tuple(before), gradient, step, inner)
+        *adjoint, through = torch.autograd.grad(after, [*before, gradient], adjoint)
+        by_theta, *by_rows = torch.autograd.grad(found, at, through)
+        adjoint[0] = adjoint[0] + by_theta
+        for total, part in zip(sums, by_rows, strict=True):
+            total[given.batches[step]] += part
+    return *sums, float(loss.detach())
+
+
+@every_network
+@every_case
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("window", [1, 9, LONG])
+def test_equals_a_walk_with_all_states_bit_by_bit(
+    name: str, optimizer: str, starved: bool, dtype: torch.dtype, window: int
+) -> None:
+    """What is walked once more, and in blocks, is the same to the last bit."""
+    given = problem(name, LONG, starved=starved, dtype=dtype)
+    inner = inner_config(optimizer, window, LONG)
+    by_embeddings, by_labels, outer_loss = with_all_states(given, inner)
+    found = given.solve(inner)
+    assert found.outer_loss == outer_loss
+    assert found.embeddings is not None
+    assert found.embeddings.equal(by_embeddings)
+    assert found.labels.equal(by_labels)
+
+
+@every_network
+def test_labels_alone(name: str) -> None:
+    given, inner = problem(name), inner_config("adam", STEPS)
+    both, labels = given.solve(inner), given.solve(inner, learn_embeddings=False)
+    assert labels.embeddings is None
+    assert labels.labels.equal(both.labels)
+    assert labels.touched.equal(both.touched)
+    assert labels.outer_loss == both.outer_loss
+
+
+@pytest.mark.parametrize(("steps", "window"), [(1, 1), (5, 1), (5, 9), (80, 80), (100, 33)])
+def test_segments_are_the_window_in_order(steps: int, window: int) -> None:
+    segments = module._segments(steps, window)
+    covered = [step for segment in segments for step in segment]
+    assert covered == list(range(max(steps - window, 0), steps))
+    assert len({len(segment) for segment in segments[1:]}) <= 1
+    assert all(segments)
+
+
 @every_optimizer
-def test_no_step_holds_the_graph_of_another(
+def test_at_most_a_segments_steps_are_alive(
     optimizer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At most one step's loss, and with it one graph, is alive at any time."""
-    alive: list[weakref.ref[Tensor]] = []
-    most = 0
-    original = module.inner_loss
+    """A step holds its state and its gradient's graph; the way there holds no graph at all."""
+    made: dict[str, list[weakref.ref[Any]]] = {"inner_loss": [], "Step": []}
+    most = dict.fromkeys(made, 0)
 
-    def watched(*arguments: Any) -> Tensor:
-        nonlocal most
-        loss = original(*arguments)
-        most = max(most, 1 + sum(other() is not None for other in alive))
-        alive.append(weakref.ref(loss))
-        return loss
+    def watch(name: str) -> None:
+        original = getattr(module, name)
 
-    monkeypatch.setattr(module, "inner_loss", watched)
+        def watched(*arguments: Any) -> Any:
+            found = original(*arguments)
+            made[name].append(weakref.ref(found))
+            alive = sum(other() is not None for other in made[name])
+            most[name] = max(most[name], alive)
+            return found
+
+        monkeypatch.setattr(module, name, watched)
+
+    for name in made:
+        watch(name)
     gc.disable()  # reference counts alone must free them
     try:
-        problem("dcn").solve(inner_config(optimizer, STEPS))
+        problem("dcn", LONG).solve(inner_config(optimizer, LONG, LONG))
     finally:
         gc.enable()
-    assert len(alive) == 2 * STEPS
-    assert most == 1
+    longest = max(len(segment) for segment in module._segments(LONG, LONG))
+    assert {name: len(found) for name, found in made.items()} == {
+        "inner_loss": 2 * LONG,
+        "Step": LONG,
+    }
+    assert most == {"inner_loss": 1, "Step": longest}
+    assert longest < LONG / 2
+
+
+def test_adam_in_blocks_is_adam_bit_by_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    given, inner = problem("dcn", starved=True), inner_config("adam", STEPS)
+    whole = given.solve(inner)
+    block = 8
+    assert given.network.parameter_count % block, "the last block is shorter"
+    monkeypatch.setattr(inner_loop, "BLOCK", block)
+    assert given.solve(inner).labels.equal(whole.labels)
