@@ -17,7 +17,7 @@ from diet_ray.bench.peaks import in_child, rise
 from diet_ray.bench.scoring import PROCESS_BYTES
 from diet_ray.bench.timing import by_turns, ratio, seconds_of
 from diet_ray.config import InnerConfig
-from diet_ray.distill.inner_loop import initial_state, inner_loss, update
+from diet_ray.distill.inner_loop import BETA_1, BETA_2, EPSILON, inner_loss
 from diet_ray.distill.meta_gradient import meta_gradient
 from diet_ray.models.functional import row_losses
 
@@ -107,20 +107,31 @@ def ours(of: Unroll) -> tuple[Tensor, Tensor]:
         of.targets.labels,
         of.inner,
     )
+    assert found.embeddings is not None  # they were asked for
     return found.embeddings, found.labels
 
 
 def whole_graph(of: Unroll) -> tuple[Tensor, Tensor]:
     """The same by one graph of all steps."""
     rows, soft = (x.clone().requires_grad_(True) for x in (of.case.embeddings, of.soft))
-    flat, state = of.case.flat, initial_state(of.case.theta.clone().requires_grad_(True), of.inner)
-    for step, batch in enumerate(of.batches):
-        loss = inner_loss(flat, state[0], rows[batch], soft[batch])
-        gradient = torch.autograd.grad(loss, state[0], create_graph=True)[0]
-        state = update(state, gradient, step, of.inner)
-    outer = row_losses(flat(state[0], of.targets.embeddings), of.targets.labels).mean()
+    flat, theta = of.case.flat, of.case.theta.clone().requires_grad_(True)
+    first = second = torch.zeros_like(theta)
+    for step, batch in enumerate(of.batches, start=1):
+        loss = inner_loss(flat, theta, rows[batch], soft[batch])
+        gradient = torch.autograd.grad(loss, theta, create_graph=True)[0]
+        first = BETA_1 * first + (1 - BETA_1) * gradient
+        second = BETA_2 * second + (1 - BETA_2) * gradient * gradient
+        theta = theta - of.inner.learning_rate * _adams_direction(first, second, step)
+    outer = row_losses(flat(theta, of.targets.embeddings), of.targets.labels).mean()
     by_rows, by_soft = torch.autograd.grad(outer, [rows, soft])
     return by_rows, by_soft
+
+
+def _adams_direction(first: Tensor, second: Tensor, step: int) -> Tensor:
+    """After `step` steps; the root's derivative counts as 0 where nothing has moved yet."""
+    moved = second > 0
+    root = torch.where(moved, torch.where(moved, second, 1).sqrt(), 0)
+    return first / (1 - BETA_1**step) / (root / (1 - BETA_2**step) ** 0.5 + EPSILON)
 
 
 WAYS: dict[str, Callable[[Unroll], tuple[Tensor, Tensor]]] = {"ours": ours, "graph": whole_graph}
