@@ -18,6 +18,7 @@ import diet_ray
 from diet_ray import library, pipeline, runtime
 from diet_ray.config import ConfigError, RunConfig
 from diet_ray.distill.context import stage_uri
+from diet_ray.memory import artifact
 from diet_ray.memory.files import ArtifactError
 from diet_ray.search.finish import FinishedError
 from diet_ray.search.leaderboard import Line
@@ -101,6 +102,8 @@ def test_a_sets_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
         diet_ray.sweep(PAIR, distilled=str(tmp_path))
     with pytest.raises(ArtifactError, match="name a published stage"):
         diet_ray.load_distilled(str(tmp_path))
+    with pytest.raises(ArtifactError, match="name a published stage"):
+        diet_ray.export(str(tmp_path), str(tmp_path / "plain"))
     with pytest.raises(FinishedError, match="no such file"):
         diet_ray.load_finished(str(tmp_path))
 
@@ -118,7 +121,7 @@ def test_a_space_and_a_set_are_enough(
 
     config = {
         "output": str(tmp_path / "configured"),
-        "models": {"embedding_dim": diet_ray.load_distilled(published).description.embedding_dim},
+        "models": {"embedding_dim": artifact.describe(published).embedding_dim},
         "search": {"space": PAIR, "trials": 2, "distilled": published},
     }
     configured = diet_ray.sweep(config)
