@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from diet_ray.bench.measure import Measure
-from diet_ray.bench.memory import Driver
+from diet_ray.bench.memory import Driver, OuterStep
 from diet_ray.bench.meta import Meta
 from diet_ray.bench.preparing import Vocabulary
 from diet_ray.bench.projection import Projection
@@ -21,6 +21,7 @@ KINDS: tuple[type[Measure], ...] = (
     ReferenceIds,
     Candidate,
     Driver,
+    OuterStep,
     Vocabulary,
     Scale,
     Job,

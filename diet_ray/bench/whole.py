@@ -41,7 +41,7 @@ STAGE = {
         "unseen": False,
         "inner": {"networks": [], "steps": 20, "window": 5},
     },
-    "memory": {"new_rows": "boundary", "keep": 0.8, "ratio": 0.015, "anchored": False},
+    "memory": {"new_rows": "boundary", "keep": 0.8, "ratio": 0.015},
 }
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from diet_ray.bench.memory import Driver
+from diet_ray.bench.memory import STEP_PARTS, Driver, OuterStep
 
 
 @pytest.mark.slow
@@ -19,3 +19,13 @@ def test_a_drivers_peak_is_measured(tmp_path: Path) -> None:
 
 def test_more_synthetic_rows_need_more() -> None:
     assert Driver(many=3_000_000).needs().memory > Driver().needs().memory
+
+
+@pytest.mark.slow
+def test_a_steps_pull_and_push_are_measured(tmp_path: Path) -> None:
+    measure = OuterStep(many=400, few=100, rows=40, servers=1, repeats=2)
+    figures = measure.run(str(tmp_path)).figures
+    assert [figure.compared.split(" of ")[0] for figure in figures] == list(STEP_PARTS)
+    for figure in figures:
+        assert figure.parts["many s"] > 0
+        assert figure.parts["few s"] > 0
