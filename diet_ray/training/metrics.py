@@ -68,13 +68,14 @@ def _aucs(scores: np.ndarray, ones: np.ndarray) -> list[float]:
     """
     found = []
     for mine, weights in zip(scores.T, ones.T, strict=True):
-        order = np.argsort(mine)
+        order = np.argsort(mine, kind="stable")  # else equal scores may add up in any order
         rising = mine[order]
         starts = np.flatnonzero(np.append(True, rising[1:] != rising[:-1]))  # of equal scores
         of_ones = np.add.reduceat(weights[order], starts)
         of_zeros = np.add.reduceat(1 - weights[order], starts)
         below = np.cumsum(of_zeros) - of_zeros / 2
-        found.append(float((of_ones @ below) / (of_ones.sum() * of_zeros.sum())))
+        # not a product of BLAS, whose sum depends on its number of threads
+        found.append(float((of_ones * below).sum() / (of_ones.sum() * of_zeros.sum())))
     return found
 
 
