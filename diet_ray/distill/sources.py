@@ -67,9 +67,12 @@ class CarriedRows:
     files: RowFiles
 
     def batches(self, first: int, end: int, models: StageModels) -> Iterator[tuple[Tensor, Tensor]]:
-        for start in range(first, end, BATCH_ROWS):
-            rows = self.files.slice(start, min(start + BATCH_ROWS, end))
-            yield _synthetic(carried_over(rows, models), models)
+        for number in self.files.numbers(first, end):  # each is read once
+            low, high = self.files.bounds(number)
+            rows = self.files.slice(max(low, first), min(high, end))
+            for start in range(0, len(rows), BATCH_ROWS):
+                batch = rows.take(slice(start, start + BATCH_ROWS))
+                yield _synthetic(carried_over(batch, models), models)
 
 
 @dataclass(frozen=True)
