@@ -137,7 +137,10 @@ class MetaWorker:
         """<direction, the first proxy's grad l> of rows first..end of the source, float32 (m,)."""
         embeddings, labels = self._move(*source.slice(first, end, self._embedder(stage)))
         network, at, along = self._proxy(stage, 0), self._tensor(theta), self._tensor(direction)
-        found = alignment(network, at, along, embeddings, labels, trained_on=source.trained_on)
+        mode = self._config.scoring.alignment
+        found = alignment(
+            network, at, along, embeddings, labels, trained_on=source.trained_on, mode=mode
+        )
         return found.cpu().numpy()
 
     def meta_gradient(self, task: RoundTask, step: int, shard: int) -> float:
