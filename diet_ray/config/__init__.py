@@ -30,6 +30,7 @@ from diet_ray.config.fitting import describe_fit, fit
 from diet_ray.config.logs import Interval, IntervalsConfig, LogsConfig, SyntheticConfig, TableConfig
 from diet_ray.config.models import MMoEConfig, ModelsConfig, NetworkConfig, ReferenceConfig
 from diet_ray.config.recipe import (
+    AlignmentMode,
     DistillConfig,
     InnerConfig,
     MemoryConfig,
@@ -49,6 +50,7 @@ from diet_ray.config.section import (
 from diet_ray.config.space import OptionConfig, Space
 
 __all__ = [
+    "AlignmentMode",
     "ArmConfig",
     "BenchmarkConfig",
     "BudgetConfig",

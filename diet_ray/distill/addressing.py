@@ -88,6 +88,7 @@ def _least_aligned(
         proxy_networks(config)[0],
         theta,
         direction,
+        config.scoring.alignment,
     )
     path = ("hard target candidates", stage.number, round_number)
     sample = Sample(distill.candidate_fraction, config.seed, path)

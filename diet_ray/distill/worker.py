@@ -152,10 +152,10 @@ class MetaWorker:
     ) -> np.ndarray:
         """<direction, the first proxy's grad l> of rows first..end of the source, float32 (m,)."""
         network, at, along = self._proxy(stage, 0), self._tensor(theta), self._tensor(direction)
-        parts = []
+        mode, parts = self._config.scoring.alignment, []
         for embeddings, labels in source.batches(first, end, self._models(stage)):
             rows = self._move(embeddings, labels)
-            found = alignment(network, at, along, *rows, trained_on=source.trained_on)
+            found = alignment(network, at, along, *rows, trained_on=source.trained_on, mode=mode)
             parts.append(found.cpu().numpy())
         return np.concatenate(parts)
 

@@ -1,4 +1,4 @@
-"""Alignment by one JVP against per-sample gradients and their dot products, in float64."""
+"""Alignment against per-sample gradients and their dot products, in float64."""
 
 from __future__ import annotations
 
@@ -103,6 +103,64 @@ def test_any_direction_and_any_batch(network: str, trained_on: bool) -> None:
         torch.testing.assert_close(torch.cat(parts), expected, rtol=1e-9, atol=1e-14)
 
 
+def drawn(count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Rows whose labels a linear teacher draws."""
+    embeddings, chance = made(count, seed, soft=True)
+    teacher = torch.randn(
+        FIELDS * MODELS.embedding_dim, TASKS, generator=torch.Generator().manual_seed(7)
+    )
+    return embeddings, (chance < (embeddings.flatten(1) @ teacher.double()).sigmoid()).double()
+
+
+def trained(name: str) -> DenseNetwork:
+    """A network in float64 after a few hundred steps of Adam, in float32."""
+    dense = dense_network(name).float().requires_grad_(True)
+    optimizer = torch.optim.Adam(dense.parameters(), 1e-2)
+    for step in range(200):
+        embeddings, labels = drawn(64, 100 + step)
+        optimizer.zero_grad()
+        losses = dense(embeddings.float(), labels.float())
+        losses.mean().backward()
+        optimizer.step()
+    return dense.double().requires_grad_(False)
+
+
+@every_network
+def test_a_difference_selects_what_exact_alignment_selects(network: str) -> None:
+    """In float32, the tenth of the rows that is least aligned, against float64."""
+    flat, theta = FlatNetwork(dense := trained(network)), flatten_parameters(dense)
+    direction = summed_gradient(flat, theta, *drawn(50, 1), trained_on=True)
+    rows = drawn(4_000, 2)
+    exact = alignment(flat, theta, direction, *rows)
+    single = [tensor.float() for tensor in (theta, direction, *rows)]
+    found = alignment(FlatNetwork(dense.float()), *single, mode="difference")
+    least, chosen = (
+        set(scores.argsort(stable=True)[: len(scores) // 10].tolist()) for scores in (exact, found)
+    )
+    assert found.dtype == torch.float32
+    assert not found.equal(exact.float()), "it is a difference indeed"
+    assert len(least & chosen) >= 0.98 * len(least)
+
+
+@every_network
+def test_the_training_loss_is_exact_in_either_mode(network: str) -> None:
+    flat, theta = FlatNetwork(dense := dense_network(network)), flatten_parameters(dense)
+    rows = made(9, seed=2, soft=True)
+    exact, found = (
+        alignment(flat, theta, theta, *rows, trained_on=True, mode=mode)
+        for mode in ("jvp", "difference")
+    )
+    assert found.equal(exact)
+
+
+def test_a_difference_along_nothing_is_zero() -> None:
+    dense, rows = dense_network("dcn"), made(4, seed=6, soft=True)
+    theta = flatten_parameters(dense)
+    nothing = torch.zeros_like(theta)
+    found = alignment(FlatNetwork(dense), theta, nothing, *rows, mode="difference")
+    assert found.tolist() == [0.0] * 4
+
+
 def test_theta_keeps_no_graph() -> None:
     dense, rows = dense_network("dcn"), made(4, seed=6, soft=True)
     flat, theta = FlatNetwork(dense), flatten_parameters(dense)
@@ -111,7 +169,7 @@ def test_theta_keeps_no_graph() -> None:
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_the_identity_covers_reference_network_theta_and_direction() -> None:
+def test_the_identity_covers_reference_network_theta_direction_and_mode() -> None:
     one, two = np.ones(3, np.float32), np.full(3, 2, np.float32)
     dcn, wukong = small_network("dcn"), small_network("wukong")
     identities = [
@@ -126,3 +184,5 @@ def test_the_identity_covers_reference_network_theta_and_direction() -> None:
     ]
     assert len(set(identities)) == 5
     assert AlignmentScoring.put("other uri", "a", dcn, one, one).identity == identities[0]
+    difference = AlignmentScoring.put("uri", "a", dcn, one, one, "difference")
+    assert difference.identity not in identities
