@@ -243,11 +243,13 @@ def validate(config: RunConfig) -> None:
 
 def _report(config: RunConfig, blocks: Blocks, distilled: str, checked: Checked) -> None:
     phases = progress.summary()
+    held = sum(storage.size(storage.join(distilled, n)) for n in artifact.checksums(distilled))
     size = {
         "rows": artifact.describe(distilled).rows,
         "historical_rows": blocks.historical_rows,
-        "bytes": storage.size(distilled),
+        "bytes": held,
         "historical_bytes": sum(f.bytes for b in blocks.historical for f in b.fragments),
+        "judging_bytes": storage.size(distilled) - held,  # validation rows, and the manifest
     }
     storage.write_json(
         config.place("summary.json"),
@@ -267,7 +269,7 @@ def _report(config: RunConfig, blocks: Blocks, distilled: str, checked: Checked)
         if seconds >= 1:
             say("  %-60s %s", title, progress.duration(seconds))
     say(
-        "Distilled set: %s: %s rows (%.2f%% of %s), %s (%.0f%% of the blocks' %s)",
+        "Distilled set: %s: %s rows (%.2f%% of %s), %s (%.1f%% of the blocks' %s); to judge: %s",
         distilled,
         f"{size['rows']:,}",
         100 * size["rows"] / size["historical_rows"],
@@ -275,4 +277,5 @@ def _report(config: RunConfig, blocks: Blocks, distilled: str, checked: Checked)
         progress.byte_size(size["bytes"]),
         100 * size["bytes"] / size["historical_bytes"],
         progress.byte_size(size["historical_bytes"]),
+        progress.byte_size(size["judging_bytes"]),
     )
