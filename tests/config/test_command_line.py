@@ -13,7 +13,8 @@ from pydantic import BaseModel
 from diet_ray.config import NetworkConfig, RunConfig, Section, describe_keys, parse_command_line
 
 ROOT = Path(__file__).parents[2]
-JOBS = sorted(path.name for path in (ROOT / "jobs").glob("*.py"))
+# those that take a run's configuration
+JOBS = sorted(p.name for p in (ROOT / "jobs").glob("*.py") if "FIRST_KEYS" in p.read_text())
 QUICKSTART = str(ROOT / "configs/quickstart.yaml")
 PAGE = 60  # lines that a terminal on half a screen shows
 
