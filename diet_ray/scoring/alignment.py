@@ -99,8 +99,8 @@ def _difference(losses: Losses, theta: Tensor, direction: Tensor, embeddings: Te
     if length == 0:
         return embeddings.new_zeros(len(embeddings))
     h = STEP * torch.finfo(theta.dtype).eps ** 0.5 * theta.norm() / length
-    ahead, behind = (losses(theta + sign * h * direction, embeddings) for sign in (1, -1))
-    return (ahead - behind) / (2 * h)
+    offset = h * direction
+    return (losses(theta + offset, embeddings) - losses(theta - offset, embeddings)) / (2 * h)
 
 
 def _losses(
