@@ -147,7 +147,6 @@ def test_workers_that_the_cluster_has_no_room_for_are_told_of(
 ) -> None:
     """The others do the work; with none of them the pool gives up."""
     monkeypatch.setattr(module, "SECONDS_BETWEEN_REMARKS", 0.5)
-    monkeypatch.setattr(module, "PATIENCE_SECONDS", 2.0)
     room = ray.cluster_resources()["CPU"]
     wanted = "1 of 2 meta-workers have not started; each needs"
     pool = MetaWorkers(
@@ -158,6 +157,7 @@ def test_workers_that_the_cluster_has_no_room_for_are_told_of(
         assert wanted in caplog.text
     finally:
         pool.close()
+    monkeypatch.setattr(module, "PATIENCE_SECONDS", 2.0)
     too_large = {"meta_workers": 1, "meta_worker_cpus": room + 1}
     pool = MetaWorkers(run_config(prepared.folder, resources=too_large))
     try:
