@@ -45,7 +45,8 @@ def recipe_name(config: RunConfig) -> str:
     rows = {"boundary": "boundary rows", "random": "random rows"}[config.memory.new_rows]
     steps = config.distill.rounds * config.distill.outer_steps
     plural = "s" if steps > 1 else ""
-    return ", ".join([f"{rows} + {steps} meta-gradient step{plural}", *missing])
+    labels = "" if config.distill.outer.embedding_step else " on labels"
+    return ", ".join([f"{rows} + {steps} meta-gradient step{plural}{labels}", *missing])
 
 
 def _missing_parts(found: Parts) -> list[str]:
@@ -68,6 +69,7 @@ def _other_ways(config: RunConfig) -> list[str]:
         ),
         "blended labels": memory.truth_blend > 0,
         "anchored rows": memory.anchored,
+        "labels alone": config.distill.outer.embedding_step == 0,
         "unseen targets": config.distill.unseen,
     }
     return [name for name, differs in names.items() if differs]

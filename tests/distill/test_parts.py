@@ -49,6 +49,12 @@ def test_a_part_is_on_where_it_selects(
             "random rows + 60 meta-gradient steps, no fusion, no addressing",
         ),
         (
+            RANDOM,
+            {"hard_fraction": 1, "active_fraction": 1, "outer": {"embedding_step": 0}},
+            "random rows + 60 meta-gradient steps on labels, no fusion, no addressing",
+        ),
+        ({}, {"outer": {"embedding_step": 0}}, "DIET, labels alone"),
+        (
             {"new_rows": "random"},
             {"rounds": 1, "outer_steps": 1},
             "random rows + 1 meta-gradient step",
