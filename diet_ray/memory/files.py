@@ -60,11 +60,32 @@ class RowFiles:
         return first, min(first + self.rows_per_file, self.rows)
 
     def write(self, number: int, rows: SyntheticRows) -> str:
-        """Publish a file; returns the SHA-256 of its bytes."""
+        """Publish a file; returns the SHA-256 of its bytes.
+
+        Raises ArtifactError for a number that is not finite: nobody could train on it.
+        """
+        self._check_finite(number, rows)
         sink = pa.BufferOutputStream()
         pq.write_table(self._table(rows), sink, compression="zstd", **self._encoding())
         return storage.write_bytes(
             storage.join(self.uri, self.name(number)), memoryview(sink.getvalue())
+        )
+
+    def _check_finite(self, number: int, rows: SyntheticRows) -> None:
+        for name, values in (("label", rows.labels), ("taught", rows.taught)):
+            bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+            if len(bad):
+                self._refuse(number, name, int(bad[0]), len(bad))
+        bad = np.flatnonzero(rows.moved)[~np.isfinite(rows.deltas).all(axis=(1, 2))]
+        if len(bad):
+            self._refuse(number, "delta", int(bad[0]), len(bad))
+
+    def _refuse(self, number: int, column: str, row: int, rows: int) -> None:
+        blamed = "reference.learning_rate" if column == "taught" else "distill.inner.learning_rate"
+        raise ArtifactError(
+            f"{storage.join(self.uri, self.name(number))}: {column} of row "
+            f"{self.bounds(number)[0] + row} is not a finite number, as in {rows} rows of this "
+            f"file; training has diverged: lower {blamed} and distil again with another output"
         )
 
     def _table(self, rows: SyntheticRows) -> pa.Table:

@@ -228,3 +228,22 @@ def test_a_damaged_file_is_named(
     with pytest.raises(ArtifactError, match=told):
         files.slice(0, ROWS)
     assert_same(files.slice(0, 18), synthetic_rows().take(slice(0, 18)))
+
+
+@pytest.mark.parametrize(
+    ("column", "remedy"),
+    [("labels", "distill.inner"), ("taught", "reference"), ("deltas", "distill.inner")],
+)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_number_that_is_not_finite_is_not_written(
+    tmp_path: Path, column: str, remedy: str, value: float
+) -> None:
+    rows = synthetic_rows(9)
+    values = np.array(getattr(rows, column))
+    values[-1].flat[0] = value
+    row = 8 if column != "deltas" else int(np.flatnonzero(rows.moved)[-1])
+    files = files_of(str(tmp_path), rows, NAMES)
+    name = column.removesuffix("s")
+    told = rf"rows-00000\.parquet: {name} of row {row} is not a finite .*lower {remedy}\.learning"
+    with pytest.raises(ArtifactError, match=told):
+        files.write(0, replace(rows, **{column: values}))
