@@ -40,7 +40,8 @@ class ResourcesConfig(Section):
     meta_worker_cpus: PositiveFloat = 0.5
     meta_worker_gpus: Annotated[float, Field(ge=0)] = 0
     memory_servers: PositiveInt = 1
-    """Parameter-server actors, each with a range of memory rows."""
+    """Parameter-server actors, each with whole files of memory rows (`memory.rows_per_file`); no
+    more than there are files."""
     memory_server_cpus: PositiveFloat = 0.1
     evaluation_tasks: PositiveInt = 2
     """Candidate trainings on real blocks that run side by side."""
