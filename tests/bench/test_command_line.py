@@ -36,6 +36,7 @@ class Made(Measure):
 def places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     """Options that keep all in a folder of the test's; `made` is the only measure."""
     monkeypatch.setenv("RAY_worker_niceness", "0")
+    monkeypatch.setattr(command_line.progress, "start_logging", lambda: None)  # for a whole process
     for name in list(MEASURES):
         monkeypatch.delitem(MEASURES, name)
     monkeypatch.setitem(MEASURES, "made", Made)

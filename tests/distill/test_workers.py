@@ -77,6 +77,34 @@ def test_no_row_is_an_error() -> None:
         module._ranges(0)
 
 
+def test_workers_that_the_cluster_has_no_room_for_are_told_of(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The others do the work; with none of them the pool gives up.
+
+    Before the tests of the shared pool, whose workers have the same names.
+    """
+    monkeypatch.setattr(module, "SECONDS_BETWEEN_REMARKS", 0.5)
+    room = ray.cluster_resources()["CPU"]
+    wanted = "1 of 2 meta-workers have not started; each needs"
+    pool = MetaWorkers(
+        run_config(prepared.folder, resources={"meta_workers": 2, "meta_worker_cpus": 0.6 * room})
+    )
+    try:
+        assert pool.run([task(partial(time.sleep, 1.5)), task(lambda: "done")]) == [None, "done"]
+        assert wanted in caplog.text
+    finally:
+        pool.close()
+    monkeypatch.setattr(module, "PATIENCE_SECONDS", 2.0)
+    too_large = {"meta_workers": 1, "meta_worker_cpus": room + 1}
+    pool = MetaWorkers(run_config(prepared.folder, resources=too_large))
+    try:
+        with pytest.raises(WorkersLostError, match="1 of 1 meta-workers have not started; each"):
+            pool.run([task(lambda: "never")])
+    finally:
+        pool.close()
+
+
 @every_pool
 def test_sums_do_not_depend_on_the_number_of_workers(
     prepared: Prepared, workers: MetaWorkers, monkeypatch: pytest.MonkeyPatch
@@ -140,31 +168,6 @@ def test_results_that_wait_for_their_turn_are_few(workers: MetaWorkers, tmp_path
         found.append(result)
         assert len(list(tmp_path.iterdir())) <= result + 1 + 2
     assert found == list(range(8))
-
-
-def test_workers_that_the_cluster_has_no_room_for_are_told_of(
-    prepared: Prepared, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The others do the work; with none of them the pool gives up."""
-    monkeypatch.setattr(module, "SECONDS_BETWEEN_REMARKS", 0.5)
-    room = ray.cluster_resources()["CPU"]
-    wanted = "1 of 2 meta-workers have not started; each needs"
-    pool = MetaWorkers(
-        run_config(prepared.folder, resources={"meta_workers": 2, "meta_worker_cpus": 0.6 * room})
-    )
-    try:
-        assert pool.run([task(partial(time.sleep, 1.5)), task(lambda: "done")]) == [None, "done"]
-        assert wanted in caplog.text
-    finally:
-        pool.close()
-    monkeypatch.setattr(module, "PATIENCE_SECONDS", 2.0)
-    too_large = {"meta_workers": 1, "meta_worker_cpus": room + 1}
-    pool = MetaWorkers(run_config(prepared.folder, resources=too_large))
-    try:
-        with pytest.raises(WorkersLostError, match="1 of 1 meta-workers have not started; each"):
-            pool.run([task(lambda: "never")])
-    finally:
-        pool.close()
 
 
 @one_worker
