@@ -17,6 +17,7 @@ def test_the_graph_finds_the_same_derivatives(name: str) -> None:
         torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.slow
 def test_memory_and_time_are_measured() -> None:
     measure = Meta(window=3, batch_rows=4, target_rows=8, repeats=1)
     memory, seconds = measure._figures("dcn")  # of one network: a process takes seconds to start

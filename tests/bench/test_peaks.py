@@ -44,6 +44,7 @@ def test_a_childs_error_is_raised() -> None:
 
 
 @pytest.mark.usefixtures("ray_session")
+@pytest.mark.slow
 def test_workers_are_watched_apart_from_the_driver() -> None:
     with watched() as peaks:
         assert ray.get(ray.remote(touch).remote(HELD)) == 1

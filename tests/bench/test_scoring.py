@@ -40,6 +40,7 @@ def test_the_plain_loop_finds_the_scans_scores(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("ray_session")
+@pytest.mark.slow
 def test_a_scan_is_measured(tmp_path: Path) -> None:
     found = Scan(rows=2_000, ids=700, actors=1, repeats=1).run(str(tmp_path))
     apart, included = found.figures
@@ -67,6 +68,7 @@ def test_alignment_is_measured_for_each_network() -> None:
     assert all(figure.goal and figure.value > 0 for figure in figures)
 
 
+@pytest.mark.slow
 def test_per_sample_gradients_take_time_and_memory() -> None:
     measure = PerSample(batch_rows=64, calls=1, repeats=1)
     figures = measure._figures("dcn")  # of one network: a process takes seconds to start

@@ -41,6 +41,7 @@ def test_both_trainers_have_the_same_network() -> None:
 
 
 @pytest.mark.usefixtures("ray_session")
+@pytest.mark.slow
 def test_the_reference_is_measured_beside_fuxictr(tmp_path: Path) -> None:
     measure = ReferenceTrainer(
         few_ids=70, few_rows=600, many_ids=140, many_rows=600, batch_rows=64, repeats=1
@@ -52,6 +53,7 @@ def test_the_reference_is_measured_beside_fuxictr(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("ray_session")
+@pytest.mark.slow
 def test_a_step_is_measured_with_few_and_many_ids(tmp_path: Path) -> None:
     measure = ReferenceIds(few_ids=70, many_ids=7_000, steps=3, batch_rows=32, repeats=1)
     (figure,) = measure.run(str(tmp_path)).figures
@@ -59,6 +61,7 @@ def test_a_step_is_measured_with_few_and_many_ids(tmp_path: Path) -> None:
     assert ReferenceIds().needs().memory > measure.needs().memory
 
 
+@pytest.mark.slow
 def test_a_candidate_is_measured(tmp_path: Path) -> None:
     measure = Candidate(rows=3_000, ids=70, judged_rows=200, repeats=1)
     (figure,) = measure.run(str(tmp_path)).figures
