@@ -86,6 +86,7 @@ class Killer(threading.Thread):
         raise TimeoutError
 
 
+@pytest.mark.slow
 def test_three_workers_and_two_servers_from_scratch(undisturbed: Prepared, tmp_path: Path) -> None:
     config = undisturbed.config(tmp_path, resources={"meta_workers": 3, "memory_servers": 2})
     distill_stream(config, undisturbed.blocks)

@@ -65,6 +65,7 @@ def distil_one(config: RunConfig, blocks: Blocks) -> str:
 
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.timeout(560)
+@pytest.mark.slow
 def test_every_study_from_a_distilled_run_to_a_page(
     prepared: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
