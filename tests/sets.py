@@ -48,7 +48,6 @@ def files_of(
         rows=len(rows),
         rows_per_file=rows_per_file,
         fields=fields,
-        tasks=rows.labels.shape[1],
         embedding_dim=rows.deltas.shape[2],
     )
     sums = [

@@ -33,6 +33,12 @@ FITTED_TO = 10_000_000
 BYTES_PER_ROW = 8 + 8 + 4 * FIELDS + TASKS  # of a made row in Parquet, before it is compressed
 
 DAYS = [f"2024-01-0{day}" for day in range(1, 7)]
+INTERVALS = {
+    "historical": DAYS[:3],
+    "subsequent": DAYS[3],
+    "validation": DAYS[4],
+    "test": DAYS[5],
+}
 
 
 def run_config(output: str, **changes: Any) -> RunConfig:
@@ -40,15 +46,7 @@ def run_config(output: str, **changes: Any) -> RunConfig:
 
     changes: sections or keys in the place of the defaults'.
     """
-    logs = {
-        "source": "synthetic",
-        "intervals": {
-            "historical": DAYS[:3],
-            "subsequent": DAYS[3],
-            "validation": DAYS[4],
-            "test": DAYS[5],
-        },
-    }
+    logs = {"source": "synthetic", "intervals": INTERVALS}
     return fit(RunConfig.model_validate({"logs": logs, **changes, "output": output}), FITTED_TO)
 
 

@@ -192,7 +192,6 @@ def made(uri: str, count: int) -> RowFiles:
         count,
         MemoryConfig().rows_per_file,
         tuple(f"f{n}" for n in range(FIELDS)),
-        TASKS,
         WIDTH,
     )
     sums, draw = [], np.random.default_rng(count)

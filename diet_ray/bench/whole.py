@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from diet_ray import storage
-from diet_ray.bench.made import BYTES_PER_ROW, DAYS
+from diet_ray.bench.made import BYTES_PER_ROW, DAYS, INTERVALS
 from diet_ray.bench.measure import Figure, Found, Goal, Measure, Needs, size
 from diet_ray.bench.peaks import in_child, own_ray, watched
 from diet_ray.bench.scoring import PROCESS_BYTES, SMALL_DCN
@@ -49,12 +49,7 @@ def synthetic_config(output: str, rows: int, users: int, items: int, **changes: 
     """A run on a synthetic log of so many rows over six days, users and items."""
     logs = {
         "source": "synthetic",
-        "intervals": {
-            "historical": DAYS[:3],
-            "subsequent": DAYS[3],
-            "validation": DAYS[4],
-            "test": DAYS[5],
-        },
+        "intervals": INTERVALS,
         "synthetic": {"rows": rows, "users": users, "items": items, "days": len(DAYS)},
     }
     tree = {"output": output, "logs": logs, "evaluation": {"methods": []}, **changes}

@@ -87,7 +87,6 @@ def empty_files(stage: Stage, uri: str, rows: int) -> RowFiles:
         rows=rows,
         rows_per_file=stage.config.memory.rows_per_file,
         fields=facts.fields,
-        tasks=len(facts.tasks),
         embedding_dim=facts.models.embedding_dim,
     )
 

@@ -18,7 +18,6 @@ called like the folder's key ``stage``, which some of them put in a column's pla
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -28,7 +27,7 @@ import numpy as np
 
 from diet_ray import storage
 from diet_ray.logs.blocks import Rows
-from diet_ray.memory.files import ArtifactError, RowFiles, anchors_of, damaged, tensor_of
+from diet_ray.memory.files import ArtifactError, RowFiles, anchors_of, checked_bytes, tensor_of
 from diet_ray.memory.rows import SyntheticRows
 from diet_ray.version import __version__
 
@@ -193,7 +192,6 @@ def open_files(uri: str) -> RowFiles:
         rows=manifest["rows"],
         rows_per_file=manifest["rows_per_file"],
         fields=tuple(manifest["fields"]),
-        tasks=len(manifest["tasks"]),
         embedding_dim=manifest["embedding_dim"],
         label_type=manifest["stored"]["label"],
         delta_type=manifest["stored"]["delta"],
@@ -242,20 +240,10 @@ def read_ranking_data(uri: str) -> RankingData:
             f"{storage.join(uri, _MANIFEST)}: the set holds no validation sample to judge on; "
             "name a stage that jobs/distill.py published"
         )
-    arrays = storage.read_tensors(_checked(uri, stated["sha256"]))
+    path = storage.join(uri, _RANKING)
+    checked_bytes(path, stated["sha256"])
+    arrays = storage.read_tensors(path)
     ids, labels = arrays["ids"].astype(np.int64), arrays["labels"].astype(np.float32)
     rows = Rows(np.arange(len(ids)), ids, labels)
     counts = stated["of"], stated["full_rows"]
     return RankingData(rows, arrays["taught"], *counts)
-
-
-def _checked(uri: str, checksum: str) -> str:
-    """URI of the file for ranking, if it is what the manifest says. Raises ArtifactError."""
-    path = storage.join(uri, _RANKING)
-    try:
-        found = hashlib.sha256(storage.read_bytes(path)).hexdigest()
-    except FileNotFoundError:
-        found = "missing"
-    if found != checksum:
-        raise damaged(path, found)
-    return path

@@ -39,7 +39,6 @@ class RowFiles:
     rows: int
     rows_per_file: int
     fields: tuple[str, ...]
-    tasks: int
     embedding_dim: int
     label_type: str = "float32"  # as stored, of `label` and `taught`
     delta_type: str = "float32"
@@ -128,15 +127,7 @@ class RowFiles:
             return file.read(columns, use_threads=False)
 
     def _content(self, number: int) -> bytes:
-        path = storage.join(self.uri, self.name(number))
-        try:
-            content = storage.read_bytes(path)
-            found = hashlib.sha256(content).hexdigest()
-        except FileNotFoundError:
-            content, found = b"", "missing"
-        if found != self.checksums[number]:
-            raise damaged(path, found)
-        return content
+        return checked_bytes(storage.join(self.uri, self.name(number)), self.checksums[number])
 
     def slice(self, first: int, end: int) -> SyntheticRows:
         """Rows first..end, from the files that hold them. Raises ArtifactError."""
@@ -193,9 +184,16 @@ def tensor_of(table: pa.Table, name: str) -> np.ndarray:
     return found
 
 
-def damaged(path: str, found: str) -> ArtifactError:
-    """For a file whose SHA-256 is not what its manifest says; found: it, or `missing`."""
-    return ArtifactError(
-        f"{path}: its content is not what _manifest.json says (SHA-256 {found}); remove the "
-        "stage's folder and distil it again"
-    )
+def checked_bytes(path: str, checksum: str) -> bytes:
+    """A file's content, if its SHA-256 is what its manifest says. Raises ArtifactError."""
+    try:
+        content = storage.read_bytes(path)
+        found = hashlib.sha256(content).hexdigest()
+    except FileNotFoundError:
+        content, found = b"", "missing"
+    if found != checksum:
+        raise ArtifactError(
+            f"{path}: its content is not what _manifest.json says (SHA-256 {found}); remove the "
+            "stage's folder and distil it again"
+        )
+    return content
