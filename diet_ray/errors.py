@@ -8,3 +8,7 @@ other exception is a defect of ours and keeps its traceback.
 
 class UserError(Exception):
     """Base of all errors whose message tells the user what to do."""
+
+
+class DivergedError(UserError, ArithmeticError):
+    """A training whose numbers are no longer finite; the message names it and what to lower."""

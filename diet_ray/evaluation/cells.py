@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -30,7 +31,7 @@ from diet_ray.models.registry import source_digest
 from diet_ray.seeds import derive, torch_seeded
 from diet_ray.training.candidate import train_through, warm_up
 from diet_ray.training.cotrain import co_trained, fresh_candidate
-from diet_ray.training.metrics import Metrics, mean_metrics, measure
+from diet_ray.training.metrics import LOSS_OF_ONE_HALF, Metrics, answers, mean_metrics, measure
 from diet_ray.training.model import Recommender, predict
 
 
@@ -111,9 +112,15 @@ class CellResult:
     test: dict[str, Any]  # Metrics as JSON
     validation: dict[str, Any]  # the same on validation, after the whole training
     warm_up_auc: list[float]  # validation AUC after each epoch of a warm-up
-    training_loss: list[float]  # progressive, of real blocks or a co-training (`curve.py`)
+    training_loss: list[float]  # progressive, of real blocks or a co-training (`curve.py`); that
+    # of one half where it is not a number
     dense_parameters: int
     seconds: float
+
+    @property
+    def diverged(self) -> bool:
+        """Whether a training did; older results do not say so."""
+        return any(of.get("diverged", False) for of in (self.test, self.validation))
 
 
 def read_cell(cell: Cell) -> CellResult | None:
@@ -152,9 +159,12 @@ def run_cell(cell: Cell, shared: Shared, rows: SyntheticRows | None) -> CellResu
         test=asdict(_metrics(on_test, shared.test.labels, blocks.tasks)),
         validation=asdict(validation),
         warm_up_auc=trained.epochs,
-        training_loss=trained.losses,
+        training_loss=[x if math.isfinite(x) else LOSS_OF_ONE_HALF for x in trained.losses],
         dense_parameters=trained.models[0].dense.parameter_count,
         seconds=round(seconds, 2),
+    )
+    on_test, on_validation = (
+        np.stack([answers(mine) for mine in logits]) for logits in (on_test, on_validation)
     )
     tensors = {
         "logits": on_test.mean(axis=0),

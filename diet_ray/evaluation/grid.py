@@ -84,7 +84,15 @@ def _train(waiting: list[Cell], phase: progress.Phase) -> dict[str, CellResult]:
         finished, _ = ray.wait(list(running), num_returns=1)
         cell = running.pop(finished[0])
         with runtime.plain_errors():
-            done[cell.key] = ray.get(finished[0])
+            result = done[cell.key] = ray.get(finished[0])
+        if result.diverged:
+            progress.logger.warning(
+                "%s, method %s, seed %d: its training diverged; it counts as a model that answers "
+                "one half to every row",
+                cell.candidate.title,
+                cell.method,
+                cell.seed,
+            )
         left[_rows_key(cell)] -= 1
         if not left[_rows_key(cell)]:
             data.rows.pop(_rows_key(cell), None)  # nobody needs these rows any more

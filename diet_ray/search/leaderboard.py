@@ -56,6 +56,7 @@ class Line:
     cost: float | None  # those, over the rows of one full training
     seconds: float
     error: str | None = None
+    diverged: int = 0  # of its seeds
 
     @property
     def candidate(self) -> Candidate:
@@ -114,6 +115,7 @@ def _line(candidate: Candidate, outcome: Outcome, score: Score, full_rows: int |
         cost=rows / full_rows if rows and full_rows else None,
         seconds=outcome.seconds,
         error=outcome.error,
+        diverged=sum(metrics.diverged for metrics in outcome.judged),
     )
 
 
@@ -173,6 +175,7 @@ _SCHEMA = pa.schema(
         "score": pa.float64(),
         "score_deviation": pa.float64(),
         "seeds": pa.int64(),
+        "diverged": pa.int64(),
         "stopped": pa.bool_(),
         "validation_auc": pa.float64(),
         "validation_logloss": pa.float64(),
@@ -259,7 +262,7 @@ def _numbers(line: Line) -> dict[str, str]:
         "spread": "" if line.score_deviation is None else f"±{line.score_deviation:.4f}",
         "AUC": _four_digits(line.validation_auc),
         "LogLoss": _four_digits(line.validation_logloss),
-        "seeds": f"{line.seeds}{'*' if line.stopped else ''}",
+        "seeds": f"{line.seeds}{'*' if line.stopped else ''}{'!' if line.diverged else ''}",
         "cost": "" if line.cost is None else f"{100 * line.cost:.3g}%",
         "seconds": f"{line.seconds:.1f}",
     }
@@ -288,6 +291,11 @@ def _notes(lines: Sequence[Line]) -> list[str]:
         notes.append(
             "*: stopped early, so it stands after those that were judged by all seeds; its score "
             "is of the seeds done."
+        )
+    if any(line.diverged for line in judged):
+        notes.append(
+            "!: a training of it diverged (a logit that is no number), and counts as a model that "
+            "answers one half to every row: AUC .5."
         )
     return notes
 

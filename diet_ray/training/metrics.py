@@ -3,16 +3,23 @@
 Rows can also judge by the reference's soft labels in the place of their own (`taught_auc`). A row
 of a rare task says next to nothing by its label, a zero nearly always, but much by its soft
 label: on the same rows the order of candidates comes out with far less noise (RESULTS.md).
+
+A model of which some logit is not a finite number has diverged. That is a result, too: it counts
+as one that answers one half to every row, which gives AUC .5 and LogLoss log 2.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from diet_ray.logs.blocks import Blocks, BlocksError
+
+LOSS_OF_ONE_HALF = math.log(2)
+"""LogLoss of the probability one half, whatever the labels."""
 
 
 @dataclass(frozen=True)
@@ -23,12 +30,18 @@ class Metrics:
     logloss: float  # mean over tasks
     auc_by_task: dict[str, float]
     logloss_by_task: dict[str, float]
+    diverged: bool = False  # the model, or one of those that the means are of
+
+
+def answers(logits: np.ndarray) -> np.ndarray:
+    """A model's logits (n, K), or zeros in their place if it has diverged."""
+    return logits if np.isfinite(logits).all() else np.zeros_like(logits)
 
 
 def measure(logits: np.ndarray, labels: np.ndarray, tasks: Sequence[str]) -> Metrics:
     """logits (n, K) against labels (n, K) of 0 and 1; each task must hold both."""
-    aucs = dict(zip(tasks, _aucs(logits, labels.astype(np.float64)), strict=True))
-    z = logits.astype(np.float64)
+    z = answers(logits).astype(np.float64)
+    aucs = dict(zip(tasks, _aucs(z, labels.astype(np.float64)), strict=True))
     each = np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z))) - labels * z  # log(1 + e^z) - y z
     losses = dict(zip(tasks, each.mean(axis=0).tolist(), strict=True))
     return Metrics(
@@ -36,6 +49,7 @@ def measure(logits: np.ndarray, labels: np.ndarray, tasks: Sequence[str]) -> Met
         logloss=float(np.mean(list(losses.values()))),
         auc_by_task=aucs,
         logloss_by_task=losses,
+        diverged=not np.isfinite(logits).all(),
     )
 
 
@@ -49,6 +63,7 @@ def mean_metrics(parts: Sequence[Metrics]) -> Metrics:
         logloss_by_task={
             t: float(np.mean([part.logloss_by_task[t] for part in parts])) for t in tasks
         },
+        diverged=any(part.diverged for part in parts),
     )
 
 
@@ -58,7 +73,8 @@ def taught_auc(logits: np.ndarray, taught: np.ndarray) -> float:
     Every row counts as a one with the probability that it was taught and as a zero with the rest;
     so it is the expected AUC over labels drawn from them, up to terms of 1 / n.
     """
-    return float(np.mean(_aucs(logits, 1 / (1 + np.exp(-taught.astype(np.float64))))))
+    ones = 1 / (1 + np.exp(-taught.astype(np.float64)))
+    return float(np.mean(_aucs(answers(logits), ones)))
 
 
 def _aucs(scores: np.ndarray, ones: np.ndarray) -> list[float]:

@@ -12,6 +12,7 @@ same result.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,7 @@ from ray.train.torch import TorchTrainer
 
 from diet_ray import progress, runtime, storage
 from diet_ray.config import ConfigError, ModelsConfig, NetworkConfig, RunConfig
-from diet_ray.errors import UserError
+from diet_ray.errors import DivergedError, UserError
 from diet_ray.logs.blocks import Block, Blocks, iterate_batches
 from diet_ray.models.embedding import EmbeddingTable
 from diet_ray.models.registry import DenseNetwork, fresh_network
@@ -32,6 +33,8 @@ from diet_ray.training.partway import Partway
 from diet_ray.training.workers import Workers
 
 FORMAT = 2
+DIVERGED = "diverged"
+"""Of a worker's report: the message."""
 
 
 class CheckpointError(UserError, ValueError):
@@ -122,7 +125,8 @@ def _check_shards(config: RunConfig) -> None:
 
 
 def train_reference(config: RunConfig, blocks: Blocks) -> None:
-    """Train and publish what is missing of phi_1..phi_T. Raises CheckpointError, ConfigError."""
+    """Train and publish what is missing of phi_1..phi_T. Raises CheckpointError, ConfigError,
+    DivergedError."""
     done = published_stages(config, blocks)
     if done == len(blocks.historical):
         progress.logger.info("Reference model: phi_1..phi_%d are published already", done)
@@ -142,7 +146,9 @@ def train_reference(config: RunConfig, blocks: Blocks) -> None:
             failure_config=ray.train.FailureConfig(max_failures=3),
         ),
     )
-    trainer.fit()
+    diverged = (trainer.fit().metrics or {}).get(DIVERGED)
+    if diverged:
+        raise DivergedError(diverged)
 
 
 def _train_stream(loop_config: dict[str, Any]) -> None:
@@ -155,7 +161,11 @@ def _train_stream(loop_config: dict[str, Any]) -> None:
     for stage, block in enumerate(blocks.historical[done:], start=done + 1):
         model.table.grow(block.vocabulary_sizes)
         partway = _partway(config, blocks, stage)
-        loss = _train_block(config, blocks, block, model.to(device), partway)
+        try:
+            loss = _train_block(config, blocks, block, model.to(device), partway)
+        except DivergedError as error:
+            ray.train.report({DIVERGED: str(error)})  # raised, it would be tried again
+            return
         if ray.train.get_context().get_world_rank() == 0:
             _publish(config, blocks, stage, model, loss)
             partway.remove()
@@ -195,11 +205,24 @@ def _train_block(
     with progress.phase(f"Reference model on {block.name}", block.rows) as phase:
         phase.skip(epoch.rows)
         for batch in iterate_batches(blocks, block, reference.batch_size, epoch.rows):
-            epoch.step(batch)
+            _check_finite(epoch.step(batch), config, block, epoch.rows)
             phase.advance(len(batch))
             if workers.rank == 0:
                 partway.save_if_due(epoch)
-    return epoch.finish()
+    loss = epoch.finish()
+    last = [parameter.detach().sum() for parameter in model.parameters()]
+    _check_finite(float(torch.stack(last).sum()), config, block, epoch.rows)
+    return loss
+
+
+def _check_finite(number: float, config: RunConfig, block: Block, rows: int) -> None:
+    """Raises DivergedError."""
+    if not math.isfinite(number):
+        raise DivergedError(
+            f"the reference has diverged on {block.name}, within {rows:,} rows: a loss or a "
+            f"parameter is {number}; lower reference.learning_rate "
+            f"({config.reference.learning_rate:g}) and run again"
+        )
 
 
 def _publish(

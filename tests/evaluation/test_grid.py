@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import ray
 
+from diet_ray import progress, storage
 from diet_ray.evaluation import grid as grid_module
-from diet_ray.evaluation.cells import Cell, CellResult
+from diet_ray.evaluation.cells import (
+    Cell,
+    CellResult,
+    read_logits,
+    read_validation_logits,
+)
 from diet_ray.evaluation.grid import _Data, run_grid
 from diet_ray.evaluation.run import Run
 from diet_ray.memory.files import ArtifactError
 from diet_ray.memory.rows import SyntheticRows
 from diet_ray.storage import StorageError
+from diet_ray.training.metrics import LOSS_OF_ONE_HALF
 from tests.evaluation.prepared import Prepared, made_cell, publish_distilled, run_here
 from tests.made import small_config
 
@@ -177,3 +186,23 @@ def test_a_distilled_set_of_another_shape_is_refused_before_any_training(
 
 def test_no_cells_no_results() -> None:
     assert run_grid([], "Test") == []
+
+
+def test_a_candidate_that_diverges_is_a_result(
+    prepared: Prepared, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a model that answers one half to every row; those beside it are judged as ever."""
+    run = prepared.run()
+    good = made_cell(run, "warm", 7)
+    bad = replace(good, protocol=good.protocol.model_copy(update={"learning_rate": 1e30}))
+    with caplog.at_level("WARNING", logger=progress.logger.name):
+        sane, diverged = run_grid([good, bad], "Test")
+    assert "method warm, seed 7: its training diverged" in caplog.text
+    assert (sane.diverged, diverged.diverged) == (False, True)
+    for found in (diverged.test, diverged.validation):
+        assert found["auc"] == 0.5
+        assert found["logloss"] == pytest.approx(LOSS_OF_ONE_HALF)
+    assert np.isfinite(diverged.training_loss).all()
+    assert (read_logits(bad) == 0).all()
+    assert (read_validation_logits(bad) == 0).all()
+    json.loads(storage.read_bytes(bad.uri()), parse_constant=never)  # NaN is not JSON

@@ -54,6 +54,7 @@ def test_a_row_tells_cell_and_result(prepared: Prepared) -> None:
         "seed": 3,
         "auc": 0.7,
         "logloss": 0.5,
+        "diverged": False,
         "validation_auc": 0.6,
         "validation_logloss": 0.5,
         "taught_auc": pytest.approx(math.nan, nan_ok=True),

@@ -25,7 +25,7 @@ from diet_ray.search.leaderboard import (
     render_html,
 )
 from diet_ray.search.trial import Outcome
-from diet_ray.training.metrics import Metrics
+from diet_ray.training.metrics import LOSS_OF_ONE_HALF, Metrics
 from tests.made import small_config
 from tests.tables import cells
 
@@ -103,6 +103,18 @@ def test_the_stopped_come_after_those_that_were_seen_through() -> None:
     assert [line.stopped for line in lines.values()] == [False, False, True, True, False]
     assert [line.seeds for line in lines.values()] == [3, 3, 1, 2, 0]
     assert [line.places for line in lines.values()] == [(1, 1), (2, 2), (3, 3), (4, 4), None]
+
+
+def test_a_candidate_that_diverged_is_marked() -> None:
+    gone = Metrics(0.5, LOSS_OF_ONE_HALF, {}, {}, diverged=True)
+    broken = replace(outcome((0.8, 0.5), (0.5, 0.7)), epochs=((gone,), (gone,)))
+    lines = ranked({"a": OUTCOMES["a"], "b": broken}, "auc")
+    assert (lines["a"].diverged, lines["b"].diverged) == (0, 2)
+    assert lines["b"].score == 0.5
+    text = render([*lines.values()])
+    assert " 2! " in text
+    assert "!: a training of it diverged" in text
+    assert "diverged" not in render([lines["a"]])
 
 
 def test_places_tell_who_is_not_distinguishable() -> None:

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from diet_ray.logs.blocks import Blocks, BlocksError
 from diet_ray.training.metrics import (
+    LOSS_OF_ONE_HALF,
     Metrics,
+    answers,
     check_measurable,
     mean_metrics,
     measure,
@@ -68,6 +70,22 @@ def test_a_confident_error_stays_finite() -> None:
     assert found.auc == 0
     assert math.isfinite(found.logloss)
     assert found.logloss > 30
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_diverged_model_counts_as_one_that_knows_nothing(bad: float) -> None:
+    draw = np.random.default_rng(1)
+    labels = (draw.random((40, 2)) < 0.3).astype(np.float32)
+    logits = (labels - 0.5).astype(np.float32)  # would be without error
+    good = measure(logits, labels, ["click", "like"])
+    logits[7, 1] = bad
+    found = measure(logits, labels, ["click", "like"])
+    assert (good.auc, good.diverged) == (1, False)
+    assert (found.auc, found.diverged) == (0.5, True)
+    assert found.logloss == pytest.approx(LOSS_OF_ONE_HALF, rel=1e-15)
+    assert taught_auc(logits, labels) == 0.5
+    assert (answers(logits) == 0).all()
+    assert mean_metrics([good, found]).diverged
 
 
 def test_the_mean_of_several_models_is_that_of_every_number() -> None:

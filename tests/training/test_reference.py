@@ -13,6 +13,7 @@ import pytest
 
 from diet_ray import storage
 from diet_ray.config import ConfigError, NetworkConfig, RunConfig
+from diet_ray.errors import DivergedError
 from diet_ray.logs.blocks import Block, Blocks, Rows, iterate_batches, open_blocks, read_block
 from diet_ray.training import reference as reference_module
 from diet_ray.training.metrics import measure
@@ -319,3 +320,11 @@ def test_workers_that_cannot_share_the_shards_are_refused(blocks: Blocks, tmp_pa
     message = "reference_workers 3 does not divide reference.logical_shards 2"
     with pytest.raises(ConfigError, match=message):
         train_reference(config, blocks)
+
+
+def test_a_reference_that_diverges_stops_by_name(blocks: Blocks, tmp_path: Path) -> None:
+    config = small_config(str(tmp_path), reference={"learning_rate": 1e30})
+    message = r"diverged on historical-1, within \d+ rows.*lower reference.learning_rate \(1e\+30\)"
+    with pytest.raises(DivergedError, match=message):
+        train_reference(config, blocks)
+    assert published_stages(config, blocks) == 0
