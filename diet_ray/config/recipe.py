@@ -101,9 +101,9 @@ class OuterConfig(Section):
     schedule: Literal["cosine", "constant"] = "cosine"
     """Over all outer steps of a stage."""
     clip: PositiveFloat = 2.0
-    """The meta-gradient's norm is clipped at this multiple of its exponential mean."""
-    clip_memory: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Decay of that mean."""
+    """The meta-gradient's norm is clipped at this multiple of the median of the last ones."""
+    clip_window: PositiveInt = 9
+    """Of how many steps' norms that median is."""
 
 
 class DistillConfig(Section):
@@ -124,6 +124,9 @@ class DistillConfig(Section):
     unseen: bool = True
     """From stage 2 on, rows are embedded by phi_{t-1}, which has not trained on them, as candidates
     meet new rows; else by phi_t (the paper's). The artifact is in phi_t's space either way."""
+    dropped_limit: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Share of a stage's shards that may be left out because their loss or gradient is not a finite
+    number; with more the stage stops."""
     commit_every: PositiveInt = 10
     """Outer steps between two durable states of the memory."""
     inner: InnerConfig = InnerConfig()

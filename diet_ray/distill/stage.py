@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from diet_ray.distill.context import Stage, stage_uri
 from diet_ray.distill.positions import Positions
 from diet_ray.distill.worker import RoundTask
 from diet_ray.distill.workers import MetaWorkers
+from diet_ray.errors import DivergedError
 from diet_ray.logs.blocks import Blocks, Rows
 from diet_ray.memory import artifact
 from diet_ray.memory.artifact import RankingData
@@ -152,9 +154,31 @@ def _round(stage: Stage, memory: MemoryCoordinator, task: RoundTask, phase: prog
     while memory.step < end:
         step = memory.step
         losses = stage.workers.meta_gradients(shared, step, distill.logical_shards)
+        dropped = sum(map(math.isnan, losses))
         factor = schedule(distill.outer, step, total)
-        norm = memory.commit(distill.logical_shards, distill.outer, factor)
+        norm = memory.commit(distill.logical_shards, distill.outer, factor, dropped)
         progress.logger.debug("step %d: outer losses %s, norm %.3g", step, losses, norm)
+        if dropped:
+            _tell_dropped(stage, memory, dropped)
         if memory.step % distill.commit_every == 0 or memory.step == end:
             memory.make_durable()
         phase.advance()
+
+
+def _tell_dropped(stage: Stage, memory: MemoryCoordinator, dropped: int) -> None:
+    """Warn of shards that a step left out. Raises DivergedError if the stage's are too many."""
+    distill = stage.config.distill
+    shards = distill.rounds * distill.outer_steps * distill.logical_shards
+    limit = math.floor(distill.dropped_limit * shards)
+    told = (
+        f"stage {stage.number}, outer step {memory.step}: loss or gradient of {dropped} of "
+        f"{distill.logical_shards} shards was not a finite number; left out so far: "
+        f"{memory.dropped} of the stage's {shards}"
+    )
+    if memory.dropped > limit:
+        raise DivergedError(
+            f"{told}, more than distill.dropped_limit {distill.dropped_limit} allows ({limit}); "
+            "the inner loop diverges: lower distill.inner.learning_rate "
+            f"({distill.inner.learning_rate:g}) and run again"
+        )
+    progress.logger.warning("%s (distill.dropped_limit allows %d)", told, limit)

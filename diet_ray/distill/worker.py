@@ -6,6 +6,7 @@ comes with the call. `workers.py` runs it as an actor.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -16,7 +17,7 @@ from torch import Tensor
 from diet_ray import runtime, seeds
 from diet_ray.config import RunConfig
 from diet_ray.distill.inner_loop import inner_batches
-from diet_ray.distill.meta_gradient import meta_gradient
+from diet_ray.distill.meta_gradient import MetaGradient, meta_gradient
 from diet_ray.distill.positions import Positions, pick
 from diet_ray.distill.proxy import inner_start, proxy_networks, turn
 from diet_ray.distill.sources import Source, embedded
@@ -73,6 +74,15 @@ def unique_rows(batches: list[Tensor]) -> tuple[np.ndarray, list[Tensor]]:
     """The rows that batches use, ascending, int64 (m,); and the batches as positions in them."""
     rows, places = torch.unique(torch.cat(batches), return_inverse=True)
     return rows.numpy(), list(places.split([len(batch) for batch in batches]))
+
+
+def _of_rows(used: np.ndarray, result: MetaGradient) -> RowGradients:
+    """The gradients of those rows of the memory, of `used` (m,), that were differentiated."""
+    touched = result.touched.cpu().numpy()
+    labels = result.labels.cpu().numpy()[touched]
+    if result.embeddings is None:
+        return RowGradients(used[touched], None, labels)
+    return RowGradients(used[touched], result.embeddings.cpu().numpy()[touched], labels)
 
 
 class MetaWorker:
@@ -160,7 +170,8 @@ class MetaWorker:
         return np.concatenate(parts)
 
     def meta_gradient(self, task: RoundTask, step: int, shard: int) -> float:
-        """Compute one logical shard of outer step `step` and push it; returns its outer loss."""
+        """Compute one logical shard of outer step `step` and push it; returns its outer loss, NaN
+        if it or a gradient was not finite: such a shard is pushed as None."""
         config, inner = self._config.distill, self._config.distill.inner
         path = (task.stage, task.round, step, shard)
         length, chosen = shard_draw(self._config, task.targets.of, *path)
@@ -179,15 +190,10 @@ class MetaWorker:
             inner,
             learn_embeddings=config.outer.embedding_step > 0,
         )
-        touched = result.touched.cpu().numpy()
-        by_embeddings = result.embeddings
-        gradients = RowGradients(
-            used[touched],
-            None if by_embeddings is None else by_embeddings.cpu().numpy()[touched],
-            result.labels.cpu().numpy()[touched],
-        )
-        task.memory.push(step, shard, gradients)
-        return result.outer_loss
+        gradients = _of_rows(used, result)
+        finite = math.isfinite(result.outer_loss) and gradients.finite
+        task.memory.push(step, shard, gradients if finite else None)
+        return result.outer_loss if finite else math.nan
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.tensor(array, dtype=torch.float32, device=self._device)

@@ -65,8 +65,12 @@ class MemoryClient:
         parts = _ask([server.pull.remote(step, rows[part]) for server, part in self._split(rows)])
         return SyntheticRows.concatenate(parts)
 
-    def push(self, step: int, shard: int, gradients: RowGradients) -> None:
-        """One logical shard's gradients, each row to the server that holds it."""
+    def push(self, step: int, shard: int, gradients: RowGradients | None) -> None:
+        """One logical shard's gradients, each row to the server that holds it; None of a shard that
+        is not finite, to all."""
+        if gradients is None:
+            _ask([server.push.remote(step, shard, None) for server in self.servers])
+            return
         parts = self._split(gradients.rows, empty=True)
         _ask([server.push.remote(step, shard, gradients.take(part)) for server, part in parts])
 
@@ -96,7 +100,8 @@ class MemoryCoordinator:
     ) -> None:
         self._folder, self._unit = folder, unit
         self.step, self._clipping = 0, Clipping()
-        self._durable = DurableStep(0, (), None)
+        self.dropped = 0  # shards that were not finite, of all steps so far
+        self._durable = DurableStep(0, ())
         self._touched = self._saved_rows = 0  # rows that learn, and rows in the durable files
         servers = min(resources.memory_servers, start.count)
         cuts = [round(start.count * i / servers) for i in range(servers + 1)]
@@ -112,11 +117,11 @@ class MemoryCoordinator:
         )
         self.rollback()
 
-    def commit(self, shards: int, outer: OuterConfig, factor: float) -> float:
+    def commit(self, shards: int, outer: OuterConfig, factor: float, dropped: int = 0) -> float:
         """Apply the current step's shards; returns the norm of their mean before clipping.
 
-        factor: the schedule's, of both step sizes. The norm is summed over rows in their order,
-        wherever they are held.
+        factor: the schedule's, of both step sizes; dropped: how many of the shards were not finite.
+        The norm is summed over rows in their order, wherever they are held.
         """
         unit = self._unit or 1.0  # without embeddings it scales nothing
         parts = self._ask_all("squared_norms", shards, unit)
@@ -125,6 +130,7 @@ class MemoryCoordinator:
         steps = outer.embedding_step * unit * factor, outer.label_step * factor
         self._ask_all("commit", scale, *steps)
         self.step, self._clipping = self.step + 1, clipping
+        self.dropped += dropped
         return norm
 
     def make_durable(self) -> None:
@@ -132,11 +138,11 @@ class MemoryCoordinator:
         whole = self._saved_rows > WASTE * self._touched
         saved = self._ask_all("save", whole=whole)
         files = [s.name for s in saved if s.name is not None]
-        mean = self._clipping.mean_norm
         self._durable = DurableStep(
             self.step,
             (*(() if whole else self._durable.files), *files),
-            None if math.isnan(mean) else mean,
+            self._clipping.norms,
+            self.dropped,
         )
         publish_step(self._folder, self._durable)
         self._touched = sum(s.touched for s in saved)
@@ -154,8 +160,8 @@ class MemoryCoordinator:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.2)
-        mean = self._durable.mean_norm
-        self.step, self._clipping = self._durable.step, Clipping(math.nan if mean is None else mean)
+        self.step, self._clipping = self._durable.step, Clipping(self._durable.norms)
+        self.dropped = self._durable.dropped
         # how much the files hold is not known: the next durable step saves everything
         self._touched, self._saved_rows = 0, len(self._durable.files)
 
@@ -185,4 +191,4 @@ class MemoryCoordinator:
 
 def start_steps(folder: str) -> None:
     """Make a stage's start its durable step 0."""
-    publish_step(folder, DurableStep(0, (), None))
+    publish_step(folder, DurableStep(0, ()))

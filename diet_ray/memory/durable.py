@@ -28,7 +28,8 @@ class DurableStep:
 
     step: int
     files: tuple[str, ...]  # in the order in which they are applied
-    mean_norm: float | None  # of the clipping; None before the first step
+    norms: tuple[float, ...] = ()  # of the clipping
+    dropped: int = 0  # shards that were not finite, of all steps so far
 
 
 def write_changes(folder: str, step: int, first: int, end: int, changes: Changes) -> str | None:
@@ -72,7 +73,7 @@ def durable_steps(folder: str) -> list[int]:
 
 def publish_step(folder: str, found: DurableStep) -> None:
     """Make a step durable; its files must be there. What no kept step needs is removed."""
-    content = {"files": found.files, "mean_norm": found.mean_norm}
+    content = {"files": found.files, "norms": found.norms, "dropped": found.dropped}
     storage.write_json(_manifest(folder, found.step), content)
     for step in durable_steps(folder)[:-KEPT]:
         storage.remove(_manifest(folder, step))
@@ -86,7 +87,8 @@ def publish_step(folder: str, found: DurableStep) -> None:
 def read_step(folder: str, step: int) -> DurableStep:
     """A durable step's own account."""
     content = storage.read_json(_manifest(folder, step))
-    return DurableStep(step, tuple(content["files"]), content["mean_norm"])
+    files, norms = tuple(content["files"]), tuple(content["norms"])
+    return DurableStep(step, files, norms, content["dropped"])
 
 
 def _manifest(folder: str, step: int) -> str:

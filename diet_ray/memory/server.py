@@ -52,16 +52,21 @@ class MemoryServer:
             if changes is not None:
                 self._state.apply(changes)
         self._step = step
-        self._shards: dict[int, RowGradients] = {}
+        self._forget_shards()
+
+    def _forget_shards(self) -> None:
+        self._shards: dict[int, RowGradients | None] = {}
         self._summed: RowGradients | None = None
+        self._is_summed = False
 
     def pull(self, step: int, rows: np.ndarray) -> SyntheticRows:
         """The rows at (m,) as they are now."""
         self._check(step)
         return self._state.take(rows - self._first)
 
-    def push(self, step: int, shard: int, gradients: RowGradients) -> None:
-        """Take one logical shard's gradients of this server's rows; a repeat replaces the first."""
+    def push(self, step: int, shard: int, gradients: RowGradients | None) -> None:
+        """Take one logical shard's gradients of this server's rows, None of one that was not
+        finite; a repeat replaces the first."""
         self._check(step)
         self._shards[shard] = gradients
 
@@ -71,18 +76,22 @@ class MemoryServer:
         if len(self._shards) != shards:
             raise StaleServerError(f"step {step}: {len(self._shards)} of {shards} shards are here")
         self._summed = sum_shards(self._shards)
-        return squared_norms(self._summed, unit)
+        self._is_summed = True
+        return np.zeros(0) if self._summed is None else squared_norms(self._summed, unit)
 
     def commit(self, step: int, factor: float, embedding_step: float, label_step: float) -> None:
-        """Apply the summed gradients times `factor` with Adam; the memory is at step + 1 then."""
+        """Apply the summed gradients times `factor` with Adam; the memory is at step + 1 then, also
+        if no shard was finite."""
         self._check(step)
-        if self._summed is None:
+        if not self._is_summed:
             raise StaleServerError(f"step {step}: its shards are not summed yet")
         summed = self._summed
-        embeddings = None if summed.embeddings is None else summed.embeddings * factor
-        own = RowGradients(summed.rows - self._first, embeddings, summed.labels * factor)
-        self._state.adam(own, embedding_step, label_step)
-        self._step, self._shards, self._summed = step + 1, {}, None
+        if summed is not None:
+            embeddings = None if summed.embeddings is None else summed.embeddings * factor
+            own = RowGradients(summed.rows - self._first, embeddings, summed.labels * factor)
+            self._state.adam(own, embedding_step, label_step)
+        self._step = step + 1
+        self._forget_shards()
 
     def save(self, step: int, *, whole: bool) -> Saved:
         """Write for a durable step what changed since the last one, or all that was learned."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -80,15 +81,26 @@ class RowGradients:
     embeddings: np.ndarray | None  # (m, F, d) float32; None where they are not learned
     labels: np.ndarray  # (m, K) float32
 
+    @property
+    def finite(self) -> bool:
+        """Whether every number of them is."""
+        parts = (self.labels, self.embeddings)
+        return all(np.isfinite(part).all() for part in parts if part is not None)
+
     def take(self, index: Any) -> RowGradients:
         """Those at `index` (a slice)."""
         embeddings = None if self.embeddings is None else self.embeddings[index]
         return RowGradients(self.rows[index], embeddings, self.labels[index])
 
 
-def sum_shards(shards: dict[int, RowGradients]) -> RowGradients:
-    """The mean over logical shards, added in shard order in float64, on the union of their rows."""
-    ordered = [shards[index] for index in sorted(shards)]
+def sum_shards(shards: dict[int, RowGradients | None]) -> RowGradients | None:
+    """The mean over logical shards, added in shard order in float64, on the union of their rows.
+
+    A shard that is None was not finite: the mean is that of the others, None if there is none.
+    """
+    ordered = [shard for _, shard in sorted(shards.items()) if shard is not None]
+    if not ordered:
+        return None
     rows = np.unique(np.concatenate([shard.rows for shard in ordered]))
     places = [np.searchsorted(rows, shard.rows) for shard in ordered]
 
@@ -118,18 +130,23 @@ def squared_norms(gradients: RowGradients, unit: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Clipping:
-    """Clips a gradient whose norm leaves its own exponential mean behind."""
+    """Clips a gradient whose norm leaves those before it behind.
 
-    mean_norm: float = math.nan  # of the unclipped norms so far; NaN before the first step
+    What it may be is a multiple of the median of the last norms, as they were before clipping: one
+    that is far off, the first one too, spoils nothing, and a lasting change is followed.
+    """
+
+    norms: tuple[float, ...] = ()  # the last ones, positive, at most `outer.clip_window`
 
     def step(self, norm: float, outer: OuterConfig) -> tuple[float, Clipping]:
-        """Factor for this step's gradient, and the state for the next step."""
-        if math.isnan(self.mean_norm):
-            return 1.0, Clipping(norm)
-        limit = outer.clip * self.mean_norm
-        clipped = min(norm, limit)
-        mean = outer.clip_memory * self.mean_norm + (1 - outer.clip_memory) * clipped
-        return (clipped / norm if norm > 0 else 1.0), Clipping(mean)
+        """Factor for this step's gradient, and the state for the next step.
+
+        norm: finite; 0 says nothing of other steps and is forgotten.
+        """
+        if norm == 0:
+            return 1.0, self
+        limit = outer.clip * median(self.norms) if self.norms else norm
+        return min(limit / norm, 1.0), Clipping((*self.norms, norm)[-outer.clip_window :])
 
 
 def schedule(outer: OuterConfig, step: int, steps: int) -> float:

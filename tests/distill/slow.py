@@ -200,7 +200,7 @@ class SlowStage:
         """The outer loop; rows that no gradient touches in a step are not moved by it."""
         distill, outer = self.config.distill, self.config.distill.outer
         memory = SlowMemory(embeddings, labels)
-        total, mean_norm = distill.rounds * distill.outer_steps, None
+        total, norms = distill.rounds * distill.outer_steps, list[float]()
         for step in range(total):
             rows = memory.rows()
             if step % distill.outer_steps == 0:
@@ -212,10 +212,9 @@ class SlowStage:
                     gradient[active] += part / distill.logical_shards
                 touched |= of_shard
             norm = math.hypot(self.before.unit * gradients[0].norm(), gradients[1].norm())
-            mean_norm = norm if mean_norm is None else mean_norm
-            scale = min(1.0, outer.clip * mean_norm / norm)
+            scale = min(1.0, outer.clip * float(np.median(norms or [norm])) / norm)
             self.clipped += scale < 1
-            mean_norm = outer.clip_memory * mean_norm + (1 - outer.clip_memory) * scale * norm
+            norms = [*norms, norm][-outer.clip_window :]
             factor = (1 + math.cos(math.pi * step / total)) / 2
             step_sizes = (
                 factor * outer.embedding_step * self.before.unit,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
-from diet_ray import storage
+from diet_ray import progress, storage
 from diet_ray.config import RunConfig
 from diet_ray.distill import stage as module
 from diet_ray.distill.boundary import memory_sizes
@@ -17,6 +17,7 @@ from diet_ray.distill.context import stage_uri
 from diet_ray.distill.stage import distill_stage
 from diet_ray.distill.start import synthesise
 from diet_ray.distill.workers import MetaWorkers
+from diet_ray.errors import DivergedError
 from diet_ray.logs.blocks import read_block
 from diet_ray.memory import artifact
 from diet_ray.memory.artifact import RankingData
@@ -49,6 +50,45 @@ def test_what_another_configuration_left_is_not_continued(
     expected = artifact.checksums(stage_uri(run_config(undisturbed.folder), 1))
     assert artifact.checksums(stage_uri(config, 1)) == expected
     assert durable_steps(left.work("memory")) == []
+
+
+def test_an_inner_loop_that_diverges_stops_the_stage_by_name(
+    undisturbed: Prepared, tmp_path: Path
+) -> None:
+    """Nothing is published, and what the memory holds is what it held."""
+    diverges = {"inner": {"learning_rate": 1e30}}
+    config = undisturbed.config(tmp_path, "scores", distill=diverges)
+    workers = MetaWorkers(config)
+    try:
+        with pytest.raises(DivergedError, match=r"stage 1, outer step 1: .* 3 of 3 shards"):
+            distill_stage(config, undisturbed.blocks, 1, workers)
+    finally:
+        workers.close()
+    stage = open_stage(config, undisturbed.blocks, 1)
+    assert durable_steps(stage.work("memory")) == [0]
+    assert not artifact.published(stage_uri(config, 1))
+
+
+def test_few_shards_that_are_not_finite_are_told_of(
+    prepared: Prepared, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of 2 rounds of 4 steps of 3 shards one in eight may be left out: three."""
+    config = run_config(prepared.folder, distill={"dropped_limit": 1 / 8})
+    stage, memory = open_stage(config, prepared.blocks, 1), Counted(step=5, dropped=3)
+    with caplog.at_level("WARNING", logger=progress.logger.name):
+        module._tell_dropped(stage, cast(Any, memory), 2)
+    assert "2 of 3 shards" in caplog.text
+    assert "so far: 3 of the stage's 24 (distill.dropped_limit allows 3)" in caplog.text
+    with pytest.raises(DivergedError, match=r"lower distill.inner.learning_rate \(0.001\)"):
+        module._tell_dropped(stage, cast(Any, Counted(step=5, dropped=4)), 1)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What a memory tells of itself."""
+
+    step: int
+    dropped: int
 
 
 class Holds:

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 
 ROWS, FIELDS, DIM, TASKS, SHARDS, UNIT = 11, 3, 2, 2, 2, 0.5
 PER_FILE = 2
-OUTER = OuterConfig(clip=1.1, clip_memory=0.5)
+OUTER = OuterConfig(clip=1.1, clip_window=3)
 numbers = count()
 
 
@@ -321,4 +321,25 @@ def test_the_clipping_state_is_durable(tmp_path: Path) -> None:
     clipping = Clipping()
     for norm in norms:
         clipping = clipping.step(norm, OUTER)[1]
-    assert read_step(str(tmp_path / "memory"), 3).mean_norm == clipping.mean_norm
+    assert read_step(str(tmp_path / "memory"), 3).norms == clipping.norms
+
+
+def test_a_shard_that_is_not_finite_is_left_out_counted_and_remembered(tmp_path: Path) -> None:
+    with memory(tmp_path, 2) as coordinator:
+        before = content(coordinator)
+        for shard in range(SHARDS):
+            coordinator.client.push(0, shard, None)
+        assert coordinator.commit(SHARDS, OUTER, 1.0, dropped=SHARDS) == 0
+        assert coordinator.step == 1
+        assert_same(content(coordinator), before)
+
+        for shard in range(SHARDS):
+            coordinator.client.push(1, shard, gradients(1, shard) if shard else None)
+        norm = coordinator.commit(SHARDS, OUTER, 1.0, dropped=1)
+        summed = sum_shards({s: gradients(1, s) if s else None for s in range(SHARDS)})
+        assert summed is not None
+        assert norm == pytest.approx(float(squared_norms(summed, UNIT).sum()) ** 0.5)
+        coordinator.make_durable()
+        coordinator.dropped = 0
+        coordinator.rollback()
+        assert coordinator.dropped == SHARDS + 1

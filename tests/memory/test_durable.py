@@ -49,7 +49,7 @@ class Servers:
         self.states = [start_of(*both) for both in self.ranges]
         self.one = start_of(0, ROWS)
         self.step, self.files = 0, ()
-        publish_step(folder, DurableStep(0, (), None))
+        publish_step(folder, DurableStep(0, ()))
 
     def learn(self, rows: list[int]) -> None:
         self.step += 1
@@ -68,7 +68,7 @@ class Servers:
             state.saved()
         written = tuple(name for name in names if name is not None)
         self.files = written if whole else (*self.files, *written)
-        publish_step(self.folder, DurableStep(self.step, self.files, 0.5))
+        publish_step(self.folder, DurableStep(self.step, self.files))
 
 
 def read_back(folder: str, step: int, first: int, end: int) -> RowState:
@@ -173,9 +173,9 @@ def test_labels_alone_are_saved_alone(tmp_path: Path) -> None:
     assert_same(other.take(slice(None)), state.take(slice(None)))
 
 
-@pytest.mark.parametrize("mean_norm", [None, 0.1 + 0.2])
-def test_a_step_tells_what_it_was_told(tmp_path: Path, mean_norm: float | None) -> None:
-    found = DurableStep(4, (), mean_norm)
+@pytest.mark.parametrize("norms", [(), (0.1 + 0.2, 1e-300)])
+def test_a_step_tells_what_it_was_told(tmp_path: Path, norms: tuple[float, ...]) -> None:
+    found = DurableStep(4, (), norms, dropped=3)
     publish_step(str(tmp_path), found)
     assert read_step(str(tmp_path), 4) == found
     assert durable_steps(str(tmp_path)) == [4]

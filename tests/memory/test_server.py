@@ -175,7 +175,7 @@ def test_a_restored_server_goes_on_where_the_saved_one_was(files: RowFiles) -> N
     for step, rows in enumerate([[1, 6], [6, 9]]):
         advance(server, step, gradients(rows, step))
         names.append(server.save(step + 1, whole=False).name)
-        publish_step(folder_of(files), DurableStep(step + 1, tuple(names), None))
+        publish_step(folder_of(files), DurableStep(step + 1, tuple(names)))
     others = [server_of(files, numbers, step=2) for numbers in (range(2), range(2, 3))]
     advance(server, 2, gradients([0, 6, 9], 5))
     found = []

@@ -143,26 +143,65 @@ def test_norms_measure_embeddings_in_units() -> None:
     assert squared_norms(gradients, 0.5).tolist() == [1.5**2 + 1, 2.0**2 + 4]
 
 
-def test_clipping_follows_an_exponential_mean_of_clipped_norms() -> None:
-    outer = OuterConfig(clip=2.0, clip_memory=0.75)
+def test_clipping_follows_the_median_of_the_last_norms() -> None:
+    outer = OuterConfig(clip=2.0, clip_window=3)
     factor, state = Clipping().step(8.0, outer)
-    assert (factor, state.mean_norm) == (1.0, 8.0)
-    factor, state = state.step(12.0, outer)
-    assert (factor, state.mean_norm) == (1.0, 0.75 * 8 + 0.25 * 12)
-    factor, state = state.step(90.0, outer)
-    assert (factor, state.mean_norm) == (18.0 / 90, 0.75 * 9 + 0.25 * 18)
-    assert state.step(0.0, outer)[0] == 1.0
+    assert factor == 1.0
+    factor, state = state.step(15.0, outer)
+    assert factor == 1.0
+    factor, state = state.step(92.0, outer)
+    assert (factor, state.norms) == (2 * 11.5 / 92, (8.0, 15.0, 92.0))
+    factor, state = state.step(40.0, outer)
+    assert (factor, state.norms) == (2 * 15 / 40, (15.0, 92.0, 40.0))
+
+
+@pytest.mark.parametrize("first", [0.0, 1e-3, 1e3])
+def test_a_bad_first_norm_spoils_one_step_at_most(first: float) -> None:
+    outer = OuterConfig()
+    _, state = Clipping().step(first, outer)
+    factors = []
+    for _ in range(20):
+        factor, state = state.step(1.0, outer)
+        factors.append(factor)
+    assert factors[1:] == [1.0] * 19
+    assert factors[0] > 0
+
+
+def test_a_zero_gradient_is_no_measure_of_others() -> None:
+    _, state = Clipping().step(3.0, OuterConfig())
+    assert state.step(0.0, OuterConfig()) == (1.0, state)
 
 
 @given(st.lists(st.floats(1e-9, 1e9), min_size=1, max_size=30))
-def test_a_clipped_norm_never_leaves_the_mean_behind(norms: list[float]) -> None:
+def test_a_clipped_norm_never_leaves_the_last_ones_behind(norms: list[float]) -> None:
     outer, state = OuterConfig(clip=1.5), Clipping()
-    for norm in norms:
-        before = state.mean_norm
+    for number, norm in enumerate(norms):
         factor, state = state.step(norm, outer)
         assert 0 < factor <= 1
-        if not math.isnan(before):
-            assert factor * norm <= 1.5 * before * (1 + 1e-12)
+        before = norms[max(number - outer.clip_window, 0) : number]
+        if before:
+            assert factor * norm <= 1.5 * np.median(before) * (1 + 1e-12)
+
+
+def test_shards_that_are_not_finite_are_left_out_of_the_mean() -> None:
+    def shard(value: float) -> RowGradients:
+        return RowGradients(np.array([1, 3]), None, np.full((2, 2), value))
+
+    summed = sum_shards({0: shard(1.0), 1: None, 2: shard(2.0)})
+    assert summed is not None
+    assert summed.labels.tolist() == [[1.5, 1.5]] * 2
+    assert sum_shards({0: None, 1: None}) is None
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_one_number_makes_gradients_not_finite(bad: float) -> None:
+    labels, embeddings = np.zeros((2, 1)), np.zeros((2, *SHAPE))
+    assert RowGradients(np.arange(2), embeddings, labels).finite
+    assert RowGradients(np.arange(2), None, labels).finite
+    broken = embeddings.copy()
+    broken[1, 0, 1] = bad
+    assert not RowGradients(np.arange(2), broken, labels).finite
+    assert not RowGradients(np.arange(2), embeddings, np.full((2, 1), bad)).finite
 
 
 @settings(max_examples=30)
