@@ -132,6 +132,7 @@ SMALL: dict[str, Any] = {
     "distill": {
         "rounds": 2,
         "outer_steps": 4,
+        "logical_shards": 2,
         "hard_fraction": 0.1,
         "active_fraction": 0.5,
         "unseen": False,

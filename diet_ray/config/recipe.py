@@ -119,8 +119,10 @@ class DistillConfig(Section):
     """Share of the memory, the most responsible, that is updated; 1 takes it all."""
     target_batch: PositiveInt = 2_048
     """Real rows in one shard's outer loss."""
-    logical_shards: PositiveInt = 2
-    """G: independent meta-gradients averaged in one outer step."""
+    logical_shards: Fitted[PositiveInt] = FITTED
+    """G: independent meta-gradients averaged in one outer step, at most as many as there is work
+    for meta-workers. Default: as many as it takes for a stage to pass over the active memory once,
+    and at least 2."""
     unseen: bool = True
     """From stage 2 on, rows are embedded by phi_{t-1}, which has not trained on them, as candidates
     meet new rows; else by phi_t (the paper's). The artifact is in phi_t's space either way."""
@@ -131,3 +133,9 @@ class DistillConfig(Section):
     """Outer steps between two durable states of the memory."""
     inner: InnerConfig = InnerConfig()
     outer: OuterConfig = OuterConfig()
+
+    def rows_of_stage(self) -> int:
+        """Rows of the memory that a stage differentiates by, each as often as it comes: every shard
+        takes as many as its window's batches hold."""
+        shards = self.rounds * self.outer_steps * self.logical_shards
+        return shards * self.inner.window * self.inner.batch_size

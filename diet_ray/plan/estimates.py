@@ -70,7 +70,8 @@ def distillation(config: RunConfig, blocks: Blocks, pace: Pace) -> Step:
         return Step(title, PUBLISHED)
     seconds = 2 * PROCESS_START + sum(_stage(config, block, pace) for block in left)
     steps = distill.rounds * distill.outer_steps
-    return Step(title, f"{len(left)} stages of {steps} outer steps", seconds)
+    amount = f"{len(left)} stages of {steps} outer steps of {distill.logical_shards} shards"
+    return Step(title, amount, seconds)
 
 
 def _distilled_stages(config: RunConfig, blocks: Blocks) -> int:

@@ -2,8 +2,8 @@
 
 Every measurement is made when it is first asked for and then kept, takes some tenths of a second
 (a meta-gradient: as long as one takes), and calls the very functions that the job will call. The
-rows are random: time does not depend on what they say. Tables have the blocks' sizes, since an
-optimiser's step passes over all of a table.
+rows are random: time does not depend on what they say. Tables have the blocks' sizes: how many ids
+a batch holds, and whether their vectors lie in a cache, depends on them.
 
 It is measured in a Ray worker, where the work will be done: Ray starts those with a low priority,
 so that on a busy machine they are slower than the driver. Means count what others take of it.

@@ -109,3 +109,23 @@ def test_a_batch_is_cut_into_parts_that_are_worth_it(batch_size: int, shards: in
     assert fit(config, 10**5).reference.logical_shards == shards
     config = opened(reference={"batch_size": batch_size, "logical_shards": 3})
     assert fit(config, 10**5).reference.logical_shards == 3
+
+
+@pytest.mark.parametrize(
+    ("rows", "distill", "shards"),
+    [
+        (10**5, {}, 2),  # 3,000 rows of a memory, which two shards a step pass over 100 times
+        (5 * 10**7, {}, 5),  # 750,000 rows; a shard takes 20 batches of 128 at each of 60 steps
+        (5 * 10**7, {"active_fraction": 0.5}, 3),
+        (5 * 10**7, {"rounds": 5, "inner": {"batch_size": 256}}, 2),
+        (5 * 10**9, {}, 326),
+        (5 * 10**9, {"logical_shards": 4}, 4),
+    ],
+)
+def test_a_stage_passes_over_the_active_memory(
+    rows: int, distill: dict[str, Any], shards: int
+) -> None:
+    config = fit(opened(distill=distill), rows)
+    assert config.distill.logical_shards == shards
+    active = config.memory.ratio * config.distill.active_fraction * rows
+    assert "logical_shards" in distill or config.distill.rows_of_stage() >= active
