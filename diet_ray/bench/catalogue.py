@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from diet_ray.bench.agreement import Agreement
 from diet_ray.bench.measure import Measure
 from diet_ray.bench.memory import Driver, OuterStep
 from diet_ray.bench.meta import Meta
@@ -17,6 +18,7 @@ KINDS: tuple[type[Measure], ...] = (
     Alignment,
     PerSample,
     Meta,
+    Agreement,
     ReferenceTrainer,
     ReferenceIds,
     Candidate,

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from diet_ray import storage
-from diet_ray.bench.made import BYTES_PER_ROW, DAYS, INTERVALS
+from diet_ray.bench.made import BYTES_PER_ROW, DAYS, FITTED_TO, INTERVALS
 from diet_ray.bench.measure import Figure, Found, Goal, Measure, Needs, size
 from diet_ray.bench.peaks import in_child, own_ray, watched
 from diet_ray.bench.scoring import PROCESS_BYTES, SMALL_DCN
@@ -29,7 +29,10 @@ START_ROWS = 30_000
 """Of the log whose phases are nearly all start-up; their seconds are taken off all others'."""
 STEP = 10  # from one size of the log to the next
 SLOPE_TOLERANCE = 0.05
+STAGE_OVER_EPOCH = 0.5
 DISK_BYTES_PER_ROW = 4 * BYTES_PER_ROW  # staged, encoded, scored, and the set
+
+REFERENCE = {"network": {"name": "dcn", "parameters": SMALL_DCN}, "batch_size": 512}
 
 # Every part of the method, so that the stage does work on all of a block; few and short unrolls,
 # whose cost does not grow with the log.
@@ -62,7 +65,7 @@ class Scale(Measure):
 
     Phases: prepare, reference (a small DCN), scan (EL2N of the last block) and stage (all three
     stages with every part of the method on, few outer steps). Each size is a process and a Ray of
-    its own. Users and items stay as many. The seconds of a log of 30,000 rows, nearly all
+    its own. Networks, users and items stay the same. The seconds of a log of 30,000 rows, nearly all
     start-up, are taken off before the slope is drawn in log-log. Ask for more by --largest.
     """
 
@@ -87,6 +90,7 @@ class Scale(Measure):
             storage.remove(place)
         start = found.pop(START_ROWS)
         figures = [f for phase in PHASES for f in slopes(phase, found, start)]
+        figures += [share_of_training(rows, phases) for rows, phases in found.items()]
         rows_of = [
             {"Rows": f"{rows:,}", "Phase": phase, **numbers}
             for rows, phases in {START_ROWS: start, **found}.items()
@@ -122,15 +126,25 @@ def slopes(phase: str, found: dict[int, Phases], start: Phases) -> list[Figure]:
     ]
 
 
+def share_of_training(rows: int, phases: Phases) -> Figure:
+    """The stages, every part of the method on, over the reference's one epoch on their blocks."""
+    stage, epoch = phases["stage"][SECONDS], phases["reference"][SECONDS]
+    return Figure(
+        f"all stages / an epoch of the reference on their blocks, {rows:,} rows, every part on",
+        stage / epoch,
+        Goal(high=STAGE_OVER_EPOCH),
+        parts={"stages s": stage, "epoch s": epoch},
+    )
+
+
 def _slope(rows: dict[int, Phases], values: list[float]) -> float:
     return float(np.polyfit(np.log(list(rows)), np.log(values), 1)[0])
 
 
 def phases_of(folder: str, rows: int, users: int, items: int) -> Phases:
     """Every phase of a run, one after the other; in a process of its own."""
-    network = {"network": {"name": "dcn", "parameters": SMALL_DCN}, "batch_size": 512}
-    open_config = synthetic_config(folder, rows, users, items, reference=network, **STAGE)
-    config = fit(open_config, rows)
+    open_config = synthetic_config(folder, rows, users, items, reference=REFERENCE, **STAGE)
+    config = fit(open_config, FITTED_TO)  # else a longer log has larger networks
     found: Phases = {}
     with own_ray():
         for phase, work in PHASES.items():
@@ -168,7 +182,8 @@ class Job(Measure):
     """The whole main job on a synthetic log, check off: its phases, and its largest process.
 
     What jobs/distill.py does, in a process and a Ray of its own, by the default recipe with 1.5%
-    of the rows. The goal is stated for --rows 100000000.
+    of the rows; the reference is a small DCN, as in `scale`. The goal is stated for
+    --rows 100000000.
     """
 
     name: ClassVar[str] = "job"
@@ -186,6 +201,10 @@ class Job(Measure):
         )
         of = f"the main job, {self.rows:,} rows, ratio 1.5%, check off"
         largest = max(driver, worker) / 1e9
+        stages, epoch = (
+            sum(s for phase, s in phases if phase.startswith(begin))
+            for begin in ("Stage", "Reference model")
+        )
         return Found(
             [
                 Figure(f"{of}: minutes", seconds / 60, unit="min"),
@@ -195,6 +214,12 @@ class Job(Measure):
                     Goal(high=LARGEST_PROCESS / 1e9),
                     "GB",
                     {"driver GB": driver / 1e9, "largest worker GB": worker / 1e9},
+                ),
+                Figure(
+                    f"{of}: all stages / an epoch of the reference on their blocks",
+                    stages / epoch,
+                    Goal(high=STAGE_OVER_EPOCH),
+                    parts={"stages s": stages, "epoch s": epoch},
                 ),
             ],
             {"Phases of the main job": [{"Phase": p, SECONDS: s} for p, s in phases]},
@@ -209,7 +234,7 @@ def job_of(
 ) -> tuple[float, int, int, list[tuple[str, float]]]:
     """Seconds, peaks of driver and largest worker, title and seconds of each phase."""
     recipe = {"memory": {"ratio": 0.015}, "distill": {"outer_steps": outer_steps}}
-    config = synthetic_config(folder, rows, users, items, **recipe)
+    config = synthetic_config(folder, rows, users, items, reference=REFERENCE, **recipe)
     with own_ray(), watched() as peaks:
         seconds = seconds_of(lambda: distill_logs(config))
     told = storage.read_json(config.place("summary.json"))["seconds_of_last_run"]

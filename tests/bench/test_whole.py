@@ -58,8 +58,10 @@ def test_phases_of_all_sizes_make_the_figures(
     monkeypatch.setattr(whole, "in_child", made)
     found = Scale(smallest=1_000_000, largest=10_000_000).run(str(tmp_path))
     assert asked == [START_ROWS, 1_000_000, 10_000_000]
-    assert len(found.figures) == 2 * len(PHASES)
-    assert all(figure.goal and figure.goal.met(figure.value) for figure in found.figures)
+    *found_slopes, few, many = found.figures
+    assert len(found_slopes) == 2 * len(PHASES)
+    assert all(figure.goal and figure.goal.met(figure.value) for figure in found_slopes)
+    assert few.value == many.value == 1  # stage and reference take equally long
     (rows,) = found.tables.values()
     assert [row["Phase"] for row in rows] == 3 * list(PHASES)
 
@@ -75,8 +77,9 @@ def test_every_phase_is_measured(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_whole_job_is_measured(tmp_path: Path) -> None:
     found = Job(rows=6_000, users=50, items=40, outer_steps=1).run(str(tmp_path))
-    minutes, largest = found.figures
+    minutes, largest, share = found.figures
     assert minutes.value > 0
     assert largest.parts["driver GB"] > 0
+    assert share.value == share.parts["stages s"] / share.parts["epoch s"] > 0
     (phases,) = found.tables.values()
     assert any("Reference" in row["Phase"] for row in phases)
