@@ -21,8 +21,9 @@ NO_LOGS = (
 
 
 class ResourcesConfig(Section):
-    scoring_actors: tuple[PositiveInt, PositiveInt] = (1, 2)
-    """Fewest and most scoring actors; the pool scales between them."""
+    scoring_actors: tuple[PositiveInt, PositiveInt] = (2, 2)
+    """Fewest and most scoring actors; the pool scales between them, but slowly: a scan of a minute
+    is over before a second one has started."""
     scoring_cpus: PositiveFloat = 0.4
     """CPUs of one scoring actor; under half, since scoring and meta-workers take turns on a core
     and the memory's servers need a little."""
