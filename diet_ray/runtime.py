@@ -62,27 +62,41 @@ def connect() -> Iterator[None]:
 def _address() -> str | None:
     """For `ray.init`: `local` if the cluster that was started last on this machine is gone, though
     Ray's note of it remains; else None, with which Ray joins it, or what RAY_ADDRESS names."""
-    if os.environ.get("RAY_ADDRESS"):
+    named = os.environ.get("RAY_ADDRESS", "")
+    if named:
+        plain = ":" in named and "://" not in named  # not `local`, `auto`, or a Ray client's
+        silent = _silent(named) if plain else None
+        if silent:
+            say = "RAY_ADDRESS=%s: nothing answers there (%s); Ray waits for it for some minutes"
+            progress.logger.warning(say, named, silent)
         return None
     temporary = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
     note = os.path.join(temporary, "ray", "ray_current_cluster")
     try:
         with open(note) as file:
-            host, _, port = file.read().strip().rpartition(":")
+            address = file.read().strip()
     except FileNotFoundError:
         return None
+    silent = _silent(address)
+    if silent is None:
+        return None
+    progress.logger.warning(
+        "%s names a cluster at %s that does not answer (%s): a new one is started on this machine; "
+        "`ray stop` removes the file",
+        note,
+        address,
+        silent,
+    )
+    return "local"
+
+
+def _silent(address: str) -> Exception | None:
+    """Why nothing answers at `host:port`; None if something does."""
+    host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), HEAD_ANSWERS_SECONDS).close()
     except (OSError, ValueError) as error:
-        progress.logger.warning(
-            "%s names a cluster at %s:%s that does not answer (%s): a new one is started on this "
-            "machine; `ray stop` removes the file",
-            note,
-            host,
-            port,
-            error,
-        )
-        return "local"
+        return error
     return None
 
 

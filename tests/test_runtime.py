@@ -84,9 +84,22 @@ def test_a_cluster_that_answers_is_joined(
     with socket.create_server(("127.0.0.1", 0)) as head:
         note.write_text(f"127.0.0.1:{head.getsockname()[1]}")
         assert runtime._address() is None
-    monkeypatch.setenv("RAY_ADDRESS", "elsewhere:6379")
-    assert runtime._address() is None
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{head.getsockname()[1]}")
+        assert runtime._address() is None
+    for named in ("local", "auto", "ray://elsewhere:10001"):
+        monkeypatch.setenv("RAY_ADDRESS", named)
+        assert runtime._address() is None
     assert caplog.text == ""
+
+
+def test_a_named_cluster_that_does_not_answer_yet_is_waited_for_aloud(
+    note: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        named = f"127.0.0.1:{head.getsockname()[1]}"
+    monkeypatch.setenv("RAY_ADDRESS", named)
+    assert runtime._address() is None
+    assert f"RAY_ADDRESS={named}: nothing answers there" in caplog.text
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:{port}", "[::1]:{port}", "", "damaged"])
