@@ -1,7 +1,7 @@
 """The errors that a user can mend.
 
 Protocol: whoever finds one raises its room's subclass of :class:`UserError`, with a message that
-names file, field, value and remedy. A job prints the message alone and ends with status 1; any
+names file, field, value and remedy. A job prints the message alone and ends with status 2; any
 other exception is a defect of ours and keeps its traceback.
 """
 

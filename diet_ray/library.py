@@ -2,8 +2,9 @@
 
 Protocol: each takes a configuration as a `RunConfig`, a tree of keys or a YAML file, refuses what
 can be refused, then works in the Ray session that is connected; without one it starts its own and
-ends it again, which takes seconds each time. Nothing is printed unless the logger "diet_ray" is
-switched on, as `start_logging` does. What is published already is not computed again.
+ends it again, which takes seconds each time. No other driver may write into its output meanwhile
+(`lease`). Nothing is printed unless the logger "diet_ray" is switched on, as `start_logging` does.
+What is published already is not computed again.
 
 Ray, Torch and the rooms are imported only when they are called: `import diet_ray` stays cheap, for
 every worker process too.
@@ -32,12 +33,12 @@ def distill(config: Given) -> Distilled:
 
     Raises UserError's kinds, such as ConfigError, whose messages say what to do.
     """
-    from diet_ray import pipeline, runtime
+    from diet_ray import lease, pipeline, runtime
 
     made = make_config(config)
     made.raw_logs  # noqa: B018 - refused where there are none
     pipeline.check_networks(made)
-    with runtime.connect(), runtime.plain_errors():
+    with lease.held(made.output), runtime.connect(), runtime.plain_errors():
         return pipeline.distill_logs(made)
 
 
@@ -55,7 +56,7 @@ def sweep(
 
     Raises UserError's kinds, such as ConfigError, whose messages say what to do.
     """
-    from diet_ray import pipeline, runtime
+    from diet_ray import lease, pipeline, runtime
     from diet_ray.search.sweep import check_space
 
     changes = {f"search.{key}": value for key, value in search.items()}
@@ -67,7 +68,7 @@ def sweep(
         config = around_space(config, distilled)
     made = make_config(config, changes)
     check_space(made)
-    with runtime.connect(), runtime.plain_errors():
+    with lease.held(made.output), runtime.connect(), runtime.plain_errors():
         return pipeline.search_architectures(made)
 
 

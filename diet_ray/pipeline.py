@@ -238,7 +238,6 @@ def validate(config: RunConfig) -> None:
     """Everything that can be known to fail before work starts."""
     check_networks(config)
     runtime.check_resources(config)
-    storage.check_writable(config.output)
 
 
 def _report(config: RunConfig, blocks: Blocks, distilled: str, checked: Checked) -> None:

@@ -8,9 +8,11 @@ joins that cluster; else it starts one on this machine. Before long work starts,
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -20,25 +22,82 @@ import torch
 from ray.data import DataContext
 from ray.exceptions import RayError
 
-from diet_ray import progress
+from diet_ray import lease, progress, stopping
 from diet_ray.config import Command, ConfigError, RunConfig
 from diet_ray.errors import UserError
 from diet_ray.version import __version__
 
+HEAD_ANSWERS_SECONDS = 5.0
+"""Within which a Ray head takes a connection."""
+
+
+class ClusterError(UserError, RuntimeError):
+    """A Ray cluster that cannot be reached."""
+
 
 @contextmanager
 def connect() -> Iterator[None]:
-    """Ray for the length of the block; a session that is connected already is left connected."""
+    """Ray for the length of the block; a session that is connected already is left connected.
+
+    Raises ClusterError.
+    """
     if ray.is_initialized():
         quiet_ray_data()
         yield
         return
-    ray.init(logging_level=logging.WARNING, log_to_driver=False)
+    try:
+        ray.init(address=_address(), logging_level=logging.WARNING, log_to_driver=False)
+    except ConnectionError as error:
+        raise ClusterError(
+            f"{error}; start that cluster, or set RAY_ADDRESS=local to have one started on this "
+            "machine"
+        ) from None
     quiet_ray_data()
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _address() -> str | None:
+    """For `ray.init`: `local` if the cluster that was started last on this machine is gone, though
+    Ray's note of it remains; else None, with which Ray joins it, or what RAY_ADDRESS names."""
+    named = os.environ.get("RAY_ADDRESS", "")
+    if named:
+        plain = ":" in named and "://" not in named  # not `local`, `auto`, or a Ray client's
+        silent = _silent(named) if plain else None
+        if silent:
+            say = "RAY_ADDRESS=%s: nothing answers there (%s); Ray waits for it for some minutes"
+            progress.logger.warning(say, named, silent)
+        return None
+    temporary = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    note = os.path.join(temporary, "ray", "ray_current_cluster")
+    try:
+        with open(note) as file:
+            address = file.read().strip()
+    except FileNotFoundError:
+        return None
+    silent = _silent(address)
+    if silent is None:
+        return None
+    progress.logger.warning(
+        "%s names a cluster at %s that does not answer (%s): a new one is started on this machine; "
+        "`ray stop` removes the file",
+        note,
+        address,
+        silent,
+    )
+    return "local"
+
+
+def _silent(address: str) -> Exception | None:
+    """Why nothing answers at `host:port`; None if something does."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), HEAD_ANSWERS_SECONDS).close()
+    except (OSError, ValueError) as error:
+        return error
+    return None
 
 
 @contextmanager
@@ -67,20 +126,24 @@ def run_job(
     check: Callable[[RunConfig], object] = lambda _: None,
     plan: Callable[[RunConfig], object] = lambda _: None,
 ) -> None:
-    """What every job does: log, connect, run; a user's error ends it with its message, status 2.
+    """What every job does: log, take the output, connect, run.
 
     check: what can be refused without Ray, which takes seconds to start. plan: says what the job
-    will do; a dry run ends there.
+    will do; a dry run ends there. A user's error ends the process with its message and status 2,
+    a signal as `stopping.py` says.
     """
     progress.start_logging()
     if command.quick:
         progress.logger.info("A quick run, for a first look: %s", command.config.output)
     try:
-        check(command.config)
-        with connect(), plain_errors():
-            plan(command.config)
-            if not command.dry_run:
-                job(command.config)
+        with stopping.stoppable():
+            check(command.config)
+            alone = nullcontext() if command.dry_run else lease.held(command.config.output)
+            with alone, connect(), plain_errors():
+                stopping.listen()
+                plan(command.config)
+                if not command.dry_run:
+                    job(command.config)
     except UserError as error:
         print(f"error: {command.tell(str(error))}", file=sys.stderr)
         sys.exit(2)

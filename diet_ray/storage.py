@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import string
+import time
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -30,6 +31,9 @@ from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
 from diet_ray.errors import UserError
+
+SETTLE_SECONDS = 1.0
+"""Longer than one write of a small file takes, from the look whether there is one to its end."""
 
 
 class StorageError(UserError, OSError):
@@ -236,6 +240,39 @@ def _written_beside(path: str) -> Iterator[Any]:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(partial)
         raise
+
+
+def create(uri: str, content: bytes) -> bool:
+    """Write a small file where there is none; False if there is one.
+
+    Of several processes that try at once, one succeeds: on local files and those of fsspec (as far
+    as its implementation has conditional writes; s3fs, gcsfs and adlfs do) for certain. pyarrow's
+    own stores (``s3://``, ``gs://``) know no condition: there as `replace_alone` does.
+    """
+    fs, path = filesystem(uri)
+    try:
+        if isinstance(fs, pafs.LocalFileSystem):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "xb") as stream:
+                stream.write(content)
+            return True
+        if isinstance(fs, pafs.PyFileSystem):
+            fs.handler.fs.pipe_file(path, content, mode="create")
+            return True
+    except FileExistsError:
+        return False
+    return not exists(uri) and replace_alone(uri, content)
+
+
+def replace_alone(uri: str, content: bytes) -> bool:
+    """Write a small file; whether it still holds `content`, which no other writes, a moment later.
+
+    Of several processes that do so within that moment, the last one succeeds. One that takes longer
+    to write replaces the file of another that believes that it has succeeded.
+    """
+    write_bytes(uri, content)
+    time.sleep(SETTLE_SECONDS)
+    return read_bytes(uri) == content
 
 
 def write_json(uri: str, content: Any) -> str:

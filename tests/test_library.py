@@ -15,7 +15,7 @@ import ray
 import yaml
 
 import diet_ray
-from diet_ray import library, pipeline, runtime
+from diet_ray import lease, library, pipeline, runtime
 from diet_ray.config import ConfigError, RunConfig
 from diet_ray.distill.context import stage_uri
 from diet_ray.memory import artifact
@@ -34,6 +34,7 @@ PAIR = {"dcn": {"num_cross_layers": [1, 2], "dnn_hidden_units": [[8]]}}
 def done(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
     """With what the jobs' functions were called, instead of doing it; no Ray is started."""
     called: list[RunConfig] = []
+    monkeypatch.setattr(lease, "held", lambda _: nullcontext())
     monkeypatch.setattr(runtime, "connect", nullcontext)
     for name in ("distill_logs", "search_architectures"):
         monkeypatch.setattr(pipeline, name, called.append)

@@ -11,6 +11,8 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +68,25 @@ def test_json_comes_back(folder: str) -> None:
     digest = storage.write_json(uri, content)
     assert storage.read_json(uri) == content
     assert storage.write_json(uri, dict(reversed(content.items()))) == digest
+
+
+def test_a_file_is_created_once(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "SETTLE_SECONDS", 0.1)
+    uri = storage.join(folder, "deep", "mine")
+    assert storage.create(uri, b"first")
+    assert not storage.create(uri, b"second")
+    assert storage.read_bytes(uri) == b"first"
+    assert storage.replace_alone(uri, b"third")
+    assert storage.read_bytes(uri) == b"third"
+
+
+@pytest.mark.parametrize("folder", ["path", "s3"], indirect=True)
+def test_of_many_that_create_a_file_one_succeeds(folder: str) -> None:
+    uri, contents = storage.join(folder, "mine"), [f"{n}".encode() for n in range(8)]
+    with ThreadPoolExecutor(len(contents)) as threads:
+        created = list(threads.map(partial(storage.create, uri), contents))
+    assert sum(created) == 1
+    assert storage.read_bytes(uri) == contents[created.index(True)]
 
 
 def test_tensors_come_back(folder: str) -> None:

@@ -12,7 +12,18 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "diet_ray"
 
-GROUND = ("version", "errors", "config", "storage", "seeds", "progress", "runtime")
+GROUND = (
+    "version",
+    "errors",
+    "config",
+    "storage",
+    "seeds",
+    "progress",
+    "lease",
+    "stopping",
+    "patience",
+    "runtime",
+)
 ROOMS = (
     "logs",
     "models",

@@ -19,21 +19,19 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 
-from diet_ray import progress
 from diet_ray.config import RunConfig
 from diet_ray.distill.positions import Positions
 from diet_ray.distill.sources import BATCH_ROWS, Source
 from diet_ray.distill.worker import MetaWorker
 from diet_ray.logs.blocks import Block, Blocks, BlocksError
 from diet_ray.memory.files import RowFiles
+from diet_ray.patience import Patience
 
 MOST_RANGES = 256
 """Into how many ranges of rows a sum is cut at most. A fixed number: more workers change no bit."""
 AHEAD_PER_WORKER = 4
 """Tasks of a sum that may be done before their turn; so many summed gradients wait in memory."""
 LOSSES_PER_TASK = 5
-PATIENCE_SECONDS = 600.0
-SECONDS_BETWEEN_REMARKS = 30.0
 
 Task = Callable[[ActorHandle], ray.ObjectRef]
 
@@ -46,7 +44,8 @@ class MetaWorkers:
     """The meta-workers of a run, kept over rounds and stages."""
 
     def __init__(self, config: RunConfig) -> None:
-        self._resources = resources = config.resources
+        resources = config.resources
+        self._needs = {"CPU": resources.meta_worker_cpus, "GPU": resources.meta_worker_gpus}
         actor = ray.remote(MetaWorker)
         self._workers = [
             actor.options(
@@ -72,12 +71,18 @@ class MetaWorkers:
         idle = deque(w for w in self._workers if w not in self._starting.values())
         running: dict[ray.ObjectRef, tuple[int, ActorHandle]] = {}
         results: dict[int, Any] = {}
-        losses, due, answered = [0] * len(tasks), 0, time.monotonic()
+        losses, due = [0] * len(tasks), 0
+        patience = Patience("meta-workers", "resources.meta_workers", self._needs, WorkersLostError)
         while due < len(tasks):
             while waiting and idle and waiting[0] < due + ahead:
                 number, worker = waiting.popleft(), idle.popleft()
                 running[tasks[number](worker)] = (number, worker)
-            finished = self._finished(running, answered)
+            finished = patience.first(
+                [*running, *self._starting],
+                missing=len(self._starting),
+                of=len(self._workers),
+                working=bool(running),
+            )
             if finished in self._starting:
                 worker_back = self._back(finished)
                 idle += [worker_back] if worker_back else []
@@ -86,7 +91,7 @@ class MetaWorkers:
             try:
                 results[number] = ray.get(finished)
                 idle.append(worker)
-                answered = time.monotonic()
+                patience.renew()
             except (RayActorError, ObjectLostError) as error:
                 if isinstance(error, RayTaskError):
                     raise  # the worker lives; something that the task asked died
@@ -100,33 +105,6 @@ class MetaWorkers:
             while due in results:
                 yield results.pop(due)
                 due += 1
-
-    def _finished(self, running: dict[ray.ObjectRef, Any], answered: float) -> ray.ObjectRef:
-        """A task that ended, or the answer of a worker that starts. answered: when the last task
-        of this list did. Raises WorkersLostError if no worker answers for too long."""
-        while True:
-            if not running and time.monotonic() > answered + PATIENCE_SECONDS:
-                raise WorkersLostError(
-                    f"no meta-worker answered within {PATIENCE_SECONDS:.0f} seconds; "
-                    + self._missing()
-                )
-            asked = [*running, *self._starting]
-            ended, _ = ray.wait(asked, num_returns=1, timeout=SECONDS_BETWEEN_REMARKS)
-            if ended:
-                return ended[0]
-            if self._starting:
-                progress.logger.warning("Waiting: %s", self._missing())
-
-    def _missing(self) -> str:
-        """Which workers are not there, what they need and what the cluster has."""
-        needs = {"CPU": self._resources.meta_worker_cpus, "GPU": self._resources.meta_worker_gpus}
-        each = ", ".join(f"{count:g} {kind}" for kind, count in needs.items() if count)
-        free = ray.available_resources()
-        has = ", ".join(f"{free.get(kind, 0):g} {kind}" for kind, count in needs.items() if count)
-        return (
-            f"{len(self._starting)} of {len(self._workers)} meta-workers have not started; each "
-            f"needs {each}, free in the cluster: {has}; lower resources.meta_workers or add nodes"
-        )
 
     def _back(self, answer: ray.ObjectRef) -> ActorHandle | None:
         """The worker, if its answer says that it is ready; else it is asked again."""

@@ -24,8 +24,8 @@ from diet_ray.memory.files import RowFiles
 from diet_ray.memory.rows import SyntheticRows
 from diet_ray.memory.server import MemoryServer, StaleServerError
 from diet_ray.memory.update import Clipping, RowGradients
+from diet_ray.patience import Patience
 
-RESTART_PATIENCE_SECONDS = 120.0
 WASTE = 2
 """A durable step saves all that was learned once the saved changes hold more than so many times
 the rows on which something is learned: saving stays cheap, and so does reading it back."""
@@ -84,6 +84,9 @@ class MemoryClient:
 class MemoryCoordinator:
     """The driver's side of one stage's memory; its calls raise ServerLostError.
 
+    A server that does not start, or start again, since the cluster has no room for it yet, is
+    waited for as `patience.py` says; what is missing is told meanwhile.
+
     folder: where the stage's durable steps lie; :func:`start_steps` has put step 0 there.
     start: the stage's rows before its first step; each server holds whole files of them.
     unit: the reference table's standard deviation, in which steps on embeddings are stated; None
@@ -99,6 +102,7 @@ class MemoryCoordinator:
         name: str,
     ) -> None:
         self._folder, self._unit = folder, unit
+        self._needs = {"CPU": resources.memory_server_cpus}
         self.step, self._clipping = 0, Clipping()
         self.dropped = 0  # shards that were not finite, of all steps so far
         self._durable = DurableStep(0, ())
@@ -150,16 +154,21 @@ class MemoryCoordinator:
 
     def rollback(self) -> None:
         """Bring every server to the last durable step, waiting for those that restart."""
-        deadline = time.monotonic() + RESTART_PATIENCE_SECONDS
         self._durable = read_step(self._folder, durable_steps(self._folder)[-1])
-        while True:
+        patience = Patience(
+            "memory servers", "resources.memory_servers", self._needs, ServerLostError
+        )
+        servers = self.client.servers
+        waiting = {server.restore.remote(self._durable.step): server for server in servers}
+        while waiting:
+            answer = patience.first([*waiting], missing=len(waiting), of=len(servers))
+            server = waiting.pop(answer)
             try:
-                _ask([s.restore.remote(self._durable.step) for s in self.client.servers])
-                break
+                _ask([answer])
+                patience.renew()
             except ServerLostError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.2)
+                time.sleep(0.1)  # a call to an actor that starts again fails at once
+                waiting[server.restore.remote(self._durable.step)] = server
         self.step, self._clipping = self._durable.step, Clipping(self._durable.norms)
         self.dropped = self._durable.dropped
         # how much the files hold is not known: the next durable step saves everything

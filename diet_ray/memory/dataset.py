@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from diet_ray import progress, storage
+from diet_ray import lease, progress, storage
 from diet_ray.memory import artifact
 from diet_ray.memory.artifact import Description
 from diet_ray.memory.files import ArtifactError
@@ -83,21 +83,22 @@ def export(uri: str, target: str, reference: str | None = None) -> None:
 
     reference: as for `load_distilled`. Raises ArtifactError, also for a folder that holds Parquet.
     """
-    if storage.list_files(target, ".parquet"):
-        raise ArtifactError(
-            f"{target}: holds Parquet files already, which readers of the folder would take for "
-            "rows of the set; name another folder, or remove them"
-        )
     described, files = artifact.describe(uri), artifact.open_files(uri)
     table = reference_table(uri, described, reference)
     plain = replace(files, uri=target)
-    with progress.phase(f"Export to {target}", files.rows) as phase:
-        for number in range(files.count):
-            rows = files.rows_of(files.read(number))
-            path = storage.join(target, plain.name(number))
-            storage.write_parquet(path, _plain(rows, rows.embeddings(table), described))
-            phase.advance(len(rows))
-    storage.write_bytes(storage.join(target, "_summary.txt"), artifact.summary(uri).encode())
+    with lease.held(target):
+        if storage.list_files(target, ".parquet"):
+            raise ArtifactError(
+                f"{target}: holds Parquet files already, which readers of the folder would take "
+                "for rows of the set; name another folder, or remove them"
+            )
+        with progress.phase(f"Export to {target}", files.rows) as phase:
+            for number in range(files.count):
+                rows = files.rows_of(files.read(number))
+                path = storage.join(target, plain.name(number))
+                storage.write_parquet(path, _plain(rows, rows.embeddings(table), described))
+                phase.advance(len(rows))
+        storage.write_bytes(storage.join(target, "_summary.txt"), artifact.summary(uri).encode())
 
 
 def _plain(rows: SyntheticRows, embeddings: np.ndarray, described: Description) -> pa.Table:

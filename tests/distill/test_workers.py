@@ -16,6 +16,7 @@ import ray
 from hypothesis import given
 from hypothesis import strategies as st
 
+from diet_ray import patience
 from diet_ray.distill import workers as module
 from diet_ray.distill.proxy import inner_start
 from diet_ray.distill.sources import BlockRows
@@ -84,7 +85,7 @@ def test_workers_that_the_cluster_has_no_room_for_are_told_of(
 
     Before the tests of the shared pool, whose workers have the same names.
     """
-    monkeypatch.setattr(module, "SECONDS_BETWEEN_REMARKS", 0.5)
+    monkeypatch.setattr(patience, "SECONDS_BETWEEN_REMARKS", 0.5)
     room = ray.cluster_resources()["CPU"]
     wanted = "1 of 2 meta-workers have not started; each needs"
     pool = MetaWorkers(
@@ -95,7 +96,7 @@ def test_workers_that_the_cluster_has_no_room_for_are_told_of(
         assert wanted in caplog.text
     finally:
         pool.close()
-    monkeypatch.setattr(module, "PATIENCE_SECONDS", 2.0)
+    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 2.0)
     too_large = {"meta_workers": 1, "meta_worker_cpus": room + 1}
     pool = MetaWorkers(run_config(prepared.folder, resources=too_large))
     try:

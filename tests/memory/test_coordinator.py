@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 import ray
 
-from diet_ray import storage
+from diet_ray import patience, storage
 from diet_ray.config import OuterConfig, ResourcesConfig
 from diet_ray.memory.coordinator import (
     WASTE,
@@ -59,7 +60,7 @@ def factor(step: int) -> float:
 
 @contextmanager
 def memory(
-    folder: Path, servers: int, rows: int = ROWS, unit: float | None = UNIT
+    folder: Path, servers: int, rows: int = ROWS, unit: float | None = UNIT, cpus: float = 0.01
 ) -> Iterator[MemoryCoordinator]:
     """The memory in `folder`, started there if nothing is; files of so few rows that any number
     of servers has some."""
@@ -67,7 +68,7 @@ def memory(
     start = start_files(folder, rows)
     if not durable_steps(steps):
         start_steps(steps)
-    resources = ResourcesConfig(memory_servers=servers, memory_server_cpus=0.01)
+    resources = ResourcesConfig(memory_servers=servers, memory_server_cpus=cpus)
     coordinator = MemoryCoordinator(steps, start, resources, unit, f"memory-{next(numbers)}")
     try:
         yield coordinator
@@ -205,6 +206,47 @@ def test_a_killed_server_is_noticed_and_rolled_back(tmp_path: Path, number: int)
         assert_same(content(coordinator), expected_after(2)[0])
         advance(coordinator, 2)
         assert_same(content(coordinator), expected_after(4)[0])
+
+
+@ray.remote
+class Other:
+    """Takes room in the cluster."""
+
+    def ready(self) -> None:
+        pass
+
+
+def test_a_server_that_comes_back_late_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As when its node was lost, and a new one takes minutes; what is missing is told."""
+    monkeypatch.setattr(patience, "SECONDS_BETWEEN_REMARKS", 0.5)
+    most = 0.6 * ray.cluster_resources()["CPU"]
+    with memory(tmp_path, 1, cpus=most) as coordinator:
+        advance(coordinator, 2)
+        coordinator.make_durable()
+        other = Other.options(num_cpus=most).remote()
+        ready = other.ready.remote()
+        kill_server(coordinator, 0)
+        ray.get(ready)  # in the place of the server, which waits now
+        leaving = threading.Timer(3, ray.kill, [other])
+        leaving.start()
+        coordinator.rollback()
+        leaving.join()
+        assert_same(content(coordinator), expected_after(2)[0])
+    told = f"Waiting: 1 of 1 memory servers have not started; each needs {most:g} CPU, free in the"
+    assert caplog.text.count(told) > 1
+
+
+def test_a_server_that_never_starts_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "SECONDS_BETWEEN_REMARKS", 0.5)
+    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 1.0)
+    room = ray.cluster_resources()["CPU"]
+    told = "none of the memory servers answered within 1 seconds; 1 of 1 memory servers have not"
+    with pytest.raises(ServerLostError, match=told), memory(tmp_path, 1, cpus=room + 1):
+        raise AssertionError("it started")
 
 
 def test_a_server_killed_between_push_and_commit(tmp_path: Path) -> None:
