@@ -65,8 +65,8 @@ class Scale(Measure):
 
     Phases: prepare, reference (a small DCN), scan (EL2N of the last block) and stage (all three
     stages with every part of the method on, few outer steps). Each size is a process and a Ray of
-    its own. Networks, users and items stay the same. The seconds of a log of 30,000 rows, nearly all
-    start-up, are taken off before the slope is drawn in log-log. Ask for more by --largest.
+    its own. Networks, users and items stay the same. The seconds of a log of 30,000 rows, nearly
+    all start-up, are taken off before the slope is drawn in log-log. Ask for more by --largest.
     """
 
     name: ClassVar[str] = "scale"
