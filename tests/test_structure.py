@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "diet_ray"
 
-GROUND = ("version", "errors", "config", "storage", "seeds", "progress", "runtime")
+GROUND = ("version", "errors", "config", "documents", "storage", "seeds", "progress", "runtime")
 ROOMS = (
     "logs",
     "models",

@@ -193,7 +193,12 @@ def checked_bytes(path: str, checksum: str) -> bytes:
         content, found = b"", "missing"
     if found != checksum:
         raise ArtifactError(
-            f"{path}: its content is not what _manifest.json says (SHA-256 {found}); remove the "
-            "stage's folder and distil it again"
+            f"{path}: its content is not what _manifest.json says (SHA-256 {found}); "
+            f"{anew(path.rpartition('/')[0])}"
         )
     return content
+
+
+def anew(uri: str) -> str:
+    """The remedy for the folder `uri` of a stage, whose files belong together."""
+    return f"remove the folder {uri} and distil it again, or bring back a copy of the file"
