@@ -20,6 +20,7 @@ from diet_ray import storage
 from diet_ray.logs.sources import csv_files
 from diet_ray.logs.sources.source import RAW_REMEDY, ROW, LogsError, Part
 from diet_ray.logs.sources.table_files import Format, TableFile, compression_of, find_files
+from diet_ray.logs.sources.values import without_views
 
 SAMPLE_ROWS = 100_000
 CSV_PIECES, PIECE_BYTES = 64, 1 << 18
@@ -162,7 +163,7 @@ def _read_groups(groups: Sequence[tuple[TableFile, int, int]]) -> Iterator[pa.Ta
     for file, group, _ in groups:
         with storage.open_parquet(file.uri, RAW_REMEDY) as opened:
             for batch in opened.iter_batches(BATCH_ROWS, [group], use_threads=False):
-                yield _with_keys(pa.Table.from_batches([batch]), file)
+                yield _with_keys(without_views(pa.Table.from_batches([batch])), file)
 
 
 def _with_keys(rows: pa.Table, file: TableFile) -> pa.Table:

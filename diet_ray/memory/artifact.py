@@ -25,7 +25,7 @@ from importlib.metadata import version
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from diet_ray import documents, storage
 from diet_ray.logs.blocks import Rows
@@ -44,6 +44,14 @@ FORMAT = 7
 _MANIFEST = "_manifest.json"
 _RANKING = "_ranking.safetensors"
 _LIBRARIES = ("torch", "ray", "pyarrow", "numpy")
+
+
+def _with_ratio(made_from: dict[str, Any]) -> dict[str, Any]:
+    memory = made_from.get("memory")
+    ratio = memory.get("ratio") if isinstance(memory, dict) else None
+    if not isinstance(ratio, int | float) or not 0 < ratio <= 1:
+        raise ValueError("states no memory.ratio between 0 and 1")
+    return made_from
 
 
 @dataclass(frozen=True)
@@ -78,7 +86,7 @@ class _Manifest:
     embedding_dim: Annotated[int, Field(gt=0)]
     reference: str
     reference_folder: str
-    made_from: dict[str, Any]
+    made_from: Annotated[dict[str, Any], AfterValidator(_with_ratio)]
     stored: _Stored
     versions: dict[str, str]
     sha256: tuple[str, ...]

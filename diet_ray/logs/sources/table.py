@@ -32,7 +32,7 @@ from diet_ray.logs.sources.source import (
     nearest,
 )
 from diet_ray.logs.sources.table_files import TableFile, find_files, repeated
-from diet_ray.logs.sources.values import as_text, as_time_ms
+from diet_ray.logs.sources.values import as_text, as_time_ms, without_views
 
 PART_ROWS = 1_000_000
 BATCH_ROWS = 65_536
@@ -193,7 +193,7 @@ class TableSource:
             for batch in file.iter_batches(BATCH_ROWS, part.row_groups, own, use_threads=False):
                 numbers = pa.chunked_array([pa.array(range(at, at + batch.num_rows), pa.int64())])
                 at += batch.num_rows
-                yield pa.Table.from_batches([batch]), numbers, []
+                yield without_views(pa.Table.from_batches([batch])), numbers, []
 
     def _readers(self) -> dict[_Role, _Reader]:
         """How each column of a batch is made of one of the raw table's."""

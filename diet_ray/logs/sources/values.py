@@ -14,6 +14,16 @@ LONGEST_NUMBER = 400  # characters; 1e308 has 309 digits
 PER_MILLISECOND = {"us": 1_000, "ns": 1_000_000}
 
 
+def without_views(table: pa.Table) -> pa.Table:
+    """The table with views of text and bytes as plain ones: rows cannot be taken out of views."""
+    for place, kind in enumerate(table.schema.types):
+        plain = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}.get(kind)
+        if plain is not None:
+            name = table.schema.names[place]
+            table = table.set_column(place, name, table.column(place).cast(plain))
+    return table
+
+
 def as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """A column as strings; NaN is null. Raises pa.ArrowInvalid for nested types."""
     if kinds.is_dictionary(column.type):

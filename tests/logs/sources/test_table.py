@@ -268,3 +268,14 @@ def test_a_damaged_raw_file_is_never_to_be_removed(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"a\.parquet: .*; replace it by a whole copy") as caught:
         read(config(tmp_path))
     assert "remove" not in str(caught.value)
+
+
+def test_views_of_text_are_text(tmp_path: Path) -> None:
+    """Also in the raw rows that a quarantine takes."""
+    table = pa.Table.from_pandas(log(), preserve_index=False)
+    views = table.set_column(1, "genre", table["genre"].cast(pa.string_view()))
+    pq.write_table(views, tmp_path / "a.parquet")
+    source = open_source(config(tmp_path), 0)
+    (batch,) = source.read(source.parts()[0], None)
+    assert batch.raw.take([1, 2])["genre"].to_pylist() == [None, "b"]
+    assert [row["genre"] for row in read(config(tmp_path))] == ["a", None, "b", "a", "c"]
