@@ -8,6 +8,7 @@ joins that cluster; else it starts one on this machine. Before long work starts,
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,9 @@ from diet_ray import progress
 from diet_ray.config import Command, ConfigError, RunConfig
 from diet_ray.errors import UserError
 from diet_ray.version import __version__
+
+RAYS_ADVICE = re.compile(r"\nFailed to .* after \d+/\d+ attempts .*", re.DOTALL)
+"""On retries, which Ray Data appends to the message of any error of a task."""
 
 
 @contextmanager
@@ -50,6 +54,7 @@ def plain_errors() -> Iterator[None]:
         innermost = _users_error(error)
         if innermost is None or innermost is error:
             raise
+        innermost.args = (RAYS_ADVICE.sub("", str(innermost)), *innermost.args[1:])
         raise innermost from None
 
 
@@ -93,13 +98,14 @@ def one_task_each(descriptors: list[dict[str, Any]]) -> ray.data.Dataset:
 
 
 def quiet_ray_data() -> None:
-    """Ray Data's own bars only in a terminal, its chatter never: phases report progress."""
+    """Ray Data's own bars only in a terminal, its chatter never: phases report progress, and an
+    error that ends a pipeline is raised, so it need not be logged before in a hundred lines."""
     context = DataContext.get_current()
     context.raise_original_map_exception = True  # else the original error is lost
     context.enable_progress_bars = sys.stdout.isatty() and context.enable_progress_bars
     context.enable_operator_progress_bars = False
     for name in ("ray.data", "ray.train", "ray.tune"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def use_device(gpus: float, threads: int) -> torch.device:

@@ -125,6 +125,10 @@ def _entries(uri: str) -> list[pafs.FileInfo]:
         found: list[pafs.FileInfo] = fs.get_file_info(pafs.FileSelector(path, allow_not_found=True))
     except NotADirectoryError:
         raise StorageError(f"{uri}: a file; name the folder that it lies in") from None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise StorageError(f"{uri}: too long a name for a file; name another") from None
+        raise
     return found
 
 

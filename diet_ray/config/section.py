@@ -26,6 +26,10 @@ def _no_truth_value(value: Any) -> Any:
     return value
 
 
+LONGEST_NAME = 255
+"""Bytes of a file's or a folder's, on any filesystem of ours."""
+
+
 def _place(value: str) -> str:
     """An absolute place, which is the same in every process."""
     if not value.strip():
@@ -34,6 +38,8 @@ def _place(value: str) -> str:
         raise ValueError(
             "no shell reads a configuration, so ~ and $VARIABLES mean nothing; write the path out"
         )
+    if any(len(part.encode()) > LONGEST_NAME for part in value.split("/")):
+        raise ValueError(f"holds a name of more than {LONGEST_NAME} bytes; name a shorter one")
     return storage.absolute(value)
 
 

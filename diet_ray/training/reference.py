@@ -45,6 +45,12 @@ def _with_seed(made_from: dict[str, Any]) -> dict[str, Any]:
     return made_from
 
 
+def _with_head(models: ModelsConfig) -> ModelsConfig:
+    if models.mmoe is None:
+        raise ValueError("states no mmoe")
+    return models
+
+
 @dataclass(frozen=True)
 class _Description:
     """What ``reference.json`` holds."""
@@ -57,7 +63,7 @@ class _Description:
     training_loss: float
     standard_deviation: float
     network: NetworkConfig
-    models: ModelsConfig
+    models: Annotated[ModelsConfig, AfterValidator(_with_head)]
     made_from: Annotated[dict[str, Any], AfterValidator(_with_seed)]
 
 

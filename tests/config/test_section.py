@@ -117,6 +117,7 @@ def test_no_number_is_beyond_its_bounds_or_a_truth_value(tree: dict[str, Any], t
         ("$HOME/x", "no shell reads a configuration"),
         ("s3://$BUCKET/x", "no shell reads a configuration"),
         ("a\0b", "no shell reads a configuration"),
+        ("a/" + "x" * 256, "holds a name of more than 255 bytes"),
     ],
 )
 @pytest.mark.parametrize("key", ["output", "reference", "search"])

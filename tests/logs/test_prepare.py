@@ -337,6 +337,7 @@ def test_an_error_in_a_task_comes_out_clear(tmp_path: Path) -> None:
     with pytest.raises(LogsError, match=r"b\.csv: not a readable CSV file") as error:
         prepare(config(tmp_path, table=schema))
     assert type(error.value) is LogsError
+    assert str(error.value).endswith("; replace it"), "and nothing of Ray's own"
 
 
 SYNTHETIC = """
