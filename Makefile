@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help quickstart test test-all lint types clean
+.PHONY: help quickstart test test-all fuzz lint types clean
 .NOTPARALLEL:
 
 help:  ## This list
@@ -18,6 +18,9 @@ test: $(INSTALLED)  ## The test suite; ARGS are pytest's: make test ARGS="-k con
 
 test-all: $(INSTALLED)  ## The slow tests too
 	@$(BIN)/python -m pytest -m "" $(ARGS)
+
+fuzz: $(INSTALLED)  ## Damaged inputs, CASES of each kind: make fuzz CASES=1000
+	@FUZZ_CASES=$(or $(CASES),1000) $(BIN)/python -m pytest tests/fuzz --timeout=0 $(ARGS)
 
 lint: $(INSTALLED)  ## Style and layout of the code
 	@$(BIN)/ruff check .

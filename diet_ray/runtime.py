@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -33,6 +34,10 @@ HEAD_ANSWERS_SECONDS = 5.0
 
 class ClusterError(UserError, RuntimeError):
     """A Ray cluster that cannot be reached."""
+
+
+RAYS_ADVICE = re.compile(r"\nFailed to .* after \d+/\d+ attempts .*", re.DOTALL)
+"""On retries, which Ray Data appends to the message of any error of a task."""
 
 
 @contextmanager
@@ -109,6 +114,7 @@ def plain_errors() -> Iterator[None]:
         innermost = _users_error(error)
         if innermost is None or innermost is error:
             raise
+        innermost.args = (RAYS_ADVICE.sub("", str(innermost)), *innermost.args[1:])
         raise innermost from None
 
 
@@ -156,13 +162,14 @@ def one_task_each(descriptors: list[dict[str, Any]]) -> ray.data.Dataset:
 
 
 def quiet_ray_data() -> None:
-    """Ray Data's own bars only in a terminal, its chatter never: phases report progress."""
+    """Ray Data's own bars only in a terminal, its chatter never: phases report progress, and an
+    error that ends a pipeline is raised, so it need not be logged before in a hundred lines."""
     context = DataContext.get_current()
     context.raise_original_map_exception = True  # else the original error is lost
     context.enable_progress_bars = sys.stdout.isatty() and context.enable_progress_bars
     context.enable_operator_progress_bars = False
     for name in ("ray.data", "ray.train", "ray.tune"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def use_device(gpus: float, threads: int) -> torch.device:

@@ -30,7 +30,11 @@ import pyarrow.parquet as pq
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
-from diet_ray.errors import UserError
+from diet_ray.errors import UserError, shown
+
+AGAIN = "remove it and run again"
+"""The remedy for a file that is made anew where it is missing. Whoever reads another one, above
+all a raw file of the user's, names another."""
 
 SETTLE_SECONDS = 1.0
 """Longer than one write of a small file takes, from the look whether there is one to its end."""
@@ -108,17 +112,28 @@ def is_file(uri: str) -> bool:
 
 def list_files(uri: str, suffix: str = "") -> list[str]:
     """URIs of the files directly below a folder, sorted; empty if the folder is absent."""
-    fs, path = filesystem(uri)
-    infos = fs.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+    infos = _entries(uri)
     names = (i.base_name for i in infos if i.type == pafs.FileType.File)
     return [join(uri, n) for n in sorted(names) if n.endswith(suffix) and ".partial-" not in n]
 
 
 def list_folders(uri: str) -> list[str]:
     """Names of the folders directly below a folder, sorted; empty if the folder is absent."""
+    return sorted(i.base_name for i in _entries(uri) if i.type == pafs.FileType.Directory)
+
+
+def _entries(uri: str) -> list[pafs.FileInfo]:
+    """What lies directly below a folder. Raises StorageError for a file in its place."""
     fs, path = filesystem(uri)
-    infos = fs.get_file_info(pafs.FileSelector(path, allow_not_found=True))
-    return sorted(i.base_name for i in infos if i.type == pafs.FileType.Directory)
+    try:
+        found: list[pafs.FileInfo] = fs.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+    except NotADirectoryError:
+        raise StorageError(f"{uri}: a file; name the folder that it lies in") from None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise StorageError(f"{uri}: too long a name for a file; name another") from None
+        raise
+    return found
 
 
 def size(uri: str) -> int:
@@ -129,6 +144,11 @@ def size(uri: str) -> int:
         return info.size
     selector = pafs.FileSelector(path, allow_not_found=True, recursive=True)
     return sum(i.size for i in fs.get_file_info(selector) if i.type == pafs.FileType.File)
+
+
+def sizes(uri: str) -> dict[str, int]:
+    """Name to bytes of the files directly below a folder; empty if it is absent."""
+    return {i.base_name: i.size for i in _entries(uri) if i.type == pafs.FileType.File}
 
 
 def fingerprint(uri: str) -> str:
@@ -157,44 +177,44 @@ def read_bytes(uri: str) -> bytes:
         return stream.read()
 
 
-def read_json(uri: str) -> Any:
-    """A JSON file's content. Raises StorageError if it is damaged."""
+def read_json(uri: str, remedy: str = AGAIN) -> Any:
+    """A JSON file's content. Raises StorageError, which ends in `remedy`, if it is damaged."""
     try:
         return json.loads(read_bytes(uri))
-    except ValueError as error:
-        raise StorageError(f"{uri}: damaged JSON ({error}); remove it and run again") from None
+    except (ValueError, RecursionError) as error:
+        raise StorageError(f"{uri}: damaged JSON ({error}); {remedy}") from None
 
 
-def read_tensors(uri: str) -> dict[str, np.ndarray]:
-    """A safetensors file's arrays. Raises StorageError if it is damaged."""
+def read_tensors(uri: str, remedy: str = AGAIN, sha256: str | None = None) -> dict[str, np.ndarray]:
+    """A safetensors file's arrays. Raises StorageError, which ends in `remedy`, if it is damaged,
+    or another one than that with this SHA-256."""
+    content = read_bytes(uri)
+    if sha256 is not None and (found := hashlib.sha256(content).hexdigest()) != sha256:
+        raise StorageError(
+            f"{uri}: damaged tensors, or another file's: their SHA-256 is {found}, their "
+            f"description says {shown(sha256)}; {remedy}"
+        )
     try:
-        return load_safetensors(read_bytes(uri))
-    except FileNotFoundError:
-        raise
+        return load_safetensors(content)
     except Exception as error:
-        raise StorageError(f"{uri}: damaged tensors ({error}); remove it and run again") from None
+        raise StorageError(f"{uri}: damaged tensors ({error}); {remedy}") from None
 
 
 @contextmanager
-def open_parquet(uri: str) -> Iterator[pq.ParquetFile]:
-    """A Parquet file for reading. Raises StorageError if it is truncated or damaged."""
+def open_parquet(uri: str, remedy: str = AGAIN) -> Iterator[pq.ParquetFile]:
+    """A Parquet file for reading. Raises StorageError, which ends in `remedy`, if it is truncated
+    or damaged."""
     fs, path = filesystem(uri)
     try:
         with fs.open_input_file(path) as stream, pq.ParquetFile(stream, pre_buffer=True) as file:
             yield file
-    except pa.ArrowInvalid as error:
-        raise StorageError(
-            f"{uri}: not a whole Parquet file ({error}); remove it and run the step again that "
-            "wrote it"
-        ) from None
+    except pa.ArrowException as error:
+        raise StorageError(f"{uri}: not a whole Parquet file ({error}); {remedy}") from None
     except OSError as error:
         if isinstance(error, StorageError | FileNotFoundError) or error.errno:
             raise
         told = " ".join(str(error).split())
-        raise StorageError(
-            f"{uri}: cannot be read ({told}); if it is damaged, remove it and run the step again "
-            "that wrote it"
-        ) from error
+        raise StorageError(f"{uri}: cannot be read ({told}); if it is damaged, {remedy}") from error
 
 
 def _explain(error: OSError, uri: str) -> OSError:

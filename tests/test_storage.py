@@ -294,7 +294,7 @@ def test_a_damaged_table_is_named_with_the_remedy(tmp_path: Path, place: str) ->
     damaged = slice(4, 3_000) if place == "pages" else slice(-300, -20)
     content[damaged] = b"\x55" * len(content[damaged])
     path.write_bytes(content)
-    with pytest.raises(StorageError, match=r"part\.parquet: .*remove it and run the step again"):
+    with pytest.raises(StorageError, match=r"part\.parquet: .*remove it and run again"):
         read(str(path))
 
 

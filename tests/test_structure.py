@@ -16,6 +16,7 @@ GROUND = (
     "version",
     "errors",
     "config",
+    "documents",
     "storage",
     "seeds",
     "progress",
@@ -41,7 +42,7 @@ ROOMS = (
 TOP = ("pipeline", "library", "bench")
 
 # Folders of tests that mirror something else than a room.
-OTHER_TESTS = {"cluster", "examples", "jobs"}
+OTHER_TESTS = {"cluster", "examples", "fuzz", "jobs"}
 # Tests on the top floor that are not about one module.
 WHOLE_TESTS = {"structure", "quickstart", "package"}
 

@@ -42,6 +42,7 @@ from diet_ray.config.search import BudgetConfig, SearchConfig
 from diet_ray.config.section import (
     ConfigError,
     Fraction,
+    NetworkSize,
     PositiveFloat,
     PositiveInt,
     Section,
@@ -70,6 +71,7 @@ __all__ = [
     "MemoryConfig",
     "ModelsConfig",
     "NetworkConfig",
+    "NetworkSize",
     "OptionConfig",
     "OuterConfig",
     "PositiveFloat",

@@ -17,6 +17,8 @@ from diet_ray.config.section import (
     FITTED,
     Fitted,
     Fraction,
+    Number,
+    Percentile,
     PositiveFloat,
     PositiveInt,
     Section,
@@ -93,7 +95,7 @@ class EvaluationConfig(Section):
     score of `search.use: inherit`."""
     protocol: ProtocolConfig = ProtocolConfig()
     cotrain: CotrainConfig = CotrainConfig()
-    full_protocol: dict[str, float] = {}
+    full_protocol: dict[str, Number] = {}
     """`batch_size` and `learning_rate` of full data, where they differ from `protocol`'s, which is
     made for what follows a warm start and may starve a training from scratch of steps. For full
     data alone: all other methods end with the same subsequent block, and would differ by its
@@ -126,10 +128,10 @@ class EvaluationConfig(Section):
 class TuningConfig(Section):
     """Every method's protocol is chosen on validation, separately."""
 
-    tried: list[dict[str, float]] = [{}]
+    tried: list[dict[str, Number]] = [{}]
     """Keys to try in the place of `evaluation.protocol`'s, such as `{learning_rate: 0.002}`; `{}`
     is the protocol itself. For the methods with a reduced set."""
-    tried_without_warm_up: list[dict[str, float]] | None = None
+    tried_without_warm_up: list[dict[str, Number]] | None = None
     """The same for full data (in the place of `evaluation.full_protocol`'s), cold and warm start,
     to which `batch_size` and `learning_rate` alone mean something. Default: those keys of `tried`,
     each pair once."""
@@ -176,7 +178,7 @@ class ArmConfig(Section):
     """Size of a selection; default: `memory.ratio`."""
     share: Fraction = 1.0
     """Of the stream's rows that a prefix sees."""
-    protocol: dict[str, float] = {}
+    protocol: dict[str, Number] = {}
     """Keys that it changes: of `evaluation.cotrain`, or else of its method's tuned protocol."""
     seeds: PositiveInt | None = None
     """Trainings of a candidate, whose mean is its score; default: 1, or those of
@@ -273,7 +275,7 @@ class BenchmarkConfig(Section):
     seeds: PositiveInt = 10
     """Of candidates and selections, in the main study."""
     tuning: TuningConfig = TuningConfig()
-    percentile: Annotated[float, Field(gt=0, lt=100)] = 90
+    percentile: Percentile = 90
     """Centre of the band of EL2N scores that the method `el2n` selects, per block."""
     fidelity: FidelityConfig = FidelityConfig()
     user_field: str | None = None

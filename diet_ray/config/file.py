@@ -13,9 +13,10 @@ from pydantic import BaseModel, ValidationError
 
 from diet_ray import storage
 from diet_ray.config.models import NetworkConfig
-from diet_ray.config.places import Places
+from diet_ray.config.places import NO_YAML, Places
 from diet_ray.config.run import RunConfig
 from diet_ray.config.section import ConfigError, Section, describe_errors, section_in
+from diet_ray.errors import LONGEST_VALUE, shortened
 
 Given = RunConfig | Mapping[str, Any] | str | os.PathLike[str]
 """A configuration, its keys as a tree, or its YAML file (any URI)."""
@@ -66,10 +67,23 @@ def _validated(tree: dict[str, Any], where: str | Callable[[str], str]) -> RunCo
 
 
 def _tree(uri: str, text: str) -> dict[str, Any]:
-    tree = yaml.safe_load(text)
+    tree = _parsed(text, f"{uri}: the file")
     if not isinstance(tree, dict):
         raise ConfigError(f"{uri}: expected a mapping of keys, found {type(tree).__name__}")
     return tree
+
+
+def _parsed(text: str, said: str) -> Any:
+    """YAML whose values may be none, as 2024-13-45 is. said: how an error calls the text."""
+    try:
+        return yaml.safe_load(text)
+    except NO_YAML as error:
+        raise ConfigError(f"{said} is not valid YAML: {_problem(error)}") from None
+
+
+def _problem(error: Exception) -> str:
+    told = error.problem if isinstance(error, yaml.MarkedYAMLError) else error
+    return f"{told}; correct it, or put a text in quotes"
 
 
 def _read(uri: str) -> str:
@@ -87,11 +101,10 @@ def _override(tree: dict[str, Any], override: str) -> None:
     path, separator, value = override.partition("=")
     if not separator:
         raise ConfigError(f"--set {override}: expected key.path=value")
-    try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise ConfigError(f"--set {override}: the value is not valid YAML") from None
-    _put(tree, path.strip(), parsed, f"--set {override}")
+    said = f"--set {shortened(override, LONGEST_VALUE)}"
+    parsed = _parsed(value, f"{said}: the value")
+    Places(said, value)  # refuses a key that stands there twice
+    _put(tree, path.strip(), parsed, said)
 
 
 def _put(tree: dict[str, Any], path: str, value: Any, said: str) -> None:

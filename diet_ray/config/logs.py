@@ -9,7 +9,17 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from diet_ray.config.section import PositiveInt, Section
+from diet_ray.config.section import (
+    Buckets,
+    HeldCount,
+    NetworkSize,
+    NonNegative,
+    Place,
+    PositiveInt,
+    RowCount,
+    Section,
+    Share,
+)
 
 
 def _end_of(text: str) -> datetime:
@@ -41,7 +51,7 @@ class Interval(BaseModel):
         try:
             end = _end_of(second if separator else first)
             return {"start": datetime.fromisoformat(first), "end": end}
-        except ValueError:
+        except (ValueError, OverflowError):
             raise ValueError(
                 f"{value!r} is not an interval; write 2022-04-25..2022-04-27, one date, "
                 "or 2022-04-25T00:00..2022-04-25T12:00"
@@ -128,26 +138,26 @@ class TableConfig(Section):
 
 
 class SyntheticConfig(Section):
-    rows: PositiveInt = 120_000
+    rows: RowCount = 120_000
     """Rows of the whole log; row i is a pure function of (seed, i)."""
-    users: PositiveInt = 2_000
-    items: PositiveInt = 1_500
-    categories: PositiveInt = 20
-    latent_dim: PositiveInt = 6
+    users: HeldCount = 2_000
+    items: HeldCount = 1_500
+    categories: HeldCount = 20
+    latent_dim: NetworkSize = 6
     """Width of the planted user and item vectors."""
     days: PositiveInt = 7
     """The log spans this many days from `start`, rows evenly in time."""
     start: date = date(2024, 1, 1)
-    drift: Annotated[float, Field(ge=0)] = 0.5
+    drift: NonNegative = 0.5
     """How far (radians) a user's taste turns over the log; 0 keeps it still."""
-    rows_per_part: PositiveInt = 32_768
+    rows_per_part: HeldCount = 32_768
     """Rows that one task generates at a time."""
 
 
 class LogsConfig(Section):
     source: Literal["kuairand", "tmall", "taobao", "table", "synthetic"]
     """Where the raw log comes from."""
-    path: str | None = None
+    path: Place | None = None
     """Folder of the raw files (any URI); for `table` also a file, a glob such as
     `raw/day=*/*.parquet`, or a folder with `day=1/` partitions. Not used by `synthetic`."""
     intervals: IntervalsConfig
@@ -157,16 +167,16 @@ class LogsConfig(Section):
     """Features to keep, in this order; default: all that the source offers."""
     tasks: list[str] | None = None
     """Tasks to keep, in this order; default: all that the source offers."""
-    hash_buckets: dict[str, PositiveInt] = {}
+    hash_buckets: dict[str, Buckets] = {}
     """Fields encoded as 1 + hash(value) mod buckets instead of by a vocabulary."""
-    fragment_rows: PositiveInt = 1_000_000
+    fragment_rows: HeldCount = 1_000_000
     """Rows per Parquet file, the unit of a scan."""
-    row_group_rows: PositiveInt = 65_536
+    row_group_rows: HeldCount = 65_536
     """Rows per Parquet row group."""
-    most_rows: PositiveInt | None = None
+    most_rows: RowCount | None = None
     """About how many rows of the raw log are kept, drawn one by one; default: all. For a first try:
     what a model learns of an id becomes less, and so do all scores."""
-    bad_rows_limit: Annotated[float, Field(ge=0, le=1)] = 0.001
+    bad_rows_limit: Share = 0.001
     """Share of unusable rows (quarantined, counted) above which the job stops."""
     table: TableConfig | None = None
     """Schema of a `table` source."""

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from diet_ray import storage
-from diet_ray.config.section import FITTED, Fitted, PositiveFloat, PositiveInt, Section
+from diet_ray.config.section import (
+    FITTED,
+    Fitted,
+    NetworkSize,
+    Place,
+    PositiveFloat,
+    PositiveInt,
+    Section,
+)
 
 
 class NetworkConfig(Section):
@@ -30,14 +37,14 @@ class NetworkConfig(Section):
 
 
 class MMoEConfig(Section):
-    experts: PositiveInt = 8
-    expert_units: Annotated[list[PositiveInt], Field(min_length=1)] = [512, 256, 128]
-    gate_units: list[PositiveInt] = [128, 64]
-    tower_units: list[PositiveInt] = [128, 64]
+    experts: NetworkSize = 8
+    expert_units: Annotated[list[NetworkSize], Field(min_length=1)] = [512, 256, 128]
+    gate_units: list[NetworkSize] = [128, 64]
+    tower_units: list[NetworkSize] = [128, 64]
 
 
 class ModelsConfig(Section):
-    embedding_dim: PositiveInt = 16
+    embedding_dim: NetworkSize = 16
     """d: width of every field's vector, shared by the reference and all candidates."""
     embedding_std: PositiveFloat = 0.01
     """Standard deviation of a fresh embedding."""
@@ -47,7 +54,7 @@ class ModelsConfig(Section):
 
 
 class ReferenceConfig(Section):
-    folder: str | None = None
+    folder: Place | None = None
     """Folder (any URI) of a reference that another run trained with the same settings on the same
     blocks; default: `reference` below `output`. What is missing is trained and published there."""
     network: Fitted[NetworkConfig] = FITTED
@@ -60,11 +67,6 @@ class ReferenceConfig(Section):
     """A batch is cut into so many parts, whose gradients are added in order; so the number of
     `resources.reference_workers`, which must divide it, changes no bit. Default: 8, or as many as
     leave each part 128 rows: of smaller ones a step takes longer."""
-
-    @field_validator("folder")
-    @classmethod
-    def _same_place_in_every_process(cls, value: str | None) -> str | None:
-        return None if value is None else storage.absolute(value)
 
 
 def refuse_equal_titles(what: str, networks: list[NetworkConfig]) -> None:

@@ -12,8 +12,20 @@ from collections.abc import Iterator, Sequence
 import yaml
 
 from diet_ray.config.section import ConfigError
+from diet_ray.errors import LONGEST_VALUE, shortened
 
 MERGE = "<<"
+NO_YAML = (
+    yaml.YAMLError,
+    AttributeError,
+    LookupError,
+    OverflowError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What its parser raises: also for a date or a number that is none, for a tag such as `!!bool` on
+something else, and for lists in lists in lists.."""
 
 
 class Places:
@@ -30,7 +42,7 @@ class Places:
             mark = error.problem_mark
             line = f":{mark.line + 1}" if mark else ""
             raise ConfigError(f"{uri}{line}: not valid YAML: {error.problem}") from None
-        except yaml.YAMLError as error:
+        except NO_YAML as error:
             raise ConfigError(f"{uri}: not valid YAML: {error}") from None
         self._refuse_twice(self._root, "", set())
 
@@ -43,10 +55,14 @@ class Places:
         by_path = [(override.partition("=")[0].strip(), override) for override in self._overrides]
         replaced = [override for path, override in by_path if _within(key, path)]
         if replaced:
-            return f"--set {replaced[-1]}"
+            return f"--set {shortened(replaced[-1], LONGEST_VALUE)}"
         line = self._line(key)
         place = self._uri if line is None else f"{self._uri}:{line}"
-        changed = [f" --set {override}" for path, override in by_path if _within(path, key)]
+        changed = [
+            f" --set {shortened(override, LONGEST_VALUE)}"
+            for path, override in by_path
+            if _within(path, key)
+        ]
         return f"{place} with{','.join(changed)}" if changed else place
 
     def tell(self, message: str, known: Sequence[str]) -> str:

@@ -16,9 +16,14 @@ from diet_ray.config.section import (
     FITTED,
     Fitted,
     Fraction,
+    HeldCount,
+    NonNegative,
+    Percentile,
     PositiveFloat,
     PositiveInt,
     Section,
+    Share,
+    ShareBelowOne,
 )
 
 AlignmentMode = Literal["jvp", "difference"]
@@ -38,23 +43,23 @@ class ScoringConfig(Section):
 class MemoryConfig(Section):
     ratio: Fitted[Fraction] = FITTED
     """Synthetic rows over historical rows; default: fits the log's size."""
-    keep: Annotated[float, Field(ge=0, le=1)] = 1.0
+    keep: Share = 1.0
     """Share of the previous memory that fusion keeps; the rest makes place for new rows. 1 keeps it
     all; the paper's is below."""
     new_rows: Literal["boundary", "random"] = "random"
     """Which rows of a block become new synthetic rows: the EL2N band of each label group (the
     paper's), or rows drawn at random."""
-    percentile: Annotated[float, Field(gt=0, lt=100)] = 90
+    percentile: Percentile = 90
     """Centre of the EL2N band from which new rows are taken, within each label group."""
-    group_alpha: Annotated[float, Field(ge=0, le=1)] = 0.5
+    group_alpha: Share = 0.5
     """A label group's share is proportional to |group|^alpha: 1 proportional, 0 uniform."""
-    truth_blend: Annotated[float, Field(ge=0, lt=1)] = 0
+    truth_blend: ShareBelowOne = 0
     """Share of a row's own labels in the soft labels it starts from; the paper's is 0."""
-    validation_rows: PositiveInt = 65_536
+    validation_rows: HeldCount = 65_536
     """Rows of the validation block, drawn at random, that the set carries along with their labels
     and the reference's, so that candidates can be judged without the log; at most as many as the
     block has."""
-    rows_per_file: PositiveInt = 65_536
+    rows_per_file: HeldCount = 65_536
     """Rows of one file of the set; a memory server holds whole files."""
     label_precision: Literal["float32", "float16"] = "float32"
     """How a published set stores soft labels."""
@@ -92,7 +97,7 @@ class InnerConfig(Section):
 
 
 class OuterConfig(Section):
-    embedding_step: Annotated[float, Field(ge=0)] = 0
+    embedding_step: NonNegative = 0
     """Adam step of the embeddings in units of the reference table's standard deviation; the
     paper's recipes have 0.15. With 0 only soft labels are learned, and a set stores no number of
     an embedding: a tenth of the bytes or less, for the same AUC (RESULTS.md)."""
@@ -126,7 +131,7 @@ class DistillConfig(Section):
     unseen: bool = True
     """From stage 2 on, rows are embedded by phi_{t-1}, which has not trained on them, as candidates
     meet new rows; else by phi_t (the paper's). The artifact is in phi_t's space either way."""
-    dropped_limit: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    dropped_limit: ShareBelowOne = 0.05
     """Share of a stage's shards that may be left out because their loss or gradient is not a finite
     number; with more the stage stops."""
     commit_every: PositiveInt = 10

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import model_validator
 
 from diet_ray import storage
 from diet_ray.config.evaluation import BenchmarkConfig, EvaluationConfig
@@ -12,7 +12,16 @@ from diet_ray.config.logs import LogsConfig
 from diet_ray.config.models import ModelsConfig, ReferenceConfig
 from diet_ray.config.recipe import DistillConfig, MemoryConfig, ScoringConfig
 from diet_ray.config.search import SearchConfig
-from diet_ray.config.section import ConfigError, PositiveFloat, PositiveInt, Section
+from diet_ray.config.section import (
+    ConfigError,
+    Integer,
+    NonNegative,
+    NonNegativeInt,
+    Place,
+    PositiveFloat,
+    PositiveInt,
+    Section,
+)
 
 NO_LOGS = (
     "required: say where the raw log comes from; only a sweep on a set that search.distilled names "
@@ -27,9 +36,9 @@ class ResourcesConfig(Section):
     scoring_cpus: PositiveFloat = 0.4
     """CPUs of one scoring actor; under half, since scoring and meta-workers take turns on a core
     and the memory's servers need a little."""
-    scoring_gpus: Annotated[float, Field(ge=0)] = 0
+    scoring_gpus: NonNegative = 0
     """GPUs of one scoring actor."""
-    reference_workers: Annotated[int, Field(ge=0)] = 0
+    reference_workers: NonNegativeInt = 0
     """Data-parallel workers of the reference, at most `reference.logical_shards`; 0 trains in the
     driver's process."""
     reference_gpu: bool = False
@@ -39,17 +48,17 @@ class ResourcesConfig(Section):
     meta_workers: PositiveInt = 2
     """Actors that compute meta-gradients."""
     meta_worker_cpus: PositiveFloat = 0.5
-    meta_worker_gpus: Annotated[float, Field(ge=0)] = 0
+    meta_worker_gpus: NonNegative = 0
     memory_servers: PositiveInt = 1
     """Parameter-server actors, each with whole files of memory rows (`memory.rows_per_file`); no
     more than there are files."""
     memory_server_cpus: PositiveFloat = 0.1
     evaluation_tasks: PositiveInt = 2
     """Candidate trainings on real blocks that run side by side."""
-    trial_gpus: Annotated[float, Field(ge=0)] = 0
+    trial_gpus: NonNegative = 0
     """GPUs of one trial of a sweep, such as 0.25; as many trials run as the cluster has CPUs and
     GPUs for."""
-    cluster_limit: dict[str, float] = {}
+    cluster_limit: dict[str, NonNegative] = {}
     """What an elastic cluster can grow to, such as `{CPU: 64, GPU: 8}`; empty for a fixed one."""
 
     @model_validator(mode="after")
@@ -65,11 +74,11 @@ class RunConfig(Section):
 
     name: str = "run"
     """Shown in logs and reports."""
-    seed: int = 0
+    seed: Integer = 0
     """Every random draw is derived from it."""
     threads: PositiveInt = 1
     """Torch threads of every worker; a fixed number, since sums depend on it in the last bits."""
-    output: str
+    output: Place
     """Folder (any URI) for everything the run writes. A relative one is taken from where the job
     starts, which under `ray job submit` is a copy of the working folder: name an absolute one."""
     logs: LogsConfig | None = None
@@ -83,11 +92,6 @@ class RunConfig(Section):
     benchmark: BenchmarkConfig = BenchmarkConfig()
     search: SearchConfig = SearchConfig()
     resources: ResourcesConfig = ResourcesConfig()
-
-    @field_validator("output")
-    @classmethod
-    def _same_place_in_every_process(cls, value: str) -> str:
-        return storage.absolute(value)
 
     @model_validator(mode="after")
     def _something_to_work_on(self) -> RunConfig:

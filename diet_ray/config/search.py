@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import field_validator, model_validator
 
-from diet_ray import storage
 from diet_ray.config.evaluation import Score
-from diet_ray.config.section import PositiveFloat, PositiveInt, Section
+from diet_ray.config.section import NonNegativeInt, Place, PositiveFloat, PositiveInt, Section
 from diet_ray.config.space import OptionConfig, Space, check_conditions
 
 
@@ -71,14 +70,14 @@ class SearchConfig(Section):
     """How a trial trains: table and network together from nothing, as `evaluation.cotrain` says,
     on the set's folder alone; or the network on phi_T's table, a warm-up as
     `evaluation.protocol` says, which needs the run's blocks and reference too (the paper's)."""
-    distilled: str | None = None
+    distilled: Place | None = None
     """Folder (any URI) of a published set; default: the run's last stage."""
     score: Score | None = None
     """What candidates are ranked by, the mean over seeds; default: taught, or auc to inherit."""
-    verify: Annotated[int, Field(ge=0)] = 0
+    verify: NonNegativeInt = 0
     """Candidates, spread evenly over the leaderboard, that are trained on full data too, by
     `evaluation.seeds` seeds each: how far to trust the order. Needs the run's blocks."""
-    finish: Annotated[int, Field(ge=0)] = 0
+    finish: NonNegativeInt = 0
     """So many of the best go on: warm-started on the set, trained on the subsequent block, judged
     on test, and kept as models to deploy. Needs the run's blocks and reference."""
     mlflow: str | None = None
@@ -115,8 +114,3 @@ class SearchConfig(Section):
                 "width is models.embedding_dim; remove it, or set use to cotrain"
             )
         return self
-
-    @field_validator("distilled")
-    @classmethod
-    def _same_place_in_every_process(cls, value: str | None) -> str | None:
-        return None if value is None else storage.absolute(value)

@@ -7,13 +7,70 @@ import typing
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
 
-from diet_ray.errors import UserError
+from diet_ray import storage
+from diet_ray.errors import UserError, shown
 
-Fraction = Annotated[float, Field(gt=0, le=1)]
-PositiveInt = Annotated[int, Field(gt=0)]
-PositiveFloat = Annotated[float, Field(gt=0)]
+
+def _no_truth_value(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError(f"is {str(value).lower()}, which is no number; write one")
+    return value
+
+
+LONGEST_NAME = 255
+"""Bytes of a file's or a folder's, on any filesystem of ours."""
+
+
+def _place(value: str) -> str:
+    """An absolute place, which is the same in every process."""
+    if not value.strip():
+        raise ValueError("is empty; name a folder, or any URI")
+    if value.startswith("~") or "$" in value or "\0" in value:
+        raise ValueError(
+            "no shell reads a configuration, so ~ and $VARIABLES mean nothing; write the path out"
+        )
+    if any(len(part.encode()) > LONGEST_NAME for part in value.split("/")):
+        raise ValueError(f"holds a name of more than {LONGEST_NAME} bytes; name a shorter one")
+    return storage.absolute(value)
+
+
+# Every number has both bounds, which are checked before anything is allocated for it. The upper
+# ones are beyond what anyone runs, and keep a slip of the pen from taking a machine's memory.
+_NUMBER = BeforeValidator(_no_truth_value)
+LARGEST = 1e9
+
+Number = Annotated[float, _NUMBER, Field(ge=-LARGEST, le=LARGEST)]
+NonNegative = Annotated[float, _NUMBER, Field(ge=0, le=LARGEST)]
+PositiveFloat = Annotated[float, _NUMBER, Field(gt=0, le=LARGEST)]
+Fraction = Annotated[float, _NUMBER, Field(gt=0, le=1)]
+Share = Annotated[float, _NUMBER, Field(ge=0, le=1)]
+ShareBelowOne = Annotated[float, _NUMBER, Field(ge=0, lt=1)]
+Percentile = Annotated[float, _NUMBER, Field(gt=0, lt=100)]
+
+Integer = Annotated[int, _NUMBER, Field(ge=-(10**18), le=10**18)]
+PositiveInt = Annotated[int, _NUMBER, Field(gt=0, le=1_000_000)]
+"""Of steps, seeds, processes, the rows of a batch."""
+NonNegativeInt = Annotated[int, _NUMBER, Field(ge=0, le=1_000_000)]
+NetworkSize = Annotated[int, _NUMBER, Field(gt=0, le=16_384)]
+"""Of units, layers, heads, the width of a vector."""
+RowCount = Annotated[int, _NUMBER, Field(gt=0, le=10**13)]
+"""Of a log, which nobody holds."""
+HeldCount = Annotated[int, _NUMBER, Field(gt=0, le=10**8)]
+"""Of rows, users, items that one process holds."""
+Buckets = Annotated[int, _NUMBER, Field(gt=0, le=10**9)]
+"""Ids of a hashed field, below what an int32 holds."""
+
+Place = Annotated[str, AfterValidator(_place)]
+"""A path or any URI."""
 
 T = TypeVar("T")
 if TYPE_CHECKING:
@@ -54,8 +111,9 @@ def describe_errors(
             lines.append(f"{start} unknown key{_nearest(schema, problem['loc'])}")
         else:
             message = problem["msg"].removeprefix("Value error, ")
-            shown = "" if isinstance(problem["input"], dict | Section) else f" {problem['input']!r}"
-            lines.append(f"{start}{shown} {message}".replace(":  ", ": "))
+            given = problem["input"]
+            told = "" if isinstance(given, dict | Section) else f" {shown(given)}"
+            lines.append(f"{start}{told} {message}".replace(":  ", ": "))
     return "\n".join(lines)
 
 

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from pydantic import model_validator
 
-from diet_ray.config.section import Section
+from diet_ray.config.section import Integer, Number, Section
 
 EVERY_NETWORK = "*"
 
@@ -33,9 +33,9 @@ class OptionConfig(Section):
 
     choice: list[Any] | None = None
     """One of these."""
-    range: tuple[float, float] | None = None
+    range: tuple[Number, Number] | None = None
     """Any number between them."""
-    integer: tuple[int, int] | None = None
+    integer: tuple[Integer, Integer] | None = None
     """Any whole number from the first to the second, both included."""
     log: bool = False
     """Whether `range` or `integer` is drawn evenly in the logarithm."""

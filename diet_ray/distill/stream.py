@@ -20,6 +20,7 @@ def distill_stream(config: RunConfig, blocks: Blocks) -> str:
     stages = range(1, len(blocks.historical) + 1)
     done = published_stages(config, blocks)
     if done == len(stages):
+        artifact.check_content(stage_uri(config, done))
         progress.logger.info("Distilled set: stages 1..%d are published already", done)
         return stage_uri(config, done)
     workers = MetaWorkers(config)
@@ -33,13 +34,20 @@ def distill_stream(config: RunConfig, blocks: Blocks) -> str:
 
 
 def published_stages(config: RunConfig, blocks: Blocks) -> int:
-    """How many stages are published, each fitting this run. Raises ArtifactError."""
+    """How many stages are published, each fitting this run; one that lacks a file is not.
+
+    Raises ArtifactError.
+    """
     done = 0
     for stage in range(1, len(blocks.historical) + 1):
         uri = stage_uri(config, stage)
         if not artifact.published(uri):
             break
         check_artifact(config, blocks, uri)
+        missing = artifact.missing_files(uri)
+        if missing:
+            progress.logger.warning("%s: %s is missing; distilled again", uri, missing[0])
+            break
         done = stage
     return done
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from diet_ray import storage
+from diet_ray import documents, progress, storage
 from diet_ray.config import CotrainConfig, NetworkConfig, ProtocolConfig
 from diet_ray.evaluation.methods import REDUCED, REFERENCE_FREE, WITH_HISTORY, Labels, Use
 from diet_ray.evaluation.run import Run
@@ -124,10 +124,15 @@ class CellResult:
 
 
 def read_cell(cell: Cell) -> CellResult | None:
-    """The cell's result, if it is there."""
+    """The cell's result, if it is there with its logits; a damaged one is not."""
+    if not storage.exists(cell.uri("safetensors")):
+        return None
     try:
-        return CellResult(**storage.read_json(cell.uri()))
+        return documents.read_document(cell.uri(), CellResult)
     except FileNotFoundError:
+        return None
+    except storage.StorageError as error:
+        progress.logger.warning("%s: damaged, trained again (%s)", cell.uri(), error)
         return None
 
 

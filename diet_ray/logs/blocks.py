@@ -23,8 +23,9 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from diet_ray import storage
+from diet_ray import documents, storage
 from diet_ray.errors import UserError
 
 FORMAT = 1
@@ -136,15 +137,34 @@ def published(uri: str) -> bool:
 
 
 def open_blocks(uri: str) -> Blocks:
-    """Read a blocks folder's manifest. Raises FileNotFoundError, BlocksError."""
-    content = storage.read_json(_manifest(uri))
+    """Read a blocks folder's manifest. Raises FileNotFoundError, BlocksError, StorageError."""
+    manifest = _manifest(uri)
+    content = documents.read_mapping(manifest, _anew(uri))
     if content.pop("format", None) != FORMAT:
-        raise BlocksError(f"{_manifest(uri)}: format is not {FORMAT}; run jobs/prepare.py again")
-    for block in content["blocks"]:
-        block["fragments"] = tuple(Fragment(**f) for f in block["fragments"])
-    content["blocks"] = tuple(Block(**b) for b in content["blocks"])
-    content["fields"], content["tasks"] = tuple(content["fields"]), tuple(content["tasks"])
-    return Blocks(uri=uri, **content)
+        raise BlocksError(f"{manifest}: format is not {FORMAT}; {_anew(uri)}")
+    return documents.parsed({**content, "uri": uri}, Blocks, manifest, _anew(uri))
+
+
+def _anew(uri: str) -> str:
+    """The remedy for a blocks folder: what lies beside a damaged file belongs to it."""
+    return f"remove the folder {uri} and prepare the log again, or bring back a copy of the file"
+
+
+def check_whole(blocks: Blocks) -> None:
+    """Whether all fragments are there and of their size. Raises BlocksError."""
+    for block in blocks.blocks:
+        found = storage.sizes(storage.join(blocks.uri, block.name))
+        for fragment in block.fragments:
+            uri, held = storage.join(blocks.uri, fragment.path), found.get(_name(fragment), 0)
+            if held != fragment.bytes:
+                raise BlocksError(
+                    f"{uri}: {'missing' if _name(fragment) not in found else f'{held} bytes'}, "
+                    f"the manifest says {fragment.bytes} bytes; {_anew(blocks.uri)}"
+                )
+
+
+def _name(fragment: Fragment) -> str:
+    return fragment.path.rpartition("/")[2]
 
 
 def read_fragment(
@@ -152,31 +172,48 @@ def read_fragment(
 ) -> Rows:
     """Rows of a fragment, or of some of its row groups.
 
-    Raises StorageError for a truncated file, BlocksError for a missing column, a wrong number of
-    rows, or an id outside the block's vocabulary.
+    Raises StorageError for a truncated file, BlocksError for a missing one, a missing column, other
+    rows than the manifest's, or an id outside the block's vocabulary.
     """
-    uri = storage.join(blocks.uri, fragment.path)
-    columns = [ROW_ID, *blocks.fields, *blocks.tasks]
-    with storage.open_parquet(uri) as file:
-        missing = [c for c in columns if c not in file.schema_arrow.names]
-        if missing:
-            raise BlocksError(f"{uri}: no column {', '.join(missing)}; run jobs/prepare.py again")
-        if file.metadata.num_rows != fragment.rows:
-            raise BlocksError(
-                f"{uri}: {file.metadata.num_rows} rows, the manifest says {fragment.rows}; "
-                "remove the blocks folder and run jobs/prepare.py again"
-            )
-        table = (
-            file.read(columns, use_threads=False)
-            if row_groups is None
-            else file.read_row_groups(list(row_groups), columns, use_threads=False)
+    uri, anew = storage.join(blocks.uri, fragment.path), _anew(blocks.uri)
+    try:
+        with storage.open_parquet(uri, anew) as file:
+            _check_schema(file, blocks, fragment, uri)
+            groups = range(fragment.row_groups) if row_groups is None else row_groups
+            columns = [ROW_ID, *blocks.fields, *blocks.tasks]
+            table = file.read_row_groups(list(groups), columns, use_threads=False)
+    except FileNotFoundError:
+        raise BlocksError(f"{uri}: no such file; {anew}") from None
+    first = fragment.first_row_id + blocks.row_group_rows * min(groups, default=0)
+    if table.num_rows and table[ROW_ID][0].as_py() != first:
+        raise BlocksError(
+            f"{uri}: begins with row {table[ROW_ID][0]}, the manifest says {first}, so it is "
+            f"another fragment's file; {anew}"
         )
-    _check_ids(table, block, uri)
+    _check_ids(table, block, uri, anew)
     return Rows(
         table[ROW_ID].to_numpy(),
         _side_by_side(table, blocks.fields, np.int64),
         _side_by_side(table, blocks.tasks, np.float32),
     )
+
+
+def _check_schema(file: pq.ParquetFile, blocks: Blocks, fragment: Fragment, uri: str) -> None:
+    """Whether a file has the columns and the rows that the manifest says. Raises BlocksError."""
+    schema = file.schema_arrow
+    for name in (ROW_ID, *blocks.fields, *blocks.tasks):
+        count = schema.names.count(name)
+        if count != 1:
+            raise BlocksError(f"{uri}: {count or 'no'} column {name}; {_anew(blocks.uri)}")
+        if not pa.types.is_integer(schema.field(name).type):
+            kind = schema.field(name).type
+            raise BlocksError(f"{uri}: column {name} holds {kind}; {_anew(blocks.uri)}")
+    stated = (fragment.rows, fragment.row_groups)
+    if (file.metadata.num_rows, file.metadata.num_row_groups) != stated:
+        raise BlocksError(
+            f"{uri}: {file.metadata.num_rows} rows in {file.metadata.num_row_groups} row groups, "
+            f"the manifest says {stated[0]} in {stated[1]}; {_anew(blocks.uri)}"
+        )
 
 
 def _side_by_side(table: pa.Table, names: Sequence[str], dtype: type) -> np.ndarray:
@@ -193,7 +230,7 @@ def _side_by_side(table: pa.Table, names: Sequence[str], dtype: type) -> np.ndar
     return together
 
 
-def _check_ids(table: pa.Table, block: Block, uri: str) -> None:
+def _check_ids(table: pa.Table, block: Block, uri: str, anew: str) -> None:
     for name, vocabulary_size in block.vocabulary_sizes.items():
         bounds = pc.min_max(table[name]).as_py()
         low, high = bounds["min"], bounds["max"]
@@ -201,8 +238,7 @@ def _check_ids(table: pa.Table, block: Block, uri: str) -> None:
             value = low if low < 0 else high
             raise BlocksError(
                 f"{uri}: field {name}: id {value} is outside its vocabulary of "
-                f"{vocabulary_size}; the file does not belong to this manifest: run "
-                "jobs/prepare.py again"
+                f"{vocabulary_size}; the file does not belong to this manifest: {anew}"
             )
 
 

@@ -43,8 +43,8 @@ def read_cells(uri: str, wanted: Callable[[list[Any]], bool]) -> list[Cell]:
                 for number, key in enumerate(keys)
                 if wanted(key)
             ]
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise storage.StorageError(
-            f"{uri}: not a whole Arrow file ({error}); remove the blocks folder and run "
-            "jobs/prepare.py again"
+            f"{uri}: not a whole Arrow file of ours ({error}); remove the blocks "
+            "folder and prepare the log again"
         ) from None

@@ -12,12 +12,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import numpy as np
 import ray
@@ -25,7 +22,15 @@ from ray.data import Dataset
 
 from diet_ray import storage
 from diet_ray.config import LogsConfig, RunConfig
-from diet_ray.logs.blocks import FORMAT, Block, Blocks, Role, open_blocks, published
+from diet_ray.logs.blocks import (
+    FORMAT,
+    Block,
+    Blocks,
+    Role,
+    check_whole,
+    open_blocks,
+    published,
+)
 from diet_ray.logs.doubts import doubts, unseen_table
 from diet_ray.logs.encoder import Encoder
 from diet_ray.logs.extending import Extended, extend_vocabularies
@@ -37,6 +42,7 @@ from diet_ray.logs.fragments import (
     plan_block,
     unseen_rows,
 )
+from diet_ray.logs.quality import check_no_block_is_empty, check_rows, total
 from diet_ray.logs.sources import LogsError, Part, Source, open_source
 from diet_ray.logs.staging import (
     QUARANTINE,
@@ -95,8 +101,8 @@ def prepare(config: RunConfig) -> Blocks:
 def _publish(work: _Work, fingerprint: str) -> Blocks:
     _begin(work, fingerprint)
     ledgers = _stage(work)
-    _check_quality(work, ledgers)
-    _check_no_block_is_empty(work, ledgers)
+    check_rows(work.logs, work.uri, ledgers)
+    check_no_block_is_empty(work.logs, ledgers)
     extended = _extend(work, ledgers)
     vocabulary_sizes = _sizes(work, extended)
     plans = _plan(work, ledgers)
@@ -110,7 +116,7 @@ def _publish(work: _Work, fingerprint: str) -> Blocks:
         row_group_rows=work.logs.row_group_rows,
         fingerprint=fingerprint,
         source_bytes=work.source.source_bytes(),
-        quarantined=_total([ledger.quarantined for ledger in ledgers]),
+        quarantined=total([ledger.quarantined for ledger in ledgers]),
         outside_intervals=sum(ledger.outside for ledger in ledgers),
     )
     blocks.save()
@@ -148,6 +154,7 @@ def _open_published(uri: str, fingerprint: str) -> Blocks:
             f"{blocks.fingerprint}, this run's is {fingerprint}); set another output, or remove "
             "the folder to prepare anew"
         )
+    check_whole(blocks)
     storage.remove(storage.join(uri, STAGING))
     logger.info("blocks are published already: %s", uri)
     return blocks
@@ -207,57 +214,6 @@ def _results(dataset: Dataset) -> Iterator[dict[str, Any]]:
     """A pipeline's rows; an error of ours within a task comes out as it was raised."""
     with plain_errors():
         yield from dataset.iter_rows()
-
-
-def _total(counts: Sequence[dict[str, int]]) -> dict[str, int]:
-    summed: Counter[str] = Counter()
-    for count in counts:
-        summed.update(count)
-    return dict(sorted(summed.items()))
-
-
-def _check_quality(work: _Work, ledgers: list[Ledger]) -> None:
-    reasons = _total([ledger.quarantined for ledger in ledgers])
-    bad, rows = sum(reasons.values()), sum(ledger.rows for ledger in ledgers)
-    if not bad:
-        return
-    told = ", ".join(f"{count:,} with {reason!r}" for reason, count in reasons.items())
-    place = storage.join(work.uri, QUARANTINE)
-    logger.info("quarantined %s of %s rows in %s: %s", f"{bad:,}", f"{rows:,}", place, told)
-    limit = work.logs.bad_rows_limit
-    if bad > limit * rows:
-        first = next(ledger.first_bad for ledger in ledgers if ledger.first_bad)
-        raise LogsError(
-            f"{bad:,} of {rows:,} rows cannot be used, more than logs.bad_rows_limit={limit:g} "
-            f"allows: {told}. The first is row {first['row']} of "
-            f"{first['file']}: {first['reason']}: {first['raw']}. All are in {place}; repair the "
-            f"log, or go on without them by --set logs.bad_rows_limit={_ceiling(bad / rows):g}"
-        )
-
-
-def _ceiling(share: float) -> float:
-    return min(1.0, float(np.ceil(share * 1000)) / 1000)
-
-
-def _check_no_block_is_empty(work: _Work, ledgers: list[Ledger]) -> None:
-    logs = work.logs
-    rows = _total([ledger.block_rows for ledger in ledgers])
-    empty = [f"{name} ({i})" for name, i in logs.intervals.named() if not rows.get(name)]
-    if not empty:
-        return
-    firsts = [ledger.first_ms for ledger in ledgers if ledger.first_ms is not None]
-    lasts = [ledger.last_ms for ledger in ledgers if ledger.last_ms is not None]
-    if not firsts:
-        raise LogsError(f"{logs.path}: the log has no usable row")
-    zone = ZoneInfo(logs.timezone)
-    first, last = (
-        datetime.fromtimestamp(ms / 1000, zone).isoformat(timespec="seconds")
-        for ms in (min(firsts), max(lasts))
-    )
-    raise LogsError(
-        f"logs.intervals: no row in {', '.join(empty)}; the log goes from {first} to {last} "
-        f"({logs.timezone}): move the interval, or check the time column's unit and logs.timezone"
-    )
 
 
 def _extend(work: _Work, ledgers: list[Ledger]) -> dict[str, Extended]:
@@ -350,8 +306,8 @@ def _describe(
     for name, interval in work.logs.intervals.named():
         own = [plan for plan in plans if plan.block == name]
         rows = sum(plan.rows for plan in own)
-        ones = _total([ledger.label_sums.get(name, {}) for ledger in ledgers])
-        unseen = _total([unseen_rows(plan, work.uri) for plan in own])
+        ones = total([ledger.label_sums.get(name, {}) for ledger in ledgers])
+        unseen = total([unseen_rows(plan, work.uri) for plan in own])
         blocks.append(
             Block(
                 name=name,

@@ -18,8 +18,9 @@ import pyarrow.types as kinds
 
 from diet_ray import storage
 from diet_ray.logs.sources import csv_files
-from diet_ray.logs.sources.source import ROW, LogsError, Part
+from diet_ray.logs.sources.source import RAW_REMEDY, ROW, LogsError, Part
 from diet_ray.logs.sources.table_files import Format, TableFile, compression_of, find_files
+from diet_ray.logs.sources.values import without_views
 
 SAMPLE_ROWS = 100_000
 CSV_PIECES, PIECE_BYTES = 64, 1 << 18
@@ -78,7 +79,7 @@ def extremes(sample: Sample, column: str) -> pa.ChunkedArray:
         return values
     found: list[object] = []
     for file in sample.files:
-        with storage.open_parquet(file.uri) as opened:
+        with storage.open_parquet(file.uri, RAW_REMEDY) as opened:
             for group in range(opened.num_row_groups):
                 metadata = opened.metadata.row_group(group)
                 own = (metadata.column(i) for i in range(metadata.num_columns))
@@ -147,7 +148,7 @@ def _parquet_pieces(files: Sequence[TableFile]) -> tuple[Iterator[pa.Table], flo
     """Batches of some row groups, and the share of all rows that they are."""
     groups: list[tuple[TableFile, int, int]] = []  # file, row group, rows
     for file in files:
-        with storage.open_parquet(file.uri) as opened:
+        with storage.open_parquet(file.uri, RAW_REMEDY) as opened:
             for group in range(opened.num_row_groups):
                 groups.append((file, group, opened.metadata.row_group(group).num_rows))
     total = sum(rows for _, _, rows in groups)
@@ -160,9 +161,9 @@ def _parquet_pieces(files: Sequence[TableFile]) -> tuple[Iterator[pa.Table], flo
 
 def _read_groups(groups: Sequence[tuple[TableFile, int, int]]) -> Iterator[pa.Table]:
     for file, group, _ in groups:
-        with storage.open_parquet(file.uri) as opened:
+        with storage.open_parquet(file.uri, RAW_REMEDY) as opened:
             for batch in opened.iter_batches(BATCH_ROWS, [group], use_threads=False):
-                yield _with_keys(pa.Table.from_batches([batch]), file)
+                yield _with_keys(without_views(pa.Table.from_batches([batch])), file)
 
 
 def _with_keys(rows: pa.Table, file: TableFile) -> pa.Table:

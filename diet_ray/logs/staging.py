@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from diet_ray import storage
+from diet_ray import documents, storage
 from diet_ray.logs.blocks import TIME_MS
 from diet_ray.logs.cells import Cell, write_cells
 from diet_ray.logs.cleaning import clean
@@ -93,10 +93,7 @@ def part_folder(uri: str, part: int) -> str:
 
 def read_ledger(uri: str, part: int) -> Ledger:
     """A finished part's ledger. Raises FileNotFoundError, StorageError."""
-    content = storage.read_json(storage.join(part_folder(uri, part), "ledger.json"))
-    content["files"] = tuple(StagedFile(**file) for file in content["files"])
-    content["value_files"] = tuple(content["value_files"])
-    return Ledger(**content)
+    return documents.read_document(storage.join(part_folder(uri, part), "ledger.json"), Ledger)
 
 
 def is_staged(uri: str, part: int) -> bool:

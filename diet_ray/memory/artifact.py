@@ -18,16 +18,25 @@ called like the folder's key ``stage``, which some of them put in a column's pla
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import AfterValidator, Field
 
-from diet_ray import storage
+from diet_ray import documents, storage
 from diet_ray.logs.blocks import Rows
-from diet_ray.memory.files import ArtifactError, RowFiles, anchors_of, checked_bytes, tensor_of
+from diet_ray.memory.files import (
+    ArtifactError,
+    RowFiles,
+    anchors_of,
+    anew,
+    checked_bytes,
+    tensor_of,
+)
 from diet_ray.memory.rows import SyntheticRows
 from diet_ray.version import __version__
 
@@ -35,6 +44,53 @@ FORMAT = 7
 _MANIFEST = "_manifest.json"
 _RANKING = "_ranking.safetensors"
 _LIBRARIES = ("torch", "ray", "pyarrow", "numpy")
+
+
+def _with_ratio(made_from: dict[str, Any]) -> dict[str, Any]:
+    memory = made_from.get("memory")
+    ratio = memory.get("ratio") if isinstance(memory, dict) else None
+    if not isinstance(ratio, int | float) or not 0 < ratio <= 1:
+        raise ValueError("states no memory.ratio between 0 and 1")
+    return made_from
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """How a manifest says that columns are stored."""
+
+    label: Literal["float32", "float16"]
+    delta: Literal["float32", "float16"]
+
+
+@dataclass(frozen=True)
+class _Ranking:
+    """What a manifest says of ``_ranking.safetensors``."""
+
+    validation_rows: int
+    of: int
+    full_rows: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class _Manifest:
+    """What ``_manifest.json`` holds."""
+
+    format: int
+    summary: str
+    stage: int
+    rows: Annotated[int, Field(ge=0)]
+    rows_per_file: Annotated[int, Field(gt=0)]
+    fields: tuple[str, ...]
+    tasks: tuple[str, ...]
+    embedding_dim: Annotated[int, Field(gt=0)]
+    reference: str
+    reference_folder: str
+    made_from: Annotated[dict[str, Any], AfterValidator(_with_ratio)]
+    stored: _Stored
+    versions: dict[str, str]
+    sha256: tuple[str, ...]
+    ranking: _Ranking | None
 
 
 @dataclass(frozen=True)
@@ -135,23 +191,21 @@ def _summary(description: Description, ranking: RankingData | None) -> str:
 def describe(uri: str) -> Description:
     """What a published stage says about itself. Raises ArtifactError."""
     manifest = _manifest(uri)
-    names = ("stage", "rows", "embedding_dim", "reference", "made_from")
-    fields, tasks = tuple(manifest["fields"]), tuple(manifest["tasks"])
-    folder = storage.resolve(manifest["reference_folder"], uri)
-    plain = {name: manifest[name] for name in names}
-    return Description(fields=fields, tasks=tasks, reference_uri=folder, **plain)
+    names = ("stage", "rows", "fields", "tasks", "embedding_dim", "reference", "made_from")
+    folder = storage.resolve(manifest.reference_folder, uri)
+    return Description(reference_uri=folder, **{name: getattr(manifest, name) for name in names})
 
 
 def summary(uri: str) -> str:
     """What a published stage tells people, some lines. Raises ArtifactError."""
-    return str(_manifest(uri)["summary"])
+    return _manifest(uri).summary
 
 
 def full_rows(uri: str) -> int | None:
     """Rows that one full training visits on the log of a published stage; None for a stage that
     was published without what ranking needs. Raises ArtifactError."""
-    stated = _manifest(uri)["ranking"]
-    return None if stated is None else int(stated["full_rows"])
+    stated = _manifest(uri).ranking
+    return None if stated is None else stated.full_rows
 
 
 def check_fits(uri: str, fields: Sequence[str], embedding_dim: int) -> None:
@@ -169,10 +223,10 @@ def check_fits(uri: str, fields: Sequence[str], embedding_dim: int) -> None:
         )
 
 
-def _manifest(uri: str) -> dict[str, Any]:
+def _manifest(uri: str) -> _Manifest:
     path = storage.join(uri, _MANIFEST)
     try:
-        manifest = storage.read_json(path)
+        manifest = documents.read_mapping(path, anew(uri))
     except FileNotFoundError:
         raise ArtifactError(
             f"{path}: no such file; name a published stage such as distilled/stage=3"
@@ -181,7 +235,13 @@ def _manifest(uri: str) -> dict[str, Any]:
         raise ArtifactError(
             f"{path}: format {manifest.get('format')} is not {FORMAT}; distil again"
         )
-    return manifest
+    found = documents.parsed(manifest, _Manifest, path, anew(uri))
+    if len(found.sha256) != math.ceil(found.rows / found.rows_per_file):
+        raise ArtifactError(
+            f"{path}: sha256: {len(found.sha256)} checksums for {found.rows} rows in files of "
+            f"{found.rows_per_file}; {anew(uri)}"
+        )
+    return found
 
 
 def open_files(uri: str) -> RowFiles:
@@ -189,14 +249,35 @@ def open_files(uri: str) -> RowFiles:
     manifest = _manifest(uri)
     return RowFiles(
         uri=uri,
-        rows=manifest["rows"],
-        rows_per_file=manifest["rows_per_file"],
-        fields=tuple(manifest["fields"]),
-        embedding_dim=manifest["embedding_dim"],
-        label_type=manifest["stored"]["label"],
-        delta_type=manifest["stored"]["delta"],
-        checksums=tuple(manifest["sha256"]),
+        rows=manifest.rows,
+        rows_per_file=manifest.rows_per_file,
+        fields=manifest.fields,
+        embedding_dim=manifest.embedding_dim,
+        label_type=manifest.stored.label,
+        delta_type=manifest.stored.delta,
+        checksums=manifest.sha256,
     )
+
+
+def missing_files(uri: str) -> list[str]:
+    """Names of a published stage's files that are not there, by one listing. Raises
+    ArtifactError."""
+    files, stated = open_files(uri), _manifest(uri).ranking
+    named = [files.name(number) for number in range(files.count)]
+    there = storage.sizes(uri)
+    return [n for n in [*named, *([_RANKING] if stated else [])] if n not in there]
+
+
+def check_content(uri: str) -> None:
+    """Whether every file of a published stage is what its manifest says, one at a time in memory.
+
+    It reads the stage: a second or less for a gigabyte on a local disk. Raises ArtifactError.
+    """
+    files, stated = open_files(uri), _manifest(uri).ranking
+    for number in range(files.count):
+        files.read(number, columns=[])
+    if stated is not None:
+        checked_bytes(storage.join(uri, _RANKING), stated.sha256)
 
 
 def checksums(uri: str) -> dict[str, str]:
@@ -207,8 +288,8 @@ def checksums(uri: str) -> dict[str, str]:
 
 def ranking_checksum(uri: str) -> str | None:
     """SHA-256 of what a published stage holds for ranking, if it does."""
-    stated = _manifest(uri)["ranking"]
-    return None if stated is None else str(stated["sha256"])
+    stated = _manifest(uri).ranking
+    return None if stated is None else stated.sha256
 
 
 def read(uri: str) -> SyntheticRows:
@@ -234,16 +315,15 @@ def read_ranking_data(uri: str) -> RankingData:
 
     Raises ArtifactError, also for a stage that was published without it.
     """
-    stated = _manifest(uri)["ranking"]
+    stated = _manifest(uri).ranking
     if stated is None:
         raise ArtifactError(
             f"{storage.join(uri, _MANIFEST)}: the set holds no validation sample to judge on; "
             "name a stage that jobs/distill.py published"
         )
     path = storage.join(uri, _RANKING)
-    checked_bytes(path, stated["sha256"])
+    checked_bytes(path, stated.sha256)
     arrays = storage.read_tensors(path)
     ids, labels = arrays["ids"].astype(np.int64), arrays["labels"].astype(np.float32)
     rows = Rows(np.arange(len(ids)), ids, labels)
-    counts = stated["of"], stated["full_rows"]
-    return RankingData(rows, arrays["taught"], *counts)
+    return RankingData(rows, arrays["taught"], stated.of, stated.full_rows)

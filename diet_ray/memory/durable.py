@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from diet_ray import storage
+from diet_ray import documents, storage
 from diet_ray.memory.state import Changes
 from diet_ray.memory.update import Learned
 
@@ -52,7 +52,11 @@ def read_changes(folder: str, name: str, first: int, end: int) -> Changes | None
     low, high = (int(n) for n in name.removesuffix(".safetensors").split("-")[2:])
     if high <= first or low >= end:
         return None
-    arrays = storage.read_tensors(storage.join(folder, name))
+    uri = storage.join(folder, name)
+    try:
+        arrays = storage.read_tensors(uri, _anew(folder))
+    except FileNotFoundError:
+        raise storage.StorageError(f"{uri}: no such file; {_anew(folder)}") from None
     inside = slice(*np.searchsorted(arrays["rows"], (first, end)))
 
     def learned(of: str) -> Learned | None:
@@ -85,10 +89,15 @@ def publish_step(folder: str, found: DurableStep) -> None:
 
 
 def read_step(folder: str, step: int) -> DurableStep:
-    """A durable step's own account."""
-    content = storage.read_json(_manifest(folder, step))
-    files, norms = tuple(content["files"]), tuple(content["norms"])
-    return DurableStep(step, files, norms, content["dropped"])
+    """A durable step's own account. Raises StorageError."""
+    uri, remedy = _manifest(folder, step), _anew(folder)
+    content = documents.read_mapping(uri, remedy)
+    return documents.parsed({**content, "step": step}, DurableStep, uri, remedy)
+
+
+def _anew(folder: str) -> str:
+    """The remedy for a stage's work, whose files follow from each other."""
+    return f"remove the folder {folder} and run again: the stage is begun anew"
 
 
 def _manifest(folder: str, step: int) -> str:

@@ -124,7 +124,20 @@ class RowFiles:
         """A file's table, checked against its checksum. Raises ArtifactError."""
         content = self._content(number)
         with pq.ParquetFile(pa.BufferReader(content)) as file:
+            self._check_fits(number, file)
             return file.read(columns, use_threads=False)
+
+    def _check_fits(self, number: int, file: pq.ParquetFile) -> None:
+        """Whether a file holds what the manifest says of rows and fields. Raises ArtifactError."""
+        first, end = self.bounds(number)
+        held, names = file.metadata.num_rows, file.schema_arrow.names
+        missing = [name for name in self.fields if f"anchor_{name}" not in names]
+        if missing or held != end - first:
+            told = f"has no anchor of field {missing[0]!r}" if missing else f"holds {held} rows"
+            raise ArtifactError(
+                f"{storage.join(self.uri, self.name(number))}: {told}, as _manifest.json says that "
+                f"there are {end - first} of {', '.join(self.fields)}; {anew(self.uri)}"
+            )
 
     def _content(self, number: int) -> bytes:
         return checked_bytes(storage.join(self.uri, self.name(number)), self.checksums[number])
@@ -162,6 +175,13 @@ class RowFiles:
         delta = table["delta"].combine_chunks()
         moved = np.asarray(delta.is_valid())
         deltas = delta.drop_null().flatten().to_numpy().astype(np.float32)
+        numbers = len(self.fields) * self.embedding_dim
+        if len(deltas) != moved.sum() * numbers:
+            raise ArtifactError(
+                f"{self.uri}: _manifest.json says {len(self.fields)} fields of width "
+                f"{self.embedding_dim}, which are not the {len(deltas)} numbers of "
+                f"{moved.sum()} rows; {anew(self.uri)}"
+            )
         return SyntheticRows(
             anchors=anchors_of(table, self.fields),
             labels=tensor_of(table, "label"),
@@ -193,7 +213,12 @@ def checked_bytes(path: str, checksum: str) -> bytes:
         content, found = b"", "missing"
     if found != checksum:
         raise ArtifactError(
-            f"{path}: its content is not what _manifest.json says (SHA-256 {found}); remove the "
-            "stage's folder and distil it again"
+            f"{path}: its content is not what _manifest.json says (SHA-256 {found}); "
+            f"{anew(path.rpartition('/')[0])}"
         )
     return content
+
+
+def anew(uri: str) -> str:
+    """The remedy for the folder `uri` of a stage, whose files belong together."""
+    return f"remove the folder {uri} and distil it again, or bring back a copy of the file"

@@ -8,14 +8,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from diet_ray.config import PositiveInt, Section
+from diet_ray.config import NetworkSize, Section
 from diet_ray.models.layers import MLPBlock
 from diet_ray.models.registry import register
 
 
 class DCNParameters(Section):
-    num_cross_layers: PositiveInt = 3
-    dnn_hidden_units: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1024, 512, 256)
+    num_cross_layers: NetworkSize = 3
+    dnn_hidden_units: Annotated[tuple[NetworkSize, ...], Field(min_length=1)] = (1024, 512, 256)
     """MLP beside the cross layers."""
 
 

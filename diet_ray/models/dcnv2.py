@@ -8,14 +8,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from diet_ray.config import PositiveInt, Section
+from diet_ray.config import NetworkSize, Section
 from diet_ray.models.layers import MLPBlock
 from diet_ray.models.registry import register
 
 
 class DCNv2Parameters(Section):
-    num_cross_layers: PositiveInt = 3
-    parallel_dnn_hidden_units: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (
+    num_cross_layers: NetworkSize = 3
+    parallel_dnn_hidden_units: Annotated[tuple[NetworkSize, ...], Field(min_length=1)] = (
         500,
         500,
         500,

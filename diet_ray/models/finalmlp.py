@@ -9,11 +9,11 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from diet_ray.config import PositiveInt, Section
+from diet_ray.config import NetworkSize, Section
 from diet_ray.models.layers import MLPBlock
 from diet_ray.models.registry import register
 
-HiddenUnits = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+HiddenUnits = Annotated[tuple[NetworkSize, ...], Field(min_length=1)]
 
 
 class FinalMLPParameters(Section):
@@ -21,11 +21,11 @@ class FinalMLPParameters(Section):
     mlp2_hidden_units: HiddenUnits = (1024, 512, 256)
     use_fs: bool = True
     """Feature selection: a learned gate per stream on its input."""
-    fs_hidden_units: tuple[PositiveInt, ...] = (64,)
+    fs_hidden_units: tuple[NetworkSize, ...] = (64,)
     """MLP that makes a gate of its learned context."""
-    num_heads: PositiveInt = 2
+    num_heads: NetworkSize = 2
     """Equal parts into which each stream's output is cut before the bilinear form."""
-    fusion_dim: PositiveInt = 64
+    fusion_dim: NetworkSize = 64
     """R: width of the representation that the fusion puts out. The paper's fusion ends in the
     logit (R = 1); MMoE's experts and gates need a vector, so each of its R numbers is a fusion of
     its own. The bilinear weights are R * mlp1_hidden_units[-1] * mlp2_hidden_units[-1] / heads."""

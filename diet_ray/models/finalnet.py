@@ -15,10 +15,10 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from diet_ray.config import PositiveInt, Section
+from diet_ray.config import NetworkSize, Section
 from diet_ray.models.registry import register
 
-HiddenUnits = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+HiddenUnits = Annotated[tuple[NetworkSize, ...], Field(min_length=1)]
 ResidualType = Literal["concat", "sum"]
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from diet_ray.config import ConfigError, NetworkConfig, PositiveFloat, PositiveInt
+from diet_ray.config import ConfigError, NetworkConfig, NetworkSize, PositiveFloat
 from diet_ray.config.space import Options, Space, options_of
 from diet_ray.models.candidate import Candidate
 from diet_ray.seeds import derive, numpy_generator
@@ -27,7 +27,7 @@ TRIES = 1_000
 """Draws in a row that repeat an earlier one, after which a network counts as exhausted."""
 
 _OWN: Mapping[str, TypeAdapter[Any]] = {
-    "embedding_dim": TypeAdapter(PositiveInt),
+    "embedding_dim": TypeAdapter(NetworkSize),
     "learning_rate": TypeAdapter(PositiveFloat),
 }
 

@@ -9,21 +9,21 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from diet_ray.config import PositiveInt, Section
+from diet_ray.config import NetworkSize, Section
 from diet_ray.models.layers import MLPBlock
 from diet_ray.models.registry import register
 
 
 class WuKongParameters(Section):
-    num_layers: PositiveInt = 3
-    fmb_features: PositiveInt = 40
+    num_layers: NetworkSize = 3
+    fmb_features: NetworkSize = 40
     """Embeddings that a layer's factorization-machine block puts out."""
-    lcb_features: PositiveInt = 40
+    lcb_features: NetworkSize = 40
     """Embeddings that a layer's linear-compress block puts out."""
-    rank: PositiveInt = 8
+    rank: NetworkSize = 8
     """k: columns of the projection Y in X (X^T Y)."""
-    fmb_units: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (512, 256)
-    mlp_hidden_units: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (512, 256)
+    fmb_units: Annotated[tuple[NetworkSize, ...], Field(min_length=1)] = (512, 256)
+    mlp_hidden_units: Annotated[tuple[NetworkSize, ...], Field(min_length=1)] = (512, 256)
     """The MLP on top of the last layer."""
 
 

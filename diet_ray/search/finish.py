@@ -25,7 +25,7 @@ import ray
 import torch
 from safetensors.numpy import load as load_safetensors
 
-from diet_ray import progress, runtime, storage
+from diet_ray import documents, progress, runtime, storage
 from diet_ray.config import (
     ConfigError,
     ModelsConfig,
@@ -45,7 +45,7 @@ from diet_ray.models.embedding import EmbeddingTable
 from diet_ray.models.registry import fresh_network
 from diet_ray.search.leaderboard import Line, in_words
 from diet_ray.search.run import open_run
-from diet_ray.training.metrics import measure
+from diet_ray.training.metrics import Metrics, measure
 from diet_ray.training.model import Recommender
 
 FORMAT = 1
@@ -55,6 +55,30 @@ _KEY_LETTERS = 12
 
 class FinishedError(UserError, ValueError):
     """A finished model that is damaged or not there; the message names file and remedy."""
+
+
+@dataclass(frozen=True)
+class _Described:
+    """What ``finished.json`` holds."""
+
+    format: int
+    key: str
+    network: NetworkConfig
+    models: ModelsConfig
+    fields: tuple[str, ...]
+    tasks: tuple[str, ...]
+    vocabulary_sizes: dict[str, int]
+    seed: int
+    dense_parameters: int
+    trained_rows: int
+    protocol: dict[str, Any]
+    distilled: dict[str, str]
+    reference: str
+    blocks: str
+    made_with: dict[str, str]
+    metrics: dict[str, Metrics]
+    warm_up_auc: tuple[float, ...]
+    sha256: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -137,8 +161,12 @@ def folder(cell: Cell, place: int) -> str:
     return uri
 
 
+def _is_there(uri: str) -> bool:
+    return all(storage.exists(storage.join(uri, name)) for name in (_TENSORS, _DESCRIPTION))
+
+
 def _move(old: str, new: str) -> None:
-    if storage.exists(storage.join(old, _DESCRIPTION)):
+    if _is_there(old):
         for name in (_TENSORS, _DESCRIPTION):  # what makes it visible comes last
             storage.write_bytes(
                 storage.join(new, name), storage.read_bytes(storage.join(old, name))
@@ -149,11 +177,7 @@ def _move(old: str, new: str) -> None:
 def train(run: Run, cells: Mapping[str, Cell]) -> None:
     """Train and publish, side by side, what is missing of the models; cells: by their folders."""
     config = run.config
-    queue = [
-        (uri, cell)
-        for uri, cell in cells.items()
-        if not storage.exists(storage.join(uri, _DESCRIPTION))
-    ]
+    queue = [(uri, cell) for uri, cell in cells.items() if not _is_there(uri)]
     with progress.phase("Warm start of the best", len(cells), "models") as phase:
         phase.skip(len(cells) - len(queue))
         if not queue:
@@ -216,10 +240,10 @@ def _what_it_is(cell: Cell, model: Recommender) -> dict[str, Any]:
 
 
 def describe(uri: str) -> dict[str, Any]:
-    """What a finished model says about itself. Raises FinishedError."""
-    path = storage.join(uri, _DESCRIPTION)
+    """What a finished model says about itself. Raises FinishedError, StorageError."""
+    path, remedy = storage.join(uri, _DESCRIPTION), f"remove the folder {uri} and finish again"
     try:
-        found: dict[str, Any] = storage.read_json(path)
+        found = documents.read_mapping(path, remedy)
     except FileNotFoundError:
         raise FinishedError(
             f"{path}: no such file; name a folder below search/finished, or make one with "
@@ -227,6 +251,9 @@ def describe(uri: str) -> dict[str, Any]:
         ) from None
     if found.get("format") != FORMAT:
         raise FinishedError(f"{path}: format {found.get('format')} is not {FORMAT}; finish again")
+    stated = documents.parsed(found, _Described, path, remedy)
+    if _TENSORS not in stated.sha256:
+        raise FinishedError(f"{path}: sha256: states none of {_TENSORS}; {remedy}")
     return found
 
 

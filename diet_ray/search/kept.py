@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from diet_ray import runtime, storage
+from diet_ray import documents, progress, runtime, storage
 from diet_ray.config import RunConfig
 from diet_ray.logs.blocks import Blocks
 from diet_ray.memory import artifact
@@ -21,6 +21,17 @@ from diet_ray.models.registry import source_digest
 from diet_ray.search.trial import Outcome
 
 FORMAT = 2
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What a trial's file holds."""
+
+    format: int
+    key: str
+    candidate: Candidate
+    outcome: Outcome
+
 
 Found = dict[str, tuple[Candidate, Outcome]]
 """By key, what is known."""
@@ -56,16 +67,26 @@ class Trials:
         storage.write_json(self.uri(key), content)
 
     def read(self) -> Found:
-        """All outcomes of trials that this sweep could have run, in the order of their keys."""
+        """All outcomes of trials that this sweep could have run, in the order of their keys.
+
+        A damaged one is none, so that its trial is run again.
+        """
         found: Found = {}
         for uri in storage.list_files(self.config.place("search", "trials"), ".json"):
-            content = storage.read_json(uri)
-            if content.get("format") != FORMAT:
-                continue  # of an earlier version, whose keys are others
-            candidate = Candidate.from_json(content["candidate"])
-            if content["key"] == self.key(candidate):
-                found[content["key"]] = candidate, Outcome.from_json(content["outcome"])
+            try:
+                kept = _read(uri)
+            except storage.StorageError as error:
+                progress.logger.warning("%s; until then its trial is run again", error)
+                continue
+            if kept is not None and kept.key == self.key(kept.candidate):
+                found[kept.key] = kept.candidate, kept.outcome
         return found
+
+
+def _read(uri: str) -> _Kept | None:
+    """None for one of an earlier version, whose keys are others. Raises StorageError."""
+    content = documents.read_mapping(uri)
+    return documents.parsed(content, _Kept, uri) if content.get("format") == FORMAT else None
 
 
 def _made_from(config: RunConfig, blocks: Blocks | None, distilled: str) -> dict[str, Any]:

@@ -14,14 +14,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import ray.train
 import torch
+from pydantic import AfterValidator
 from ray.train.torch import TorchTrainer
 
-from diet_ray import progress, runtime, storage
+from diet_ray import documents, progress, runtime, storage
 from diet_ray.config import ConfigError, ModelsConfig, NetworkConfig, RunConfig
 from diet_ray.errors import DivergedError, UserError
 from diet_ray.logs.blocks import Block, Blocks, iterate_batches
@@ -39,6 +40,34 @@ DIVERGED = "diverged"
 
 class CheckpointError(UserError, ValueError):
     """A reference checkpoint that does not fit; the message names file, field and remedy."""
+
+
+def _with_seed(made_from: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(made_from.get("seed"), int):
+        raise ValueError("states no seed")
+    return made_from
+
+
+def _with_head(models: ModelsConfig) -> ModelsConfig:
+    if models.mmoe is None:
+        raise ValueError("states no mmoe")
+    return models
+
+
+@dataclass(frozen=True)
+class _Description:
+    """What ``reference.json`` holds."""
+
+    format: int
+    stage: int
+    identity: str
+    fields: tuple[str, ...]
+    tasks: tuple[str, ...]
+    training_loss: float
+    standard_deviation: float
+    network: NetworkConfig
+    models: Annotated[ModelsConfig, AfterValidator(_with_head)]
+    made_from: Annotated[dict[str, Any], AfterValidator(_with_seed)]
 
 
 @dataclass(frozen=True)
@@ -80,16 +109,20 @@ def published_stages(config: RunConfig, blocks: Blocks) -> int:
     """How many of phi_1..phi_T are published. Raises CheckpointError if they are of another run."""
     done = 0
     for stage in range(1, len(blocks.historical) + 1):
-        uri = _description_uri(reference_uri(config, stage))
+        folder = reference_uri(config, stage)
+        uri = _description_uri(folder)
         if not storage.exists(uri):
             break
-        found, expected = _description(uri)["made_from"], _made_from(config, blocks)
-        differing = [key for key in expected if found.get(key) != expected[key]]
+        if not storage.exists(_tensors_uri(folder)):
+            progress.logger.warning("%s: missing; trained again", _tensors_uri(folder))
+            break
+        found, expected = _description(uri), _made_from(config, blocks)
+        differing = [key for key in expected if found.made_from.get(key) != expected[key]]
         if differing:
             raise CheckpointError(
                 f"{uri}: made from another {', '.join(differing)} than this configuration's"
-                f"{_embedding_widths(found, expected)}; set another {_place_key(config)}, or "
-                "remove the reference folder to train it again"
+                f"{_embedding_widths(found.models, config.models)}; set another "
+                f"{_place_key(config)}, or remove the reference folder to train it again"
             )
         done = stage
     return done
@@ -99,9 +132,9 @@ def _place_key(config: RunConfig) -> str:
     return "reference.folder" if config.reference.folder else "output"
 
 
-def _embedding_widths(found: dict[str, Any], expected: dict[str, Any]) -> str:
+def _embedding_widths(found: ModelsConfig, expected: ModelsConfig) -> str:
     """Both widths, if they differ: no network can take the other's embeddings."""
-    theirs, ours = (tree["models"]["embedding_dim"] for tree in (found, expected))
+    theirs, ours = found.embedding_dim, expected.embedding_dim
     return "" if theirs == ours else f" (models.embedding_dim {theirs}, here {ours})"
 
 
@@ -124,6 +157,17 @@ def _check_shards(config: RunConfig) -> None:
         )
 
 
+def check_device(config: RunConfig) -> None:
+    """Whether there is the GPU that the driver is to train on. Raises ConfigError."""
+    asked = config.resources
+    if asked.reference_gpu and not asked.reference_workers and not torch.cuda.is_available():
+        raise ConfigError(
+            "resources.reference_gpu true: the reference trains in this process "
+            "(resources.reference_workers 0), which has no GPU; set it to false, or "
+            "reference_workers to 1 to train on a node that has one"
+        )
+
+
 def train_reference(config: RunConfig, blocks: Blocks) -> None:
     """Train and publish what is missing of phi_1..phi_T. Raises CheckpointError, ConfigError,
     DivergedError."""
@@ -132,6 +176,7 @@ def train_reference(config: RunConfig, blocks: Blocks) -> None:
         progress.logger.info("Reference model: phi_1..phi_%d are published already", done)
         return
     _check_shards(config)
+    check_device(config)
     trainer = TorchTrainer(
         _train_stream,
         train_loop_config={"config": config, "blocks": blocks},
@@ -232,7 +277,7 @@ def _publish(
     for name, parameter in model.dense.named_parameters():
         arrays[f"dense.{name}"] = parameter.detach().cpu().numpy()
     uri = reference_uri(config, stage)
-    identity = storage.write_tensors(storage.join(uri, "model.safetensors"), arrays)
+    identity = storage.write_tensors(_tensors_uri(uri), arrays)
     description = {
         "format": FORMAT,
         "stage": stage,
@@ -248,13 +293,23 @@ def _publish(
     storage.write_json(_description_uri(uri), description)
 
 
+def _tensors_uri(uri: str) -> str:
+    return storage.join(uri, "model.safetensors")
+
+
 def _description_uri(uri: str) -> str:
     return storage.join(uri, "reference.json")
 
 
-def _description(path: str) -> dict[str, Any]:
+def _again(uri: str) -> str:
+    """The remedy for phi_t's folder `uri`."""
+    return f"remove the folder {uri} and run again to train it again, or bring back a copy"
+
+
+def _description(path: str) -> _Description:
+    remedy = _again(path.rpartition("/")[0])
     try:
-        description: dict[str, Any] = storage.read_json(path)
+        description = documents.read_mapping(path, remedy)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file; train the reference first") from None
     if description.get("format") != FORMAT:
@@ -262,21 +317,21 @@ def _description(path: str) -> dict[str, Any]:
             f"{path}: format {description.get('format')} is not {FORMAT}; remove the reference "
             "folder to train it again, or set another"
         )
-    return description
+    return documents.parsed(description, _Description, path, remedy)
 
 
 def describe_reference(uri: str) -> ReferenceFacts:
     """What is known of phi_t in a folder without reading its tensors. Raises CheckpointError."""
-    description = _description(_description_uri(uri))
+    found = _description(_description_uri(uri))
     return ReferenceFacts(
-        stage=description["stage"],
-        identity=description["identity"],
-        fields=tuple(description["fields"]),
-        tasks=tuple(description["tasks"]),
-        network=NetworkConfig(**description["network"]),
-        models=ModelsConfig(**description["models"]),
-        seed=description["made_from"]["seed"],
-        standard_deviation=description["standard_deviation"],
+        stage=found.stage,
+        identity=found.identity,
+        fields=found.fields,
+        tasks=found.tasks,
+        network=found.network,
+        models=found.models,
+        seed=found.made_from["seed"],
+        standard_deviation=found.standard_deviation,
     )
 
 
@@ -286,20 +341,40 @@ def reference_identity(uri: str) -> str:
 
 
 def load_reference(uri: str) -> Reference:
-    """phi_t from its folder, on the CPU, its dense network frozen. Raises CheckpointError."""
+    """phi_t from its folder, on the CPU, its dense network frozen; its tensors are those whose
+    SHA-256 its description states. Raises CheckpointError, StorageError."""
     facts = describe_reference(uri)
-    arrays = storage.read_tensors(storage.join(uri, "model.safetensors"))
+    try:
+        arrays = storage.read_tensors(_tensors_uri(uri), _again(uri), sha256=facts.identity)
+    except FileNotFoundError:
+        raise CheckpointError(f"{_tensors_uri(uri)}: no such file; {_again(uri)}") from None
     models, sizes = facts.models, dict.fromkeys(facts.fields, 0)
     table = EmbeddingTable(sizes, models.embedding_dim, models.embedding_std, facts.seed)
-    table.load({name: _tensor(arrays, f"embedding.{name}", uri) for name in facts.fields})
+    of_a_field = (None, models.embedding_dim)
+    table.load(
+        {name: _tensor(arrays, f"embedding.{name}", of_a_field, uri) for name in facts.fields}
+    )
     dense = fresh_network(facts.network, models, len(facts.fields), len(facts.tasks), 0)
+    own = {name: tuple(parameter.shape) for name, parameter in dense.named_parameters()}
     dense.load_state_dict(
-        {name: _tensor(arrays, f"dense.{name}", uri) for name, _ in dense.named_parameters()}
+        {name: _tensor(arrays, f"dense.{name}", shape, uri) for name, shape in own.items()}
     )
     return Reference(**vars(facts), table=table, dense=dense.requires_grad_(False))
 
 
-def _tensor(arrays: dict[str, np.ndarray], name: str, uri: str) -> torch.Tensor:
+def _tensor(
+    arrays: dict[str, np.ndarray], name: str, shape: tuple[int | None, ...], uri: str
+) -> torch.Tensor:
+    """One of them, whose description asks for this shape; None for any length."""
     if name not in arrays:
-        raise CheckpointError(f"{uri}/model.safetensors: no tensor {name}; train it again")
-    return torch.from_numpy(arrays[name])
+        raise CheckpointError(f"{_tensors_uri(uri)}: no tensor {name}; {_again(uri)}")
+    array, shape = arrays[name], shape or (1,)  # a file holds a scalar as one element
+    fits = len(array.shape) == len(shape) and all(
+        wanted in (None, length) for wanted, length in zip(shape, array.shape, strict=True)
+    )
+    if not fits:
+        raise CheckpointError(
+            f"{_tensors_uri(uri)}: {name} has shape {array.shape}, reference.json says "
+            f"{shape}; {_again(uri)}"
+        )
+    return torch.from_numpy(array)

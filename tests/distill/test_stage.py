@@ -56,7 +56,7 @@ def test_an_inner_loop_that_diverges_stops_the_stage_by_name(
     undisturbed: Prepared, tmp_path: Path
 ) -> None:
     """Nothing is published, and what the memory holds is what it held."""
-    diverges = {"inner": {"learning_rate": 1e30}}
+    diverges = {"inner": {"learning_rate": 1e9}}
     config = undisturbed.config(tmp_path, "scores", distill=diverges)
     workers = MetaWorkers(config)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -203,3 +204,34 @@ def test_stages_are_counted_up_to_the_first_gap(undisturbed: Prepared, tmp_path:
     (tmp_path / "distilled" / "stage=1" / "_manifest.json").unlink()
     assert published_stages(config, undisturbed.blocks) == 0
     assert artifact.published(stage_uri(config, 2))
+
+
+@pytest.mark.parametrize("name", ["rows-00000.parquet", "_ranking.safetensors"])
+def test_a_rerun_reports_no_damaged_set_as_done(
+    undisturbed: Prepared, tmp_path: Path, name: str
+) -> None:
+    config = undisturbed.config(tmp_path, "distilled")
+    path = Path(stage_uri(config, STAGES), name)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    folder = stage_uri(config, STAGES)
+    message = rf"{name}: its content is not what .*; remove the folder {folder} and distil it again"
+    with pytest.raises(ArtifactError, match=message):
+        distill_stream(config, undisturbed.blocks)
+
+
+@pytest.mark.parametrize("advised", [False, True])
+def test_a_stage_that_lacks_a_file_is_distilled_again(
+    undisturbed: Prepared, tmp_path: Path, advised: bool
+) -> None:
+    """By itself, or once its folder is removed as a refusal advises."""
+    config = undisturbed.config(tmp_path, "distilled", "scores")
+    folder = Path(stage_uri(config, STAGES))
+    if advised:
+        shutil.rmtree(folder)
+    else:
+        (folder / "rows-00000.parquet").unlink()
+    assert published_stages(config, undisturbed.blocks) == STAGES - 1
+    distill_stream(config, undisturbed.blocks)
+    assert_undisturbed(tmp_path, undisturbed)

@@ -87,7 +87,7 @@ def publish_distilled(
         embedding_dim=reference.table.embedding_dim,
         reference=reference.identity,
         reference_uri=storage.resolve(f"../../reference/t={STAGES}", uri),
-        made_from={},
+        made_from={"memory": {"ratio": 0.1}},
     )
     judged = history[0].take(slice(0, 5))  # rows that no test here asks about
     ranking = artifact.RankingData(judged, taught[:5], of=5, full_rows=900)

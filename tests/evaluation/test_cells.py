@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -151,6 +152,20 @@ def test_a_cell_is_judged_kept_and_repeatable(prepared: Prepared, method: str) -
 
     assert replace(run_here(cell), seconds=result.seconds) == result
     assert np.array_equal(read_logits(cell), logits)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"null", b'{"test": 1', None])
+def test_a_damaged_result_is_none(prepared: Prepared, content: bytes | None) -> None:
+    """So its cell is trained again; without its logits a result is none either."""
+    cell = made_cell(prepared.run(), "warm", seed=1)
+    result = run_here(cell)
+    if content is None:
+        Path(cell.uri("safetensors")).unlink()
+    else:
+        Path(cell.uri()).write_bytes(content)
+    assert read_cell(cell) is None
+    assert replace(run_here(cell), seconds=result.seconds) == result
+    assert read_cell(cell) is not None
 
 
 def test_seeds_and_labels_differ(prepared: Prepared) -> None:

@@ -194,7 +194,7 @@ def test_a_candidate_that_diverges_is_a_result(
     """Of a model that answers one half to every row; those beside it are judged as ever."""
     run = prepared.run()
     good = made_cell(run, "warm", 7)
-    bad = replace(good, protocol=good.protocol.model_copy(update={"learning_rate": 1e30}))
+    bad = replace(good, protocol=good.protocol.model_copy(update={"learning_rate": 1e9}))
     with caplog.at_level("WARNING", logger=progress.logger.name):
         sane, diverged = run_grid([good, bad], "Test")
     assert "method warm, seed 7: its training diverged" in caplog.text

@@ -1,17 +1,22 @@
+import json
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from diet_ray import storage
+from diet_ray.errors import UserError
 from diet_ray.logs.blocks import (
     Block,
     Blocks,
     BlocksError,
     Fragment,
+    check_whole,
     iterate_batches,
     open_blocks,
     published,
@@ -91,7 +96,7 @@ def test_skipped_fragments_are_not_read(blocks: Blocks) -> None:
     Path(blocks.uri, block.fragments[0].path).unlink()
     skipped = block.fragments[0].rows
     assert sum(map(len, iterate_batches(blocks, block, 7, skipped))) == ROWS - skipped
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(BlocksError, match=r"fragment-00000\.parquet: no such file; remove the fol"):
         next(iterate_batches(blocks, block, 7, skipped - 1))
 
 
@@ -122,11 +127,82 @@ def test_an_id_outside_the_vocabulary_is_named(blocks: Blocks) -> None:
 def test_damaged_fragments_are_named(blocks: Blocks) -> None:
     block = blocks.blocks[0]
     short = replace(block.fragments[0], rows=19)
-    with pytest.raises(BlocksError, match="20 rows, the manifest says 19"):
+    with pytest.raises(BlocksError, match="20 rows in 4 row groups, the manifest says 19 in 4"):
         read_fragment(blocks, block, short)
     with pytest.raises(BlocksError, match="no column h"):
         read_fragment(replace(blocks, fields=("f", "h")), block, block.fragments[0])
+    anew = f"remove the folder {blocks.uri} and prepare the log again"
     path = Path(blocks.uri) / block.fragments[0].path
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(StorageError, match=r"fragment-00000\.parquet"):
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100])
+    with pytest.raises(StorageError, match=rf"fragment-00000\.parquet: not a whole .*; {anew}"):
         read_fragment(blocks, block, block.fragments[0])
+    swapped = replace(block.fragments[0], path=block.fragments[1].path)
+    path.write_bytes(whole)
+    with pytest.raises(BlocksError, match=f"begins with row 120, the manifest says 100.*; {anew}"):
+        read_fragment(blocks, block, swapped)
+    with pytest.raises(BlocksError, match=f"begins with row 126, the manifest says 106.*; {anew}"):
+        read_fragment(blocks, block, swapped, row_groups=[1])
+
+
+@pytest.mark.parametrize("column", ["twice", "text"])
+def test_a_fragment_of_other_columns_is_named(blocks: Blocks, column: str) -> None:
+    block = blocks.blocks[0]
+    path = Path(blocks.uri) / block.fragments[0].path
+    table = pq.read_table(path)
+    if column == "twice":
+        table, told = table.append_column("f", table["f"]), "2 column f"
+    else:
+        table, told = (
+            table.set_column(2, "f", table["f"].cast(pa.string())),
+            "column f holds string",
+        )
+    pq.write_table(table, path, row_group_size=blocks.row_group_rows)
+    with pytest.raises(BlocksError, match=rf"fragment-00000\.parquet: {told}; remove the folder"):
+        read_fragment(blocks, block, block.fragments[0])
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut"])
+def test_a_fragment_that_is_not_whole_is_found_by_its_size(blocks: Blocks, damage: str) -> None:
+    stated = [replace(f, bytes=storage.size(f"{blocks.uri}/{f.path}")) for f in fragments(blocks)]
+    whole = replace(blocks, blocks=(replace(blocks.blocks[0], fragments=tuple(stated)),))
+    check_whole(whole)
+    path = Path(blocks.uri) / stated[1].path
+    if damage == "missing":
+        path.unlink()
+        told = "missing"
+    else:
+        path.write_bytes(path.read_bytes()[:-7])
+        told = f"{stated[1].bytes - 7} bytes"
+    message = f"{path}: {told}, the manifest says {stated[1].bytes} bytes; remove the folder"
+    with pytest.raises(BlocksError, match=message):
+        check_whole(whole)
+
+
+def fragments(blocks: Blocks) -> tuple[Fragment, ...]:
+    return blocks.blocks[0].fragments
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ([], r"holds \[\] instead of keys"),
+        (None, "holds None instead of keys"),
+        ({}, "format is not 1"),
+        ({"format": 1}, "fields: Field required"),
+        ({"fields": None}, "fields: None: Input should be a valid tuple"),
+        ({"more": 1}, "more: unknown"),
+        ({"blocks": [{"name": "x"}]}, r"blocks\.0\.role: Field required"),
+        ({"row_group_rows": "many"}, "row_group_rows: 'many': Input should be a valid integer"),
+    ],
+)
+def test_a_manifest_that_is_none_is_told_by_its_field(
+    blocks: Blocks, content: Any, told: str
+) -> None:
+    path = Path(blocks.uri, "manifest.json")
+    blocks.save()
+    if isinstance(content, dict) and content and content != {"format": 1}:
+        content = {**json.loads(path.read_text()), **content}
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=rf"manifest\.json: {told}.*; remove the folder"):
+        open_blocks(blocks.uri)

@@ -23,5 +23,5 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     place = tmp_path / "cells.arrow"
     write_cells(str(place), [([0], ROWS)])
     place.write_bytes(place.read_bytes()[:-20])
-    with pytest.raises(StorageError, match=r"cells\.arrow: not a whole Arrow file"):
+    with pytest.raises(StorageError, match=r"cells\.arrow: not a whole Arrow file of ours"):
         read_cells(str(place), lambda key: True)

@@ -1,6 +1,7 @@
 import logging
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import pytest
 from diet_ray import storage
 from diet_ray.config import RunConfig, load_config
 from diet_ray.logs import prepare as preparing
-from diet_ray.logs.blocks import open_blocks, read_block
+from diet_ray.logs.blocks import BlocksError, open_blocks, read_block
 from diet_ray.logs.prepare import prepare, summarise
 from diet_ray.logs.sources import LogsError
 from diet_ray.logs.sources.kuairand import FIELDS, TASKS
@@ -336,6 +337,7 @@ def test_an_error_in_a_task_comes_out_clear(tmp_path: Path) -> None:
     with pytest.raises(LogsError, match=r"b\.csv: not a readable CSV file") as error:
         prepare(config(tmp_path, table=schema))
     assert type(error.value) is LogsError
+    assert str(error.value).endswith("; replace it"), "and nothing of Ray's own"
 
 
 SYNTHETIC = """
@@ -429,3 +431,55 @@ def test_kuairand_pure(tmp_path: Path) -> None:
     rates = sum(b.label_rates["is_click"] * b.rows for b in blocks.blocks) / (len(log) - outside)
     assert rates == pytest.approx(0.442, abs=0.001)
     assert blocks.quarantined == {}
+
+
+@pytest.mark.parametrize(
+    ("tasks", "time_unit", "told"),
+    [
+        (
+            {"good": "word"},
+            "ms",
+            "logs.table.tasks.good: 'word' does not give 0 and 1: write an expression that does",
+        ),
+        ({"good": "rating"}, "ms", "logs.table.tasks.good: 'rating' does not give 0 and 1: write"),
+        (
+            {"good": "rating >= 4"},
+            "%Y",
+            "logs.table.time_unit '%Y' is not how column 'at' writes times: set it to s, ms, us",
+        ),
+    ],
+)
+def test_a_log_that_is_misread_needs_no_other_limit(
+    tmp_path: Path, tasks: dict[str, str], time_unit: str, told: str
+) -> None:
+    """Most rows are unusable since the configuration says something else than the log."""
+    write_log(tmp_path / "log", made_log().assign(word="yes"))
+    schema = {"time_column": "at", "time_unit": time_unit, "fields": ["user"], "tasks": tasks}
+    with pytest.raises(LogsError) as error:
+        prepare(config(tmp_path, table=schema))
+    assert told in str(error.value)
+    assert "--set logs.bad_rows_limit" not in str(error.value)
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut"])
+def test_published_blocks_that_are_not_whole_are_refused(tmp_path: Path, damage: str) -> None:
+    write_log(tmp_path / "log", made_log())
+    blocks = prepare(config(tmp_path))
+    before = all_bytes(blocks.uri)
+    path = Path(blocks.uri, blocks.blocks[1].fragments[0].path)
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-1])
+    message = f"{path}: .*; remove the folder {blocks.uri} and prepare the log again"
+    with pytest.raises(BlocksError, match=message):
+        prepare(config(tmp_path))
+    shutil.rmtree(blocks.uri)
+    assert prepare(config(tmp_path)) == blocks
+    assert all_bytes(blocks.uri) == before
+
+
+def test_times_beyond_the_calendar_are_told(tmp_path: Path) -> None:
+    write_log(tmp_path / "log", made_log().assign(at=lambda log: log["at"] * 500))
+    with pytest.raises(LogsError, match=r"the log goes from 852,0.* ms from 1970 to 852,.*unit"):
+        prepare(config(tmp_path))

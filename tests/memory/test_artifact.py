@@ -19,6 +19,7 @@ import ray.data
 from safetensors.numpy import load_file
 
 from diet_ray import storage
+from diet_ray.errors import UserError
 from diet_ray.logs.blocks import Rows
 from diet_ray.memory import artifact
 from diet_ray.memory.artifact import Description, RankingData
@@ -306,3 +307,47 @@ def test_nothing_is_pickled(stage: str) -> None:
         schema = pq.read_schema(path)
         assert not any(pa.types.is_binary(field.type) for field in schema)
         assert all(b"pickle" not in value for value in (schema.metadata or {}).values())
+
+
+@pytest.mark.parametrize("name", ["rows-00000.parquet", "rows-00002.parquet", SAMPLE])
+@pytest.mark.parametrize("damage", ["missing", "flipped"])
+def test_a_damaged_file_of_a_stage_is_found(stage: str, name: str, damage: str) -> None:
+    artifact.check_content(stage)
+    assert artifact.missing_files(stage) == []
+    path = Path(stage, name)
+    content = bytearray(path.read_bytes())
+    if damage == "missing":
+        path.unlink()
+    else:
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    assert artifact.missing_files(stage) == ([name] if damage == "missing" else [])
+    message = rf"{name}: its content is not .*; remove the folder {stage} and distil it again"
+    with pytest.raises(ArtifactError, match=message):
+        artifact.check_content(stage)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ([], r"holds \[\] instead of keys"),
+        (None, "holds None instead of keys"),
+        ({"rows": -1}, "rows: -1: Input should be greater than or equal to 0"),
+        ({"rows_per_file": 0}, "rows_per_file: 0: Input should be greater than 0"),
+        ({"sha256": ["x"]}, "sha256: 1 checksums for 23 rows in files of 9"),
+        ({"ranking": {}}, "ranking.validation_rows: Field required"),
+        ({"stored": {"label": "float8", "delta": "float16"}}, "stored.label: 'float8': Input sho"),
+        ({"more": 1}, "more: unknown"),
+    ],
+)
+def test_a_manifest_that_is_none_is_told_by_its_field(
+    stage: str, change: object, told: str
+) -> None:
+    path = storage.join(stage, "_manifest.json")
+    whole = storage.read_json(path)
+    storage.write_json(path, {**whole, **change} if isinstance(change, dict) else change)
+    for read in (artifact.describe, artifact.open_files, artifact.summary, artifact.read):
+        with pytest.raises(
+            UserError, match=rf"_manifest\.json: {told}.*; remove the folder {stage}"
+        ):
+            read(stage)

@@ -252,7 +252,7 @@ def test_a_truncated_fragment_is_named(
     block = own_blocks.historical[0]
     path = Path(own_blocks.uri, block.fragments[1].path)
     path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(storage.StorageError, match=r"fragment-00001\.parquet: .*run the step"):
+    with pytest.raises(storage.StorageError, match=r"fragment-00001\.parquet: .*remove the fo"):
         scan(prepared.config, own_blocks, block, row_ids(prepared), str(tmp_path / "scan"))
 
 

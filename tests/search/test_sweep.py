@@ -26,6 +26,7 @@ from diet_ray.search.leaderboard import Line
 from diet_ray.search.proposals import listed
 from diet_ray.search.shared import CoTrained, Inherited, SharedData, load_shared
 from diet_ray.search.sweep import SearchError, sweep
+from diet_ray.search.trial import Outcome
 from diet_ray.training.reference import (
     CheckpointError,
     load_reference,
@@ -306,6 +307,23 @@ def test_a_trials_key_holds_what_its_outcome_depends_on(
     )
     assert len(before) == 4
     assert before.isdisjoint(after) if differ else before == after
+
+
+@pytest.mark.parametrize("content", ["", "[]", "null", '{"format": 2}', '{"format": 2, "key": 3}'])
+def test_a_damaged_outcome_is_none(
+    output: Path, content: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = config_at(output)
+    trials = Trials(config, *sweeping.open_set(config))
+    first, second, *_ = listed(config)
+    for candidate in (first, second):
+        trials.keep(trials.key(candidate), candidate, Outcome(seconds=1.5))
+    assert trials.read().keys() == {trials.key(first), trials.key(second)}
+    place = Path(trials.uri(trials.key(first)))
+    place.write_text(content)
+    assert trials.read() == {trials.key(second): (second, Outcome(seconds=1.5))}
+    assert f"{place}: " in caplog.text
+    assert "remove it and run again" in caplog.text
 
 
 def test_a_trials_key_holds_the_set(output: Path, tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from diet_ray import storage
@@ -21,6 +23,8 @@ from diet_ray.training.model import predict
 from diet_ray.training.reference import (
     FORMAT,
     CheckpointError,
+    ReferenceFacts,
+    check_device,
     describe_reference,
     load_reference,
     published_stages,
@@ -245,22 +249,141 @@ def test_a_shared_folder_of_other_settings_is_refused(
         train_reference(other, blocks)
 
 
-def test_damaged_tensors_name_the_file(trained: RunConfig, tmp_path: Path) -> None:
+def flipped(path: Path, at: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
+def anothers(path: Path, trained: RunConfig) -> None:
+    path.write_bytes(Path(reference_uri(trained, 2), "model.safetensors").read_bytes())
+
+
+def not_numbers(path: Path) -> None:
+    arrays = storage.read_tensors(str(path))
+    storage.write_tensors(str(path), {name: 0 * a + np.nan for name, a in arrays.items()})
+
+
+@pytest.mark.parametrize("damage", ["cut", "header", "weight", "another stage's", "not numbers"])
+def test_tensors_that_are_not_the_published_ones_are_refused(
+    trained: RunConfig, tmp_path: Path, damage: str
+) -> None:
     uri = reference_uri(copy_of(trained, tmp_path, 1), 1)
     path = Path(uri, "model.safetensors")
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(storage.StorageError, match=r"model\.safetensors: damaged tensors"):
+    spoil = {
+        "cut": lambda: path.write_bytes(path.read_bytes()[:-100]),
+        "header": lambda: flipped(path, 20),
+        "weight": lambda: flipped(path, -5),
+        "another stage's": lambda: anothers(path, trained),
+        "not numbers": lambda: not_numbers(path),
+    }
+    spoil[damage]()
+    message = rf"model\.safetensors: damaged tensors, or another.*; remove the folder {uri} and run"
+    with pytest.raises(storage.StorageError, match=message):
         load_reference(uri)
+
+
+def test_what_a_refusal_advises_works(blocks: Blocks, trained: RunConfig, tmp_path: Path) -> None:
+    config = copy_of(trained, tmp_path, STAGES)
+    shutil.rmtree(reference_uri(config, 2))
+    train_reference(config, blocks)
+    assert tensors(config) == tensors(trained)
+
+
+def test_missing_tensors_are_trained_again(
+    blocks: Blocks, trained: RunConfig, tmp_path: Path
+) -> None:
+    config = copy_of(trained, tmp_path, STAGES)
+    path = Path(reference_uri(config, 2), "model.safetensors")
+    path.unlink()
+    with pytest.raises(CheckpointError, match=rf"{path}: no such file; remove the folder"):
+        load_reference(reference_uri(config, 2))
+    train_reference(config, blocks)
+    assert tensors(config) == tensors(trained)
+
+
+def republished(uri: str, change: Callable[[dict[str, np.ndarray]], object]) -> None:
+    """Other tensors under a description that states their SHA-256."""
+    path, description = (storage.join(uri, n) for n in ("model.safetensors", "reference.json"))
+    arrays = storage.read_tensors(path)
+    change(arrays)
+    identity = storage.write_tensors(path, arrays)
+    storage.write_json(description, {**storage.read_json(description), "identity": identity})
 
 
 def test_a_missing_tensor_is_named(trained: RunConfig, tmp_path: Path) -> None:
     uri = reference_uri(copy_of(trained, tmp_path, 1), 1)
-    path = storage.join(uri, "model.safetensors")
-    arrays = storage.read_tensors(path)
-    del arrays["embedding.field_1"]
-    storage.write_tensors(path, arrays)
+    republished(uri, lambda arrays: arrays.pop("embedding.field_1"))
     with pytest.raises(CheckpointError, match=r"no tensor embedding\.field_1"):
         load_reference(uri)
+
+
+@pytest.mark.parametrize("kind", ["embedding", "dense"])
+def test_a_tensor_of_another_shape_is_named(trained: RunConfig, tmp_path: Path, kind: str) -> None:
+    uri = reference_uri(copy_of(trained, tmp_path, 1), 1)
+    path = storage.join(uri, "model.safetensors")
+    name = next(n for n in storage.read_tensors(path) if n.startswith(kind))
+    republished(uri, lambda arrays: arrays.update({name: np.zeros((3, 99), np.float32)}))
+    with pytest.raises(CheckpointError, match=rf"{name} has shape \(3, 99\), reference\.json says"):
+        load_reference(uri)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ([], r"holds \[\] instead of keys"),
+        (None, "holds None instead of keys"),
+        ({"fields": 3}, "fields: 3: Input should be a valid tuple"),
+        ({"identity": None}, "identity: None: Input should be a valid string"),
+        ({"models": {"embedding_dim": 10**8}}, "models.embedding_dim: 100000000: Input should be"),
+        (
+            {"models": {"embedding_dim": 4}},
+            "models: {'embedding_dim': 4}: Value error, states no mm",
+        ),
+        ({"made_from": {}}, "made_from: {}: Value error, states no seed"),
+        ({"more": 1}, "more: unknown"),
+    ],
+)
+def test_a_description_that_is_none_is_told_by_its_field(
+    blocks: Blocks, trained: RunConfig, tmp_path: Path, change: object, told: str
+) -> None:
+    config = copy_of(trained, tmp_path, 1)
+    path = storage.join(reference_uri(config, 1), "reference.json")
+    whole = storage.read_json(path)
+    storage.write_json(path, {**whole, **change} if isinstance(change, dict) else change)
+    reads = (
+        lambda: load_reference(reference_uri(config, 1)),
+        lambda: published_stages(config, blocks),
+    )
+    for read in reads:
+        with pytest.raises(
+            storage.StorageError, match=rf"reference\.json: {told}.*; remove the fo"
+        ):
+            read()
+
+
+@pytest.mark.parametrize("key", sorted(ReferenceFacts.__dataclass_fields__.keys() - {"seed"}))
+def test_a_description_that_lacks_a_field_is_told(
+    trained: RunConfig, tmp_path: Path, key: str
+) -> None:
+    uri = reference_uri(copy_of(trained, tmp_path, 1), 1)
+    path = storage.join(uri, "reference.json")
+    whole = storage.read_json(path)
+    storage.write_json(path, {name: whole[name] for name in whole if name != key})
+    with pytest.raises(storage.StorageError, match=rf"reference\.json: {key}: Field required"):
+        describe_reference(uri)
+
+
+def test_a_gpu_that_is_not_there_is_told(
+    blocks: Blocks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    config = small_config(str(tmp_path), resources={"reference_gpu": True})
+    message = r"resources\.reference_gpu true: .* has no GPU; set it to false, or reference_workers"
+    with pytest.raises(ConfigError, match=message):
+        train_reference(config, blocks)
+    elsewhere = {"reference_gpu": True, "reference_workers": 1}
+    check_device(small_config(str(tmp_path), resources=elsewhere))
 
 
 def test_another_format_is_refused(blocks: Blocks, trained: RunConfig, tmp_path: Path) -> None:
@@ -323,8 +446,8 @@ def test_workers_that_cannot_share_the_shards_are_refused(blocks: Blocks, tmp_pa
 
 
 def test_a_reference_that_diverges_stops_by_name(blocks: Blocks, tmp_path: Path) -> None:
-    config = small_config(str(tmp_path), reference={"learning_rate": 1e30})
-    message = r"diverged on historical-1, within \d+ rows.*lower reference.learning_rate \(1e\+30\)"
+    config = small_config(str(tmp_path), reference={"learning_rate": 1e9})
+    message = r"diverged on historical-1, within \d+ rows.*lower reference.learning_rate \(1e\+09\)"
     with pytest.raises(DivergedError, match=message):
         train_reference(config, blocks)
     assert published_stages(config, blocks) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from diet_ray import storage
 from diet_ray.config import LogsConfig
 from diet_ray.logs.sources.kuairand import KuaiRand
 from diet_ray.logs.sources.source import (
@@ -23,6 +24,8 @@ __all__ = ["LogsError", "Part", "RawBatch", "Source", "open_source"]
 
 def open_source(logs: LogsConfig, seed: int) -> Source:
     """The configured source, checked. Raises LogsError naming file, column and remedy."""
+    if logs.path and logs.source != "table" and storage.is_file(logs.path):
+        raise LogsError(f"logs.path: {logs.path} is a file; name the folder that it lies in")
     source: Source
     if logs.source == "kuairand":
         source = KuaiRand(logs)

@@ -39,12 +39,32 @@ def header(uri: str, delimiter: str = ",") -> list[str]:
         line = b""
         while b"\n" not in line and (chunk := file.read(SEEK_BYTES)):
             line += chunk
+            if len(line) > BLOCK_BYTES:
+                raise LogsError(
+                    f"{uri}: the first line does not end within {BLOCK_BYTES >> 20} MB, so it is "
+                    "no CSV file with a header; replace it"
+                )
+        line = line[: line.find(b"\n") + 1] or line
+        _check_encoding(uri, line)
         # Not `open_csv`: it reads ahead, and a process that ends meanwhile is aborted.
         one_thread = pacsv.ReadOptions(use_threads=False)
-        only = pa.BufferReader(line[: line.find(b"\n") + 1] or line)
         return pacsv.read_csv(
-            only, one_thread, pacsv.ParseOptions(delimiter=delimiter)
+            pa.BufferReader(line), one_thread, pacsv.ParseOptions(delimiter=delimiter)
         ).column_names
+
+
+def _check_encoding(uri: str, line: bytes) -> None:
+    if b"\0" in line:
+        raise LogsError(
+            f"{uri}: not text in UTF-8, but perhaps in UTF-16; save it as UTF-8, such as by "
+            "iconv -f UTF-16 -t UTF-8"
+        )
+    try:
+        line.decode()
+    except UnicodeDecodeError as error:
+        raise LogsError(
+            f"{uri}: not text in UTF-8 ({error.reason} at byte {error.start}); save it so"
+        ) from None
 
 
 def parts(uri: str) -> list[Part]:
@@ -96,7 +116,7 @@ def _readable(uri: str) -> Iterator[Any]:
                 yield pa.CompressedInputStream(file, how)
             else:
                 yield pa.PythonFile(fsspec.compression.compr[how](file, mode="rb"), "r")
-    except (pa.ArrowInvalid, EOFError, LZMAError, BadZipFile, ZlibError) as error:
+    except (pa.ArrowException, EOFError, LZMAError, BadZipFile, ZlibError) as error:
         raise _unreadable(uri, error) from None
     except OSError as error:
         if error.errno or how is None:

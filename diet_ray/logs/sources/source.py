@@ -21,6 +21,8 @@ from diet_ray.errors import UserError
 from diet_ray.logs.blocks import ROW_ID, TIME_MS
 
 ROW, PART = "_row", "_part"
+RAW_REMEDY = "replace it by a whole copy, or leave it out of logs.path"
+"""For a damaged file of the user's, of which there may be no other."""
 RESERVED = (ROW_ID, TIME_MS, ROW, PART)
 
 

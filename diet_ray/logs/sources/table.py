@@ -8,16 +8,20 @@ where the files have none of that name.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple
 
 import pyarrow as pa
 
 from diet_ray import storage
-from diet_ray.config import LogsConfig
+from diet_ray.config import LogsConfig, TableConfig
 from diet_ray.logs.blocks import TIME_MS
 from diet_ray.logs.sources import csv_files
 from diet_ray.logs.sources.expression import labels, parse_task
 from diet_ray.logs.sources.source import (
+    RAW_REMEDY,
     ROW,
     BadRow,
     LogsError,
@@ -27,12 +31,26 @@ from diet_ray.logs.sources.source import (
     fingerprint_of,
     nearest,
 )
-from diet_ray.logs.sources.table_files import TableFile, find_files
-from diet_ray.logs.sources.values import as_text, as_time_ms
+from diet_ray.logs.sources.table_files import TableFile, find_files, repeated
+from diet_ray.logs.sources.values import as_text, as_time_ms, without_views
 
 PART_ROWS = 1_000_000
 BATCH_ROWS = 65_536
 UNITS = ("s", "ms", "us", "ns")
+
+_Reader = Callable[[pa.ChunkedArray], pa.ChunkedArray]
+
+
+class _Role(NamedTuple):
+    """What a column of the raw table is used as."""
+
+    name: str  # in a batch
+    column: str
+    use: str
+
+    def __str__(self) -> str:
+        return f"column {self.column!r} as {self.use}"
+
 
 _Piece = tuple[pa.Table, pa.ChunkedArray, list[BadRow]]  # rows, their numbers, malformed ones
 
@@ -57,6 +75,8 @@ class TableSource:
         self.used = list(dict.fromkeys([self.schema.time_column, *used]))
         for file in self.files:
             self._check_columns(file)
+        self._refuse_unknown_feedback(columns)
+        self._refuse_copies()
 
     def _columns(self, file: TableFile) -> list[str]:
         own = self._own_columns(file.uri)
@@ -65,8 +85,28 @@ class TableSource:
     def _own_columns(self, uri: str) -> list[str]:
         if self.schema.format == "csv":
             return csv_files.header(uri, self.schema.delimiter)
-        with storage.open_parquet(uri) as file:
+        with storage.open_parquet(uri, RAW_REMEDY) as file:
             return file.schema_arrow.names
+
+    def _refuse_unknown_feedback(self, columns: list[str]) -> None:
+        for name in self.schema.feedback:
+            if name not in columns:
+                raise LogsError(
+                    f"logs.table.feedback: no column {name!r}, so it would guard nothing; "
+                    f"{nearest(name, columns)}"
+                )
+
+    def _refuse_copies(self) -> None:
+        found = repeated(self.files)
+        if found is None:
+            return
+        first, second = (file.uri for file in found)
+        batches = (b for p in _parts(self.schema, found[0]) for b in self.read(p, None))
+        if any(batch.rows.num_rows for batch in batches):
+            raise LogsError(
+                f"{second}: the same as {first}, so its rows would count twice; remove one of them "
+                "from logs.path"
+            )
 
     def _refuse_feedback(self, task_of: dict[str, str]) -> None:
         for field in self.fields:
@@ -84,6 +124,13 @@ class TableSource:
                 f"logs.table.time_unit: {unit!r} is no unit; use {', '.join(UNITS)} or a strptime "
                 "pattern such as '%Y-%m-%d %H:%M:%S'"
             )
+        try:
+            as_time_ms(pa.chunked_array([["?"]]), unit, self.timezone)
+        except (ValueError, re.error) as error:
+            raise LogsError(
+                f"logs.table.time_unit: {unit!r} is no strptime pattern ({error}); write one such "
+                "as '%Y-%m-%d %H:%M:%S'"
+            ) from None
 
     def _check_columns(self, file: TableFile) -> None:
         columns = self._columns(file)
@@ -94,22 +141,30 @@ class TableSource:
                     remedy = f"all of the first line is one column, {columns[0]!r}: "
                     remedy += "set logs.table.delimiter to what separates the values"
                 raise LogsError(f"{file.uri}: no column {name!r} (logs.table); {remedy}")
+            if columns.count(name) > 1:
+                raise LogsError(
+                    f"{file.uri}: {columns.count(name)} columns are called {name!r} (logs.table); "
+                    "rename all but one of them"
+                )
         if self.schema.format == "parquet":
             self._check_types(file.uri)
 
     def _check_types(self, uri: str) -> None:
-        with storage.open_parquet(uri) as file:
+        with storage.open_parquet(uri, RAW_REMEDY) as file:
             types = dict(zip(file.schema_arrow.names, file.schema_arrow.types, strict=True))
-        for name in self.used:
-            if name in types and pa.types.is_nested(types[name]):
+        own = {name: types[name] for name in self.used if name in types}
+        for name, kind in own.items():
+            if pa.types.is_nested(kind):
                 raise LogsError(
-                    f"{uri}: column {name!r} has type {types[name]}; only columns with one value "
+                    f"{uri}: column {name!r} has type {kind}; only columns with one value "
                     "per row can be used: leave it out"
                 )
+        for role, read in self._readers().items():
+            if role.column in own:
+                _check_reads(own[role.column], read, f"{uri}: {role}")
 
     def parts(self) -> list[Part]:
-        of_file = csv_files.parts if self.schema.format == "csv" else _parquet_parts
-        return [part for file in self.files for part in of_file(file.uri)]
+        return [part for file in self.files for part in _parts(self.schema, file)]
 
     def load_shared(self) -> None:
         """Nothing: every part is complete."""
@@ -124,7 +179,7 @@ class TableSource:
                 if key in self.used and key not in own.column_names:
                     column = pa.repeat(pa.scalar(value, pa.string()), own.num_rows)
                     raw = raw.append_column(key, column)
-            yield RawBatch(self._parse(raw, numbers), raw, tuple(malformed))
+            yield RawBatch(self._parse(raw, numbers, part.name), raw, tuple(malformed))
 
     def _read_csv(self, part: Part) -> Iterator[_Piece]:
         types = {name: pa.string() for name in self._own_columns(part.name)}
@@ -133,18 +188,33 @@ class TableSource:
 
     def _read_parquet(self, part: Part) -> Iterator[_Piece]:
         at = part.first
-        with storage.open_parquet(part.name) as file:
+        with storage.open_parquet(part.name, RAW_REMEDY) as file:
             own = [name for name in self.used if name in file.schema_arrow.names]
             for batch in file.iter_batches(BATCH_ROWS, part.row_groups, own, use_threads=False):
                 numbers = pa.chunked_array([pa.array(range(at, at + batch.num_rows), pa.int64())])
                 at += batch.num_rows
-                yield pa.Table.from_batches([batch]), numbers, []
+                yield without_views(pa.Table.from_batches([batch])), numbers, []
 
-    def _parse(self, raw: pa.Table, numbers: pa.ChunkedArray) -> pa.Table:
-        times = as_time_ms(raw[self.schema.time_column], self.schema.time_unit, self.timezone)
-        columns = {ROW: numbers, TIME_MS: times}
-        columns |= {field: as_text(raw[field]) for field in self.fields}
-        columns |= {name: labels(task, raw[task.column]) for name, task in self.parsed.items()}
+    def _readers(self) -> dict[_Role, _Reader]:
+        """How each column of a batch is made of one of the raw table's."""
+        schema = self.schema
+        times = partial(as_time_ms, unit=schema.time_unit, timezone=self.timezone)
+        readers: dict[_Role, _Reader] = {_Role(TIME_MS, schema.time_column, "the time"): times}
+        for field in self.fields:
+            readers[_Role(field, field, "a field")] = as_text
+        for name, task in self.parsed.items():
+            readers[_Role(name, task.column, f"task {name}")] = partial(labels, task)
+        return readers
+
+    def _parse(self, raw: pa.Table, numbers: pa.ChunkedArray, where: str) -> pa.Table:
+        columns = {ROW: numbers}
+        for role, read in self._readers().items():
+            try:
+                columns[role.name] = read(raw[role.column])
+            except pa.ArrowException as error:
+                raise LogsError(
+                    f"{where}: {role}: {error}; repair the column, or leave it out"
+                ) from None
         return pa.table(columns)
 
     def fingerprint(self) -> str:
@@ -154,9 +224,24 @@ class TableSource:
         return sum(storage.size(file.uri) for file in self.files)
 
 
+def _check_reads(kind: pa.DataType, read: _Reader, where: str) -> None:
+    """Whether a column of this type can be what it is used as. Raises LogsError."""
+    try:
+        read(pa.chunked_array([], kind))
+    except (pa.ArrowException, TypeError) as error:
+        raise LogsError(
+            f"{where} cannot be read from the type {kind} ({error}); name another column, or write "
+            "it as a number or a text"
+        ) from None
+
+
+def _parts(schema: TableConfig, file: TableFile) -> list[Part]:
+    return csv_files.parts(file.uri) if schema.format == "csv" else _parquet_parts(file.uri)
+
+
 def _parquet_parts(uri: str) -> list[Part]:
     parts, groups, first, rows = [], [], 0, 0
-    with storage.open_parquet(uri) as file:
+    with storage.open_parquet(uri, RAW_REMEDY) as file:
         for group in range(file.num_row_groups):
             groups.append(group)
             rows += file.metadata.row_group(group).num_rows

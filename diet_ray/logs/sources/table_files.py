@@ -13,7 +13,7 @@ folders below the folder, or below where the glob's wildcards begin, are columns
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
@@ -34,6 +34,7 @@ COMPRESSIONS = {
     ".zip": "zip",
 }
 WILDCARD = re.compile(r"[*?[]")
+END_BYTES = 1 << 16
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -87,6 +88,29 @@ def find_files(path: str, wanted: Format | None = None) -> tuple[Format, list[Ta
             f"{found}, or logs.path to the {wanted} files"
         )
     return found, [TableFile(storage.join(root, n), n, _keys(n)) for n in sorted(names)]
+
+
+def repeated(files: Sequence[TableFile]) -> tuple[TableFile, TableFile] | None:
+    """Two files that are copies of each other, as far as size, both ends and keys tell, if any."""
+    by_size: dict[int, list[TableFile]] = {}
+    for file in files:
+        by_size.setdefault(storage.size(file.uri), []).append(file)
+    seen: dict[tuple[object, ...], TableFile] = {}
+    for size, alike in by_size.items():
+        for file in alike if len(alike) > 1 else ():
+            own = (size, tuple(file.keys.items()), *_ends(file.uri))
+            if own in seen:
+                return seen[own], file
+            seen[own] = file
+    return None
+
+
+def _ends(uri: str) -> tuple[bytes, bytes]:
+    fs, path = storage.filesystem(uri)
+    with fs.open_input_file(path) as stream:
+        first = stream.read(END_BYTES)
+        stream.seek(max(stream.size() - END_BYTES, 0))
+        return first, stream.read()
 
 
 def _names(path: str) -> tuple[str, list[str]]:

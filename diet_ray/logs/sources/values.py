@@ -10,7 +10,18 @@ import pyarrow.types as kinds
 
 LARGEST_TIME_MS = 10**15  # the year 33658; beyond it a number is no time stamp
 WHOLE_NUMBER = r"^[+-]?[0-9]{1,18}$|^[+-]?[1-8][0-9]{18}$"
+LONGEST_NUMBER = 400  # characters; 1e308 has 309 digits
 PER_MILLISECOND = {"us": 1_000, "ns": 1_000_000}
+
+
+def without_views(table: pa.Table) -> pa.Table:
+    """The table with views of text and bytes as plain ones: rows cannot be taken out of views."""
+    for place, kind in enumerate(table.schema.types):
+        plain = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}.get(kind)
+        if plain is not None:
+            name = table.schema.names[place]
+            table = table.set_column(place, name, table.column(place).cast(plain))
+    return table
 
 
 def as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -28,7 +39,10 @@ def as_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """A column as float64, null where there is no finite number."""
     if kinds.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
-    if kinds.is_string(column.type) or kinds.is_large_string(column.type):
+    if _is_text(column.type):
+        column = column.cast(pa.string()) if kinds.is_string_view(column.type) else column
+        short = pc.less_equal(pc.binary_length(column), LONGEST_NUMBER)
+        column = pc.if_else(short, column, None)
         try:
             column = column.cast(pa.float64())
         except pa.ArrowInvalid:
@@ -42,7 +56,7 @@ def as_integers(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """A column as int64, null where there is no number; fractions are cut off."""
     if kinds.is_integer(column.type) and column.type != pa.uint64():
         return column.cast(pa.int64())
-    if kinds.is_string(column.type) or kinds.is_large_string(column.type):
+    if _is_text(column.type):
         try:
             return column.cast(pa.int64())
         except pa.ArrowInvalid:
@@ -99,6 +113,10 @@ def _parsed(text: pa.ChunkedArray, pattern: str, timezone: str) -> pa.ChunkedArr
     if not zoned:
         column = _placed(column.cast(pa.timestamp("us"), safe=False), timezone)
     return column.cast(pa.timestamp("ms", "UTC"), safe=False).cast(pa.int64())
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_string_view(kind)
 
 
 def _without_nan(column: pa.ChunkedArray) -> pa.ChunkedArray:

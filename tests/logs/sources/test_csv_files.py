@@ -155,3 +155,29 @@ def test_other_delimiters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part_
         for row in table.to_pylist()
     ]
     assert rows == [("1", "x,y"), ("2", "z")]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_a_file_in_utf_16_is_told_so(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes("user,item\n1,2\n".encode(encoding))
+    with pytest.raises(LogsError, match=r"a\.csv: not text in UTF-8, but perhaps in UTF-16; save"):
+        csv_files.header(str(path))
+
+
+def test_a_header_in_another_encoding_is_told_so(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes("größe,item\n1,2\n".encode("latin-1"))
+    with pytest.raises(LogsError, match=r"a\.csv: not text in UTF-8 \(.*at byte 2\); save it so"):
+        csv_files.header(str(path))
+
+
+def test_a_first_line_without_end_is_not_read_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(csv_files, "SEEK_BYTES", 1 << 10)
+    monkeypatch.setattr(csv_files, "BLOCK_BYTES", 1 << 12)
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"x" * (1 << 14))
+    with pytest.raises(LogsError, match=r"a\.csv: the first line does not end within"):
+        csv_files.header(str(path))

@@ -186,5 +186,96 @@ def test_fingerprint_follows_the_files(tmp_path: Path) -> None:
     log().to_parquet(tmp_path / "a.parquet")
     before = open_source(config(tmp_path), 0).fingerprint()
     assert open_source(config(tmp_path), 0).fingerprint() == before
-    log().to_parquet(tmp_path / "b.parquet")
+    log().iloc[:3].to_parquet(tmp_path / "b.parquet")
     assert open_source(config(tmp_path), 0).fingerprint() != before
+
+
+def refused(logs: LogsConfig) -> str:
+    with pytest.raises(LogsError) as caught:
+        read(logs)
+    return str(caught.value)
+
+
+def test_feedback_that_is_no_column_guards_nothing(tmp_path: Path) -> None:
+    log().to_parquet(tmp_path / "a.parquet")
+    told = refused(config(tmp_path, feedback=["dwel"]))
+    assert told.startswith("logs.table.feedback: no column 'dwel', so it would guard nothing")
+    assert told.endswith("did you mean 'dwell'?")
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_a_copy_of_a_file_is_refused(tmp_path: Path, kind: str) -> None:
+    for name in ("a", "b"):
+        if kind == "csv":
+            log().to_csv(tmp_path / f"{name}.csv", index=False)
+        else:
+            log().to_parquet(tmp_path / f"{name}.parquet")
+    told = refused(config(tmp_path, format=kind))
+    assert told.startswith(f"{tmp_path}/b.{kind}: the same as {tmp_path}/a.{kind}, so its rows")
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_files_without_rows_may_be_alike(tmp_path: Path, kind: str) -> None:
+    for name, rows in (("a", log().iloc[:0]), ("b", log().iloc[:0]), ("c", log())):
+        if kind == "csv":
+            rows.to_csv(tmp_path / f"{name}.csv", index=False)
+        else:
+            rows.astype(log().dtypes).to_parquet(tmp_path / f"{name}.parquet")
+    assert len(read(config(tmp_path, format=kind))) == 5
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_a_column_twice_is_refused(tmp_path: Path, kind: str) -> None:
+    if kind == "csv":
+        (tmp_path / "a.csv").write_text("user,user,genre,rating,at,dwell\n1,2,a,5,1704067200,1\n")
+    else:
+        table = pa.Table.from_pandas(log(), preserve_index=False)
+        pq.write_table(table.append_column("user", table["user"]), tmp_path / "a.parquet")
+    told = refused(config(tmp_path, format=kind))
+    assert f"a.{kind}: 2 columns are called 'user' (logs.table); rename all but one" in told
+
+
+@pytest.mark.parametrize("unit", ["%Q", "%", "%Y %Y", "%Y-%m-%d %"])
+def test_a_pattern_that_is_none_is_refused(tmp_path: Path, unit: str) -> None:
+    log().to_parquet(tmp_path / "a.parquet")
+    told = refused(config(tmp_path, time_unit=unit))
+    assert told.startswith(f"logs.table.time_unit: {unit!r} is no strptime pattern (")
+    assert told.endswith("write one such as '%Y-%m-%d %H:%M:%S'")
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "told"),
+    [
+        ("at", pa.array([1] * 5, pa.time32("s")), "column 'at' as the time cannot be read from th"),
+        ("at", pa.array([1] * 5, pa.duration("s")), "column 'at' as the time cannot be read from "),
+        ("rating", pa.array([b"a"] * 5), "column 'rating' as task like"),
+        ("user", pa.array([b"\xff"] * 5), "column 'user' as a field: "),
+    ],
+)
+def test_a_type_that_cannot_be_read_is_told(
+    tmp_path: Path, column: str, values: pa.Array, told: str
+) -> None:
+    table = pa.Table.from_pandas(log(), preserve_index=False)
+    place = table.schema.get_field_index(column)
+    pq.write_table(table.set_column(place, column, values), tmp_path / "a.parquet")
+    assert f"a.parquet: {told}" in refused(config(tmp_path))
+
+
+def test_a_damaged_raw_file_is_never_to_be_removed(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    log().to_parquet(path)
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(StorageError, match=r"a\.parquet: .*; replace it by a whole copy") as caught:
+        read(config(tmp_path))
+    assert "remove" not in str(caught.value)
+
+
+def test_views_of_text_are_text(tmp_path: Path) -> None:
+    """Also in the raw rows that a quarantine takes."""
+    table = pa.Table.from_pandas(log(), preserve_index=False)
+    views = table.set_column(1, "genre", table["genre"].cast(pa.string_view()))
+    pq.write_table(views, tmp_path / "a.parquet")
+    source = open_source(config(tmp_path), 0)
+    (batch,) = source.read(source.parts()[0], None)
+    assert batch.raw.take([1, 2])["genre"].to_pylist() == [None, "b"]
+    assert [row["genre"] for row in read(config(tmp_path))] == ["a", None, "b", "a", "c"]

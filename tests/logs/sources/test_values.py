@@ -79,3 +79,12 @@ def test_what_is_no_time_is_null() -> None:
     texts = chunked(["2024-13-01", "", None])
     assert as_time_ms(texts, "%Y-%m-%d", "UTC").null_count == 3
     assert as_time_ms(chunked(["x", "nan", str(10**17)]), "ms", "UTC").null_count == 3
+
+
+def test_a_number_of_thousands_of_digits_is_none() -> None:
+    digits = "9" * 5_000
+    expected = [None, 1.0, None]
+    assert as_numbers(chunked([digits, "1", "x"])).to_pylist() == expected
+    assert as_numbers(chunked([digits, "1", "x"], pa.string_view())).to_pylist() == expected
+    assert as_integers(chunked([digits, "1", "x"])).to_pylist() == expected
+    assert as_time_ms(chunked([digits, "1", "x"]), "ms", "UTC").to_pylist() == expected

@@ -1,0 +1,54 @@
+"""JSON files of our own, read back as the dataclasses that they were written from.
+
+Protocol: whoever reads a manifest, a ledger or a description calls :func:`read_mapping`, compares
+the format that it states, and takes its content from :func:`parsed`. So what a file may hold is
+said once, by a dataclass, and what damage or another version left in it is told by file, field,
+value and remedy, whoever reads it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from functools import cache
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from diet_ray import storage
+from diet_ray.errors import shown
+
+T = TypeVar("T")
+
+
+def read_mapping(uri: str, remedy: str = storage.AGAIN) -> dict[str, Any]:
+    """A JSON file that holds keys and values. Raises FileNotFoundError, StorageError."""
+    content = storage.read_json(uri, remedy)
+    if not isinstance(content, dict):
+        raise storage.StorageError(f"{uri}: holds {shown(content)} instead of keys; {remedy}")
+    return content
+
+
+def parsed(content: dict[str, Any], kind: type[T], uri: str, remedy: str = storage.AGAIN) -> T:
+    """The dataclass `kind` from what `uri` holds. Raises StorageError: every field is there, of its
+    type, and no other."""
+    unknown = sorted(content.keys() - {field.name for field in fields(kind)})  # type: ignore[arg-type]
+    if unknown:
+        raise storage.StorageError(f"{uri}: {unknown[0]}: unknown; {remedy}")
+    try:
+        whole: T = _adapter(kind).validate_python(content)  # type: ignore[arg-type]
+        return whole
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(str(part) for part in problem["loc"])
+        found = "" if problem["type"] == "missing" else f" {shown(problem['input'])}:"
+        raise storage.StorageError(f"{uri}: {place}:{found} {problem['msg']}; {remedy}") from None
+
+
+def read_document(uri: str, kind: type[T], remedy: str = storage.AGAIN) -> T:
+    """Both at once, of a file that states no format. Raises FileNotFoundError, StorageError."""
+    return parsed(read_mapping(uri, remedy), kind, uri, remedy)
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
