@@ -94,16 +94,19 @@ class RayProcesses:
             "dashboard-host": HOST,
             "dashboard-port": str(self.dashboard),
             "ray-client-server-port": str(free_port()),
-            "temp-dir": str(self.folder),
+            # a new one each time, as a new pod has: Ray refuses to start over another's traces
+            "temp-dir": tempfile.mkdtemp(prefix="", dir=self.folder),
             **more,
         }
         self._start(name, ["--head"], group, here, environment or {})
         wait_until(lambda: self.answers("/api/gcs_healthz"), "the head's probe")
 
-    def start_worker(self, group: Manifest, name: str) -> None:
+    def start_worker(
+        self, group: Manifest, name: str, environment: dict[str, str] | None = None
+    ) -> None:
         """`ray start` as KubeRay calls it in a pod of the group."""
         here = {"address": f"{HOST}:{self.control_store}"}
-        self._start(name, [], group, here, {})
+        self._start(name, [], group, here, environment or {})
         port = self.agent_ports[name]
         wait_until(lambda: self.answers("/api/local_raylet_healthz", port), f"{name}'s probe")
 
@@ -144,12 +147,13 @@ class RayProcesses:
     def kill(self, name: str) -> None:
         """SIGKILL, at once, everything that descends from a node's `ray start`."""
         process = self.started.pop(name)
-        for pid in family(process.pid):
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        process.wait()
+        for _ in range(2):  # what was being started meanwhile goes in the second round
+            for pid in family(process.pid):
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+            process.wait()
 
     def answers(self, path: str, port: int | None = None, token: str | None = None) -> bool:
         return self.status(path, port, token) == 200
@@ -209,7 +213,7 @@ class RayProcesses:
 
 
 def family(pid: int) -> list[int]:
-    """A process and all that descend from it or run in its session, the oldest first."""
+    """What runs in the session that a process began, itself included, and all that descends."""
     parents, sessions = {}, {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
@@ -218,7 +222,7 @@ def family(pid: int) -> list[int]:
             except OSError:
                 continue  # it has ended
             parents[int(folder.name)], sessions[int(folder.name)] = int(fields[1]), int(fields[3])
-    found = {other for other, session in sessions.items() if session == pid} | {pid}
+    found = {other for other, session in sessions.items() if session == pid}
     while True:
         grown = found | {other for other, parent in parents.items() if parent in found}
         if grown == found:
