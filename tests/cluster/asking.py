@@ -22,6 +22,6 @@ if __name__ == "__main__":
     actors = []
     for demand in json.loads(sys.argv[1]):
         count = demand.pop("count")
-        actors += [Asker.options(**demand).remote() for _ in range(count)]  # type: ignore[attr-defined]
+        actors += [Asker.options(**demand).remote() for _ in range(count)]
     ray.get([actor.ready.remote() for actor in actors])
     print(f"all {len(actors)} are there")

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
+from diet_ray.pipeline import check_networks
+from diet_ray.search.sweep import check_space
 from diet_ray.version import __version__
 from tests.cluster.composed import (
     COMPOSED,
@@ -292,6 +294,12 @@ def test_the_reference_is_trained_by_workers_that_divide_its_shards(overlay: Pat
     config = run_config(overlay)
     assert config.resources.reference_workers > 0, "the driver would train, on the head"
     assert config.reference.logical_shards % config.resources.reference_workers == 0
+
+
+@every_overlay
+def test_the_jobs_accept_the_configuration_before_they_start_ray(overlay: Path) -> None:
+    check_networks(run_config(overlay))
+    check_space(run_config(overlay))
 
 
 @every_overlay
