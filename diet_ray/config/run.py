@@ -53,6 +53,9 @@ class ResourcesConfig(Section):
     """Parameter-server actors, each with whole files of memory rows (`memory.rows_per_file`); no
     more than there are files."""
     memory_server_cpus: PositiveFloat = 0.1
+    memory_server_labels: dict[str, str] = {}
+    """Labels of the nodes that the memory's servers may run on, such as `{diet-ray/group: memory}`
+    (cluster/README.md); empty for any node."""
     evaluation_tasks: PositiveInt = 2
     """Candidate trainings on real blocks that run side by side."""
     trial_gpus: NonNegative = 0

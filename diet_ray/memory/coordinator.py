@@ -113,7 +113,10 @@ class MemoryCoordinator:
         self.client = MemoryClient(
             tuple(
                 actor.options(
-                    name=f"{name}-{i}", num_cpus=resources.memory_server_cpus, max_restarts=-1
+                    name=f"{name}-{i}",
+                    num_cpus=resources.memory_server_cpus,
+                    label_selector=resources.memory_server_labels or None,
+                    max_restarts=-1,
                 ).remote(folder, start, range(low, high), unit is not None)
                 for i, (low, high) in enumerate(itertools.pairwise(cuts))
             ),
