@@ -28,7 +28,7 @@ class DurableStep:
 
     step: int
     files: tuple[str, ...]  # in the order in which they are applied
-    norms: tuple[float, ...] = ()  # of the clipping
+    norms: tuple[float, ...] = ()  # of the clipping, the last ones
     dropped: int = 0  # shards that were not finite, of all steps so far
 
 
