@@ -86,7 +86,7 @@ class Roofline(Measure):
         return Found(figures, {"Roofline": rows}, [f"{told} (copy, matrix product in float32)."])
 
     def _phases(self) -> list[Phase]:
-        config, width = run_config(""), run_config("").models.embedding_dim
+        config, width = run_config("anywhere"), run_config("anywhere").models.embedding_dim
         network = config.evaluation.candidates[0]
         started = fresh_network(network, config.models, FIELDS, TASKS, 0, "bench")
         flop = forward_flop(started, FIELDS, width)

@@ -241,7 +241,7 @@ class Candidate(Measure):
 def co_training_seconds(uri: str) -> float:
     """Of a candidate on a set of rows of the second block, judged on the third."""
     torch.set_num_threads(1)
-    config, blocks = run_config(""), open_blocks(uri)
+    config, blocks = run_config("anywhere"), open_blocks(uri)
     _, log, judged = blocks.blocks
     wanted = max(round(config.memory.ratio * log.rows), 1)
     rows = next(iterate_batches(blocks, log, wanted)).ids
@@ -268,7 +268,7 @@ def co_training_seconds(uri: str) -> float:
 def full_seconds(uri: str) -> float:
     """Of the same candidate's epoch on the second block."""
     torch.set_num_threads(1)
-    config, blocks = run_config(""), open_blocks(uri)
+    config, blocks = run_config("anywhere"), open_blocks(uri)
     models, sizes = config.models, dict.fromkeys(blocks.fields, 0)
 
     def train(block: Block) -> None:

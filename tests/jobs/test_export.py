@@ -42,7 +42,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = random_rows(30, (len(blocks.fields), width, len(blocks.tasks)))
     rows.anchors[:] %= FIRST_IDS
     identity = load_reference(place).identity
-    described = Description(1, 30, blocks.fields, blocks.tasks, width, identity, place, {})
+    made_from = {"memory": {"ratio": 0.1}}
+    described = Description(1, 30, blocks.fields, blocks.tasks, width, identity, place, made_from)
     publish_set(str(folder / "distilled/stage=1"), rows, described)
     return folder
 

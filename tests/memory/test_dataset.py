@@ -32,7 +32,7 @@ from tests.sets import publish_set, random_rows
 ROWS, PER_FILE = 23, 9
 FIELDS = ("field_0", "field_1", "field_2")
 TASKS = ("task_0", "task_1")
-WIDTH = small_config("").models.embedding_dim
+WIDTH = small_config("anywhere").models.embedding_dim
 
 
 @pytest.fixture(scope="module")

@@ -72,7 +72,9 @@ def test_a_folder_is_enough(tmp_path: Path) -> None:
     """What is read back equals what is made of the rows and the block's sample in memory, though
     the folder does not hold ids that the set lacks."""
     rows, ids = synthetic_rows(), log_ids(3)
-    described = Description(1, len(rows), ("a", "b"), ("x", "y"), 3, "reference", "nowhere", {})
+    made_from = {"memory": {"ratio": 0.1}}
+    names = ("a", "b"), ("x", "y")
+    described = Description(1, len(rows), *names, 3, "reference", "nowhere", made_from)
     uri = str(tmp_path / "stage=1")
     none = np.zeros((len(ids), 2), dtype=np.float32)
     asked = Rows(np.arange(len(ids)) + 100, ids, none)
