@@ -96,7 +96,7 @@ def _parser(description: str) -> argparse.ArgumentParser:
 
 
 def _add_places(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--output", default="results/bench", help="folder of the records (JSON)")
+    parser.add_argument("--output", default="docs/bench", help="folder of the records (JSON)")
     parser.add_argument("--page", default="BENCH.md", help="the Markdown page of all records there")
     parser.add_argument("--folder", help="for files in between; default: the system's temporary")
 
