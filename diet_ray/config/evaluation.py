@@ -292,9 +292,7 @@ class BenchmarkConfig(Section):
         "with-target-selection": {"distill": {"hard_fraction": 0.1}},
         "with-memory-selection": {"distill": {"active_fraction": 0.5}},
         "newest-block-only": {"memory": {"keep": 0.0}},
-        "no-meta-gradient": {
-            "distill": {"outer_steps": 1, "outer": {"embedding_step": 1e-6, "label_step": 1e-6}}
-        },
+        "no-meta-gradient": {"distill": {"outer_steps": 0}},
     }
     """Name to the keys of `scoring`, `memory` and `distill` that it changes, at least one of them.
     The default switches parts of the paper's method on, one by one, in a recipe without them."""

@@ -174,6 +174,8 @@ def _shards(batch_size: int) -> int:
 def _meta_shards(distill: DistillConfig, active_rows: float) -> int:
     """As many as pass over that many rows within a stage's steps."""
     of_one = distill.model_copy(update={"logical_shards": 1}).rows_of_stage()
+    if not of_one:
+        return FEWEST_META_SHARDS
     return max(math.ceil(PASSES * active_rows / of_one), FEWEST_META_SHARDS)
 
 

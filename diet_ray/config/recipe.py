@@ -18,6 +18,7 @@ from diet_ray.config.section import (
     Fraction,
     HeldCount,
     NonNegative,
+    NonNegativeInt,
     Percentile,
     PositiveFloat,
     PositiveInt,
@@ -114,8 +115,9 @@ class OuterConfig(Section):
 class DistillConfig(Section):
     rounds: PositiveInt = 1
     """Addressing (hard targets, active memory) is renewed this often per stage."""
-    outer_steps: PositiveInt = 60
-    """M: meta-gradient steps per round."""
+    outer_steps: NonNegativeInt = 60
+    """M: meta-gradient steps per round; 0 leaves the rows with the reference's labels, for no
+    cost."""
     candidate_fraction: Fraction = 1.0
     """Share of the block that is looked at for hard targets, drawn anew each round."""
     hard_fraction: Fraction = 1.0

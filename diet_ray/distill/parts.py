@@ -37,13 +37,16 @@ def recipe_name(config: RunConfig) -> str:
 
     "DIET (paper)" if everything is as in the paper; "DIET, fresh start, .." if all parts are on but
     done in other ways; else the parts that are there and those that are not, such as "random rows
-    + 60 meta-gradient steps, no fusion, no addressing". Steps are those of one stage.
+    + 60 meta-gradient steps, no fusion, no addressing", or "random rows + the reference's labels,
+    .." without a step. Steps are those of one stage.
     """
     missing, other = _missing_parts(parts(config)), _other_ways(config)
-    if not missing and config.memory.new_rows == "boundary":
+    steps = config.distill.rounds * config.distill.outer_steps
+    if steps and not missing and config.memory.new_rows == "boundary":
         return ", ".join(["DIET", *other]) if other else "DIET (paper)"
     rows = {"boundary": "boundary rows", "random": "random rows"}[config.memory.new_rows]
-    steps = config.distill.rounds * config.distill.outer_steps
+    if not steps:
+        return ", ".join([f"{rows} + the reference's labels", *missing])
     plural = "s" if steps > 1 else ""
     labels = "" if config.distill.outer.embedding_step else " on labels"
     return ", ".join([f"{rows} + {steps} meta-gradient step{plural}{labels}", *missing])

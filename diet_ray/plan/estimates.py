@@ -70,8 +70,8 @@ def distillation(config: RunConfig, blocks: Blocks, pace: Pace) -> Step:
         return Step(title, PUBLISHED)
     seconds = 2 * PROCESS_START + sum(_stage(config, block, pace) for block in left)
     steps = distill.rounds * distill.outer_steps
-    amount = f"{len(left)} stages of {steps} outer steps of {distill.logical_shards} shards"
-    return Step(title, amount, seconds)
+    of = f" of {steps} outer steps of {distill.logical_shards} shards" if steps else ""
+    return Step(title, f"{len(left)} stages{of}", seconds)
 
 
 def _distilled_stages(config: RunConfig, blocks: Blocks) -> int:
@@ -85,8 +85,8 @@ def _distilled_stages(config: RunConfig, blocks: Blocks) -> int:
 def _stage(config: RunConfig, block: Block, pace: Pace) -> float:
     distill, proxies = config.distill, proxy_networks(config)
     workers = processes(config, config.resources.meta_workers)
-    gradient = mean(pace.meta_gradient(network, distill) for network in proxies)
     steps = distill.rounds * distill.outer_steps * math.ceil(distill.logical_shards / workers)
+    gradient = mean(pace.meta_gradient(network, distill) for network in proxies) if steps else 0.0
     return PROCESS_START + steps * gradient + _scans(config, block, pace)
 
 

@@ -54,6 +54,12 @@ def test_a_part_is_on_where_it_selects(
             "random rows + 60 meta-gradient steps on labels, no fusion, no addressing",
         ),
         ({}, {"outer": {"embedding_step": 0}}, "DIET, labels alone"),
+        ({}, {"outer_steps": 0}, "boundary rows + the reference's labels"),
+        (
+            RANDOM,
+            {"outer_steps": 0, "hard_fraction": 1, "active_fraction": 1},
+            "random rows + the reference's labels, no fusion, no addressing",
+        ),
         (
             {"new_rows": "random"},
             {"rounds": 1, "outer_steps": 1},

@@ -69,6 +69,24 @@ def test_an_inner_loop_that_diverges_stops_the_stage_by_name(
     assert not artifact.published(stage_uri(config, 1))
 
 
+def test_without_outer_steps_rows_keep_the_references_labels(
+    undisturbed: Prepared, tmp_path: Path
+) -> None:
+    """The same rows as with them; the cheapest rival of what is learned."""
+    config = undisturbed.config(tmp_path, "scores", distill={"outer_steps": 0})
+    workers = MetaWorkers(config)
+    try:
+        distill_stage(config, undisturbed.blocks, 1, workers)
+    finally:
+        workers.close()
+    rows = artifact.read(stage_uri(config, 1))
+    learned = artifact.read(stage_uri(run_config(undisturbed.folder), 1))
+    assert np.array_equal(rows.anchors, learned.anchors)
+    assert np.array_equal(rows.labels, rows.taught)
+    assert not rows.moved.any()
+    assert not np.allclose(learned.labels, learned.taught, atol=1e-3)
+
+
 def test_few_shards_that_are_not_finite_are_told_of(
     prepared: Prepared, caplog: pytest.LogCaptureFixture
 ) -> None:
