@@ -13,11 +13,14 @@ quickstart: $(INSTALLED)  ## Distil the embedded log, search on the set, compare
 	@$(BIN)/python jobs/distill.py --config configs/quickstart.yaml
 	@$(BIN)/python jobs/sweep.py --config configs/quickstart.yaml
 
+# A folder of tests stays together: its tests share a session of Ray and what was trained for them.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
+
 test: $(INSTALLED)  ## The test suite; ARGS are pytest's: make test ARGS="-k config"
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(PYTEST) $(ARGS)
 
 test-all: $(INSTALLED)  ## The slow tests too
-	@$(BIN)/python -m pytest -m "" $(ARGS)
+	@$(PYTEST) -m "" $(ARGS)
 
 fuzz: $(INSTALLED)  ## Damaged inputs, CASES of each kind: make fuzz CASES=1000
 	@FUZZ_CASES=$(or $(CASES),1000) $(BIN)/python -m pytest tests/fuzz --timeout=0 $(ARGS)
