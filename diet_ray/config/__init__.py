@@ -6,10 +6,8 @@ trusts what it gets. An unknown key is an error that names the nearest known one
 
 Two kinds of keys exist. ``name`` calls the run something, ``output`` and ``reference.folder`` say
 where things lie, ``resources`` how many processes do the work: none of these changes a result,
-with two exceptions: several data-parallel workers of the reference take the same steps as one, but
-add a batch's gradients in another order, and a GPU rounds otherwise than a CPU. So the number of
-these workers and the kind of device stand in the artifacts, beside everything else, which
-determines the result bit for bit.
+with one exception: a GPU rounds otherwise than a CPU. So the kind of device stands in the
+artifacts, beside everything else, which determines the result bit for bit.
 """
 
 from __future__ import annotations
