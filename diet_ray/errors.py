@@ -12,3 +12,7 @@ class UserError(Exception):
 
 class DivergedError(UserError, ArithmeticError):
     """A training whose numbers are no longer finite; the message names it and what to lower."""
+
+
+class StorageError(UserError, OSError):
+    """A file that cannot be read or written; the message names the file and the remedy."""

@@ -17,6 +17,8 @@ GROUND = (
     "errors",
     "config",
     "storage",
+    "filesystems",
+    "retries",
     "seeds",
     "progress",
     "lease",
