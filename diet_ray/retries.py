@@ -73,9 +73,8 @@ def retried() -> Counter[str]:
 
 def told() -> str:
     """What was retried, for people; empty if nothing was."""
-    found = retried()
-    kinds = ", ".join(f"{kind} {count:,}" for kind, count in found.most_common())
-    return f"The store was asked again {found.total():,} times ({kinds})" if found else ""
+    kinds = [f"{kind} {count:,}" for kind, count in retried().most_common()]
+    return f"Storage was asked again after: {', '.join(kinds)}" if kinds else ""
 
 
 class _Remarks:

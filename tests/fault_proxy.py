@@ -14,7 +14,7 @@ import socket
 import struct
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -44,6 +44,8 @@ class FaultProxy:
         self._draw = random.Random(self.seed)
         self._lock = threading.Lock()
         self.over = threading.Event()
+        self.next: list[str | None] = []  # what the next requests meet, before any draw
+        self.heard: Callable[[Mapping[str, str]], None] = lambda headers: None
         self.down = False  # while set, every connection is reset: the store is gone
 
     def fault(self, kind: str) -> str | None:
@@ -52,6 +54,8 @@ class FaultProxy:
             self.requests[kind] += 1
             if self.down:
                 return "reset_before"
+            if self.next:
+                return self.next.pop(0)
             names = [*self.shares, None]
             weights = [*self.shares.values(), 1 - sum(self.shares.values())]
             (drawn,) = self._draw.choices(names, weights)
@@ -79,6 +83,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def answer(self) -> None:
         body = b"".join(self._sent())
+        self.proxy.heard(self.headers)
         fault = self.proxy.fault(kind_of(self.command, self.path))
         if fault == "slow_down":
             return self._reply(503, [("Content-Type", "application/xml")], SLOW_DOWN)
@@ -130,7 +135,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _reply(
         self, status: int, headers: list[tuple[str, str]], content: bytes, whole: bool = True
     ) -> None:
-        """Answer; a broken answer ends after half its body, or after its headers but for their end."""
+        """Answer; a broken answer ends after half its body, or within its headers."""
         self.send_response_only(status)
         given = {name.lower(): value for name, value in headers}
         length = given.get("content-length") if self.command == "HEAD" else str(len(content))
