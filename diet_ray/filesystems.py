@@ -33,6 +33,8 @@ ONE_REQUEST_BYTES = 5_000_000
 """Content up to here is uploaded by a single request."""
 DECIDING = ("AWS_", "GOOGLE_", "CLOUDSDK_", "GCE_", "STORAGE_", "HOME")
 """Beginnings of the environment's names that clients read."""
+SMALL_FILE_BYTES = 1_000_000
+"""A file up to here is read by a single request: a Parquet footer and its columns are several."""
 ANONYMOUS = "anonymous"
 BUCKETS = ("s3", "gs")
 """Schemes of pyarrow whose URI is a bucket and a name in it."""
@@ -207,6 +209,7 @@ class _Reading(io.RawIOBase):
 
     def __init__(self, file: pa.NativeFile, path: str) -> None:
         self._file, self._path, self._size, self._at = file, path, file.size(), 0
+        self._whole: bytes | None = None  # of a small file, once something was read
 
     def readable(self) -> bool:
         return True
@@ -226,12 +229,19 @@ class _Reading(io.RawIOBase):
         wanted = left if count is None or count < 0 else min(count, left)
         if not wanted:
             return b""
-        content = persistently(partial(self._read, wanted), self._path)
-        self._at += len(content)
+        content = self._content(wanted, self._at)
+        self._at += wanted
         return content
 
-    def _read(self, count: int) -> bytes:
-        content: bytes = self._file.read_at(count, self._at)
+    def _content(self, count: int, start: int) -> bytes:
+        if self._size > SMALL_FILE_BYTES:
+            return persistently(partial(self._read, count, start), self._path)
+        if self._whole is None:
+            self._whole = persistently(partial(self._read, self._size, 0), self._path)
+        return self._whole[start : start + count]
+
+    def _read(self, count: int, start: int) -> bytes:
+        content: bytes = self._file.read_at(count, start)
         if len(content) < count:
             raise ConnectionError(f"{len(content)} of {count} bytes came")
         return content

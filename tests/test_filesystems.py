@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.fs as pafs
 import pytest
 
@@ -77,10 +79,27 @@ def test_options_in_a_uri_are_refused() -> None:
         filesystems.find("s3://bucket/run?region=eu-west-1")
 
 
-@pytest.mark.usefixtures("s3_endpoint")
 @pytest.mark.parametrize("size", [10, filesystems.ONE_REQUEST_BYTES])
-def test_content_held_whole_is_one_request(s3_endpoint: str, s3_folder: str, size: int) -> None:
-    with fault_proxy(s3_endpoint) as proxy, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", proxy.url)
+def test_content_held_whole_is_one_request(
+    s3_endpoint: str, s3_folder: str, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    with fault_proxy(s3_endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         storage.write_bytes(storage.join(s3_folder, "file"), os.urandom(size))
         assert proxy.requests == {"PUT": 1}
+
+
+@pytest.mark.parametrize(("rows", "gets"), [(10_000, 1), (500_000, 4)])
+def test_a_small_table_is_read_by_one_request(
+    s3_endpoint: str, s3_folder: str, monkeypatch: pytest.MonkeyPatch, rows: int, gets: int
+) -> None:
+    """Of a large one, the footer and the columns of each row group."""
+    uri = storage.join(s3_folder, f"{rows}.parquet")
+    table = pa.table({"x": np.random.default_rng(0).random(rows), "y": np.arange(rows)})
+    storage.write_parquet(uri, table, row_group_rows=rows // 2)
+    with fault_proxy(s3_endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        with storage.open_parquet(uri) as file:
+            groups = [file.read_row_group(group) for group in range(file.num_row_groups)]
+        assert pa.concat_tables(groups).equals(table)
+        assert proxy.requests["GET"] <= gets
