@@ -14,7 +14,7 @@ import string
 from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 import fsspec
 import pyarrow as pa
@@ -24,20 +24,21 @@ from diet_ray.errors import StorageError
 from diet_ray.retries import persistently
 
 REQUEST_SECONDS = 15.0
-"""A request that brings nothing for so long has stalled and is sent again; an upload for three
-times as long."""
+"""A request that brings nothing for so long has stalled and is sent again; some seconds later if
+something came before, since libcurl looks at a mean."""
 CONNECT_SECONDS = 5.0
 STREAM_ATTEMPTS = 10
 """Of each request of an upload in several parts, which only the client itself can send again."""
 ONE_REQUEST_BYTES = 5_000_000
 """Content up to here is uploaded by a single request."""
-DECIDING = ("AWS_", "GOOGLE_", "CLOUDSDK_", "GCE_", "STORAGE_", "HOME")
+DECIDING = ("AWS_", "GOOGLE_", "CLOUDSDK_", "CLOUD_STORAGE_", "HOME")
 """Beginnings of the environment's names that clients read."""
 SMALL_FILE_BYTES = 1_000_000
 """A file up to here is read by a single request: a Parquet footer and its columns are several."""
 ANONYMOUS = "anonymous"
 BUCKETS = ("s3", "gs")
 """Schemes of pyarrow whose URI is a bucket and a name in it."""
+AZURE = ("abfs", "abfss")
 LOCAL = pafs.LocalFileSystem()
 
 
@@ -49,9 +50,10 @@ def find(uri: str) -> tuple[pafs.FileSystem, str]:
     quoted = quote(uri, safe=string.punctuation)
     try:
         parts = urlsplit(quoted)
-        _refuse_secrets(scheme, parts.username, parts.hostname)
-        if scheme in BUCKETS:
+        if scheme in (*BUCKETS, *AZURE):
+            _refuse_secrets(scheme, parts)
             _refuse_options(uri, parts.query)
+        if scheme in BUCKETS:
             place = f"{scheme}://{parts.netloc}"
             bucket = parts.netloc.rpartition("@")[2]
             return _client(place, _environment()), unquote(bucket + parts.path).rstrip("/")
@@ -68,11 +70,12 @@ def find(uri: str) -> tuple[pafs.FileSystem, str]:
     return pafs.PyFileSystem(pafs.FSSpecHandler(remote)), path
 
 
-def _refuse_secrets(scheme: str, user: str | None, bucket: str | None) -> None:
-    if user not in (None, ANONYMOUS) and scheme in BUCKETS:
+def _refuse_secrets(scheme: str, parts: SplitResult) -> None:
+    user = parts.username if scheme in BUCKETS else None  # Azure's container stands there
+    if parts.password is not None or user not in (None, ANONYMOUS):
         raise StorageError(
-            f"{scheme}://...@{bucket}: a URI must hold no credentials, for it ends up in manifests "
-            f"and logs; set them in the environment, or write {ANONYMOUS}@ for none"
+            f"{scheme}://...@{parts.hostname}: a URI must hold no credentials, for it ends up in "
+            f"manifests and logs; set them in the environment, or write {ANONYMOUS}@ for none"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -66,7 +67,7 @@ def test_without_credentials(
     assert not seen[-1]
 
 
-@pytest.mark.parametrize("scheme", ["s3", "gs"])
+@pytest.mark.parametrize("scheme", ["s3", "gs", "abfs"])
 def test_credentials_in_a_uri_are_refused_and_not_repeated(scheme: str) -> None:
     with pytest.raises(StorageError, match=r"set them in the environment") as caught:
         filesystems.find(f"{scheme}://KEY:hidden@bucket/run")
@@ -77,6 +78,12 @@ def test_credentials_in_a_uri_are_refused_and_not_repeated(scheme: str) -> None:
 def test_options_in_a_uri_are_refused() -> None:
     with pytest.raises(StorageError, match=r"\?region=, .*\(AWS_ENDPOINT_URL"):
         filesystems.find("s3://bucket/run?region=eu-west-1")
+
+
+def test_a_store_that_needs_another_package_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "adlfs", None)
+    with pytest.raises(StorageError, match=r"az://container/x: .*adlfs.*README"):
+        filesystems.find("az://container/x")
 
 
 @pytest.mark.parametrize("size", [10, filesystems.ONE_REQUEST_BYTES])

@@ -147,7 +147,8 @@ class Distilled:
 
 def distil(proxy: FaultProxy, output: str) -> Distilled:
     """Run the job through a proxy; a phase begins with a line of its log."""
-    started, phase, requests = time.monotonic(), "start and plan", dict.fromkeys(MOST, Counter())
+    started, phase = time.monotonic(), "start and plan"
+    requests: dict[str, Counter[str]] = {name: Counter() for name in MOST}
     arguments = command("distill", "configs/quickstart.yaml", output)
     env = {**environment(), "AWS_ENDPOINT_URL": proxy.url, "PYTHONUNBUFFERED": "1"}
     printed, before = [], Counter(proxy.requests)
