@@ -99,7 +99,7 @@ def _client(place: str, _environment: tuple[tuple[str, str], ...]) -> pafs.FileS
     _, at, name = bucket.rpartition("@")
     if scheme != "s3":
         return pafs.FileSystem.from_uri(place)[0]
-    plain, _ = pafs.S3FileSystem.from_uri(f"s3://{name}")
+    plain, _ = persistently(partial(pafs.S3FileSystem.from_uri, f"s3://{name}"), place)
     # What from_uri found out (endpoint, region) is only in the arguments of the copy that pickle
     # would make, and only a constructor takes the rest.
     _, (options,) = plain.__reduce__()

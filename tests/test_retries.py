@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import textwrap
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +17,8 @@ import pytest
 from diet_ray import filesystems, retries, storage
 from diet_ray.storage import StorageError
 from tests.fault_proxy import FaultProxy, fault_proxy
+
+ROOT = Path(__file__).parents[1]
 
 FAULTS = {
     "slow_down": 0.05,
@@ -138,6 +144,24 @@ def test_a_long_wait_is_remarked_once(
     assert retries.persistently(call, "bucket/file") == "done"
     assert caplog.text.count("bucket/file: the store has not answered for") == 1
     assert "slow down" in retries.told()
+
+
+def test_a_process_tells_at_its_end_what_it_retried() -> None:
+    code = """
+        from diet_ray import progress, retries
+        progress.start_logging()
+        failures = [OSError("AWS Error SLOW_DOWN during PutObject operation")] * 2
+        def call():
+            if failures:
+                raise failures.pop()
+        retries.persistently(call, "bucket/file")
+        print("done")
+    """
+    run = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=True)
+    first, last = done.stdout.splitlines()
+    assert first == "done"
+    assert last.endswith("Storage was asked again after: slow down 2")
 
 
 @pytest.mark.parametrize(
