@@ -24,6 +24,10 @@ class DivergedError(UserError, ArithmeticError):
     """A training whose numbers are no longer finite; the message names it and what to lower."""
 
 
+class StorageError(UserError, OSError):
+    """A file that cannot be read or written; the message names the file and the remedy."""
+
+
 def shortened(text: str, most: int) -> str:
     """The text; of one longer than `most` characters, its two ends."""
     if len(text) <= most:

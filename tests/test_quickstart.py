@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
 
 from diet_ray import storage
 from diet_ray.config.fitting import LARGEST_RATIO
 from diet_ray.memory.dataset import load_distilled
+from tests.fault_proxy import FaultProxy, fault_proxy
 
 ROOT = Path(__file__).parents[1]
 
@@ -33,14 +39,48 @@ SMALL = {
 }
 HISTORICAL_ROWS = 3_000
 
+CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+
+PHASES = (
+    ("preparation", r"checking and staging the log: \d"),
+    ("reference", r"Reference model on historical-1"),
+    ("stage 1", r"Stage 1: 300 new rows"),
+    ("stage 2", r"Stage 2: 300 new rows"),
+    ("report", r"Test block, mean over tasks"),
+)
+# Of all requests that reach the store in a phase; docs/object_storage.md tells what they are.
+MOST = {
+    "start and plan": 60,
+    "preparation": 250,
+    "reference": 60,
+    "stage 1": 130,
+    "stage 2": 130,
+    "report": 30,
+}
+FAULTS = {
+    "slow_down": 0.05,
+    "reset_before": 0.005,
+    "reset_after": 0.005,
+    "truncate": 0.01,
+    "stall": 0.005,
+}
+
+
+def command(job: str, config: str, output: str) -> list[str]:
+    overrides = [f"--set={key}={value}" for key, value in {**SMALL, "output": output}.items()]
+    return [sys.executable, f"jobs/{job}.py", "--config", config, *overrides]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "RAY_ADDRESS": "local"}
+
 
 def run_job(job: str, config: str, output: str) -> str:
     """Run a job as a user does; returns what it printed."""
-    overrides = [f"--set={key}={value}" for key, value in {**SMALL, "output": output}.items()]
     done = subprocess.run(
-        [sys.executable, f"jobs/{job}.py", "--config", config, *overrides],
+        command(job, config, output),
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "RAY_ADDRESS": "local"},
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=280,
@@ -81,3 +121,67 @@ def test_the_whole_quickstart_on_s3(s3_folder: str) -> None:
     verified = storage.read_json(storage.join(output, "search/verify.json"))
     assert len(verified["lines"]) == SMALL["search.verify"]
     assert verified["sentence"] in printed
+    secrets = [os.environ[name].encode() for name in CREDENTIALS]
+    written = files_below(storage.join(s3_folder, "run"))
+    assert len(written) > 50
+    for name, content in {**written, "printed": printed.encode()}.items():
+        assert not [secret for secret in secrets if secret in content], f"{name} holds a secret"
+
+
+def files_below(uri: str) -> dict[str, bytes]:
+    """Name -> content of all files below a folder."""
+    fs, path = storage.filesystem(uri)
+    infos = fs.get_file_info(pafs.FileSelector(path, recursive=True))
+    names = [info.path.removeprefix(path) for info in infos if info.is_file]
+    return {name: storage.read_bytes(uri + name) for name in names}
+
+
+@dataclass
+class Distilled:
+    """A distillation through a proxy: seconds, requests by phase, files of the set."""
+
+    seconds: float
+    requests: dict[str, Counter[str]]
+    files: dict[str, bytes]
+
+
+def distil(proxy: FaultProxy, output: str) -> Distilled:
+    """Run the job through a proxy; a phase begins with a line of its log."""
+    started, phase = time.monotonic(), "start and plan"
+    requests: dict[str, Counter[str]] = {name: Counter() for name in MOST}
+    arguments = command("distill", "configs/quickstart.yaml", output)
+    env = {**environment(), "AWS_ENDPOINT_URL": proxy.url, "PYTHONUNBUFFERED": "1"}
+    printed, before = [], Counter(proxy.requests)
+    out, both = subprocess.PIPE, subprocess.STDOUT
+    with subprocess.Popen(arguments, cwd=ROOT, env=env, stdout=out, stderr=both, text=True) as job:
+        assert job.stdout is not None
+        for line in job.stdout:
+            printed.append(line)
+            found = Counter(proxy.requests)
+            requests[phase] = requests[phase] + (found - before)
+            before = found
+            phase = next((p for p, begins in PHASES if re.search(begins, line)), phase)
+    requests[phase] = requests[phase] + (Counter(proxy.requests) - before)
+    assert job.returncode == 0, "".join(printed)
+    files = files_below(storage.join(output, "distilled"))
+    return Distilled(time.monotonic() - started, requests, files)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1_500)
+def test_a_distillation_through_faults_ends_with_the_same_bytes(
+    s3_endpoint: str, s3_folder: str
+) -> None:
+    with fault_proxy(s3_endpoint) as proxy:
+        calm = distil(proxy, storage.join(s3_folder, "calm"))
+    with fault_proxy(s3_endpoint, FAULTS) as proxy:
+        faulty = distil(proxy, storage.join(s3_folder, "faulty"))
+    print(f"without faults {calm.seconds:.0f} s, with {faulty.seconds:.0f} s: {proxy.faults}")
+    for phase, requests in calm.requests.items():
+        print(f"{phase}: {requests.total()} requests, {dict(requests)}")
+    assert proxy.faults.keys() == FAULTS.keys()
+    assert calm.files.keys() == faulty.files.keys()
+    differ = [name for name, content in calm.files.items() if faulty.files[name] != content]
+    assert differ == []
+    counted = {phase: requests.total() for phase, requests in calm.requests.items()}
+    assert {phase: n for phase, n in counted.items() if n > MOST[phase]} == {}

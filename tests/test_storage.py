@@ -26,11 +26,11 @@ from diet_ray.storage import StorageError
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(params=["path", "file", "odd names", "s3", "memory"])
+@pytest.fixture(params=["path", "file", "odd names", "s3", "rclone", "memory"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty folder on each kind of filesystem."""
-    if request.param == "s3":
-        return request.getfixturevalue("s3_folder")
+    if request.param in ("s3", "rclone"):
+        return request.getfixturevalue(f"{request.param}_folder")
     if request.param == "memory":
         return f"memory://{tmp_path.name}"
     local = {"path": str(tmp_path / "run"), "file": f"file://{tmp_path}/run"}
@@ -80,7 +80,7 @@ def test_a_file_is_created_once(folder: str, monkeypatch: pytest.MonkeyPatch) ->
     assert storage.read_bytes(uri) == b"third"
 
 
-@pytest.mark.parametrize("folder", ["path", "s3"], indirect=True)
+@pytest.mark.parametrize("folder", ["path", "s3", "rclone"], indirect=True)
 def test_of_many_that_create_a_file_one_succeeds(folder: str) -> None:
     uri, contents = storage.join(folder, "mine"), [f"{n}".encode() for n in range(8)]
     with ThreadPoolExecutor(len(contents)) as threads:

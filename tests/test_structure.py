@@ -18,6 +18,8 @@ GROUND = (
     "config",
     "documents",
     "storage",
+    "filesystems",
+    "retries",
     "seeds",
     "progress",
     "lease",

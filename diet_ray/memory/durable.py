@@ -71,21 +71,30 @@ def read_changes(folder: str, name: str, first: int, end: int) -> Changes | None
 
 def durable_steps(folder: str) -> list[int]:
     """Steps of a stage whose state is whole, ascending."""
-    names = [uri.rsplit("/", 1)[1] for uri in storage.list_files(folder, ".json")]
-    return sorted(int(n.removeprefix("step=").removesuffix(".json")) for n in names)
+    return _steps(_names(folder))
+
+
+def _names(folder: str) -> list[str]:
+    return [uri.rsplit("/", 1)[1] for uri in storage.list_files(folder)]
+
+
+def _steps(names: list[str]) -> list[int]:
+    manifests = (name for name in names if name.endswith(".json"))
+    return sorted(int(n.removeprefix("step=").removesuffix(".json")) for n in manifests)
 
 
 def publish_step(folder: str, found: DurableStep) -> None:
     """Make a step durable; its files must be there. What no kept step needs is removed."""
     content = {"files": found.files, "norms": found.norms, "dropped": found.dropped}
     storage.write_json(_manifest(folder, found.step), content)
-    for step in durable_steps(folder)[:-KEPT]:
+    names = _names(folder)  # once: on an object store each listing is a request, and a slow one
+    steps = _steps(names)
+    for step in steps[:-KEPT]:
         storage.remove(_manifest(folder, step))
-    kept = [read_step(folder, step) for step in durable_steps(folder)]
-    needed = {name for step in kept for name in step.files}
-    for uri in storage.list_files(folder, ".safetensors"):
-        if uri.rsplit("/", 1)[1] not in needed:
-            storage.remove(uri)
+    needed = {name for step in steps[-KEPT:] for name in read_step(folder, step).files}
+    for name in names:
+        if name.endswith(".safetensors") and name not in needed:
+            storage.remove(storage.join(folder, name))
 
 
 def read_step(folder: str, step: int) -> DurableStep:
