@@ -23,6 +23,7 @@ GROUND = (
     "lease",
     "stopping",
     "patience",
+    "watchdog",
     "runtime",
 )
 ROOMS = (
