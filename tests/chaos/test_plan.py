@@ -1,4 +1,4 @@
-"""Plans of kills: a pure function of the seed, in the order of a run, over all phases and victims."""
+"""Plans of kills: a pure function of the seed, in the order of a run, over every phase."""
 
 from __future__ import annotations
 
