@@ -29,7 +29,7 @@ class Outcome:
 
     kill: Kill
     phase: str
-    became: str = WENT_ON
+    became: str
 
 
 def chaos_config(output: Path, reference_workers: int) -> RunConfig:
@@ -174,14 +174,14 @@ class Disturbed:
                 return  # the run is over
             self._start_again()
         time.sleep(kill.delay)
-        outcome = Outcome(kill, self._job.phase)
-        self.outcomes.append(outcome)
         if kill.victim == "driver":
+            self.outcomes.append(Outcome(kill, self._job.phase, STARTED_AGAIN))
             self._job.end()
             self._job.start()
-            outcome.became = STARTED_AGAIN
-        elif not self._nodes.kill(kill.victim, kill.choice):
-            outcome.became = NOBODY
+        else:
+            died = self._nodes.kill(kill.victim, kill.choice)
+            became = WENT_ON if died else NOBODY
+            self.outcomes.append(Outcome(kill, self._job.phase, became))
 
     def _start_again(self) -> None:
         """The job, which ended by itself: after a kill that is allowed once."""

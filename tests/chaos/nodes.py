@@ -31,7 +31,7 @@ QUICK_TO_NOTICE = {
     "health_check_failure_threshold": 4,
 }
 """For a dead node, which Ray takes half a minute to notice otherwise."""
-PATIENCE_SECONDS = 3.0
+PATIENCE_SECONDS = 10.0
 """Within which a victim must be there."""
 
 
