@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help quickstart test test-all fuzz lint types clean
+.PHONY: help quickstart test test-all fuzz chaos lint types clean
 .NOTPARALLEL:
 
 help:  ## This list
@@ -24,6 +24,9 @@ test-all: $(INSTALLED)  ## The slow tests too
 
 fuzz: $(INSTALLED)  ## Damaged inputs, CASES of each kind: make fuzz CASES=1000
 	@FUZZ_CASES=$(or $(CASES),1000) $(BIN)/python -m pytest tests/fuzz --timeout=0 $(ARGS)
+
+chaos: $(INSTALLED)  ## Distillations whose processes and nodes are killed, N kills from SEED on
+	@PYTHONPATH=. RAY_worker_niceness=0 $(BIN)/python -m tests.chaos.campaign --kills $(or $(N),100) --seed $(or $(SEED),1) $(ARGS)
 
 lint: $(INSTALLED)  ## Style and layout of the code
 	@$(BIN)/ruff check .

@@ -3,11 +3,14 @@
 Protocol: whoever reads a manifest, a ledger or a description calls :func:`read_mapping`, compares
 the format that it states, and takes its content from :func:`parsed`. So what a file may hold is
 said once, by a dataclass, and what damage or another version left in it is told by file, field,
-value and remedy, whoever reads it.
+value and remedy, whoever reads it. A file that decides numbers and that no other vouches for is
+written by :func:`write_sealed`, with a checksum of its own.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import fields
 from functools import cache
 from typing import Any, TypeVar
@@ -19,6 +22,8 @@ from diet_ray.errors import shown
 
 T = TypeVar("T")
 
+SEAL = "sha256"
+
 
 def read_mapping(uri: str, remedy: str = storage.AGAIN) -> dict[str, Any]:
     """A JSON file that holds keys and values. Raises FileNotFoundError, StorageError."""
@@ -26,6 +31,27 @@ def read_mapping(uri: str, remedy: str = storage.AGAIN) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise storage.StorageError(f"{uri}: holds {shown(content)} instead of keys; {remedy}")
     return content
+
+
+def write_sealed(uri: str, content: dict[str, Any]) -> None:
+    """Publish a JSON file along with the checksum of its content."""
+    storage.write_json(uri, {**content, SEAL: _seal(content)})
+
+
+def read_sealed(uri: str, remedy: str = storage.AGAIN) -> dict[str, Any]:
+    """A mapping as it was written; one from before there were seals is taken as it is.
+
+    Raises FileNotFoundError, StorageError.
+    """
+    content = read_mapping(uri, remedy)
+    stated = content.pop(SEAL, None)
+    if stated is not None and stated != _seal(content):
+        raise storage.StorageError(f"{uri}: damaged: not the content of its {SEAL}; {remedy}")
+    return content
+
+
+def _seal(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def parsed(content: dict[str, Any], kind: type[T], uri: str, remedy: str = storage.AGAIN) -> T:

@@ -1,7 +1,8 @@
 """Progress that fits where it is shown: a bar in a terminal, a line now and then elsewhere.
 
 Protocol: a phase says what it does and on how much (`phase(...)`), counts what is done
-(`advance`), and is timed. At the end of a run :func:`summary` lists what took how long.
+(`advance`), and is timed. At the end of a run :func:`summary` lists what took how long. All of
+it, and :func:`beat`, is the pulse by which `watchdog.py` knows that the run lives.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import ClassVar
 
 from tqdm import tqdm
 
@@ -47,6 +49,38 @@ def byte_size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
+class _Pulse:
+    """Signs of life of this process's run."""
+
+    beats = 0
+    long_phases = 0  # under way
+    looks: ClassVar[list[Callable[[], object]]] = []  # at what other processes commit
+
+
+def beat() -> None:
+    """Something was done, be it too small to be counted."""
+    _Pulse.beats += 1
+
+
+@contextmanager
+def others_commit(look: Callable[[], object]) -> Iterator[None]:
+    """In the block others do the work; another answer of `look` is their sign of life."""
+    _Pulse.looks.append(look)
+    try:
+        yield
+    finally:
+        _Pulse.looks.remove(look)
+        beat()
+
+
+def pulse() -> tuple[object, ...] | None:
+    """Another one than before if something was done since; None while a phase is under way in which
+    nothing can be seen for any time. Raises what a look at other processes raises."""
+    if _Pulse.long_phases:
+        return None
+    return _Pulse.beats, *(look() for look in _Pulse.looks)
+
+
 class Phase:
     """One phase under way; made by :func:`phase`."""
 
@@ -75,6 +109,7 @@ class Phase:
 
     def _count(self, count: int) -> None:
         self.done += count
+        beat()
         if self._bar is not None:
             self._bar.update(count)
 
@@ -97,15 +132,23 @@ _finished: list[tuple[str, float]] = []
 
 
 @contextmanager
-def phase(title: str, total: int = 0, unit: str = "rows") -> Iterator[Phase]:
-    """Announce, count and time one phase of a run."""
+def phase(title: str, total: int = 0, unit: str = "rows", *, long: bool = False) -> Iterator[Phase]:
+    """Announce, count and time one phase of a run.
+
+    long: a single unit, such as a training on the whole log, may take any time.
+    """
     logger.info("%s%s", title, f": {total:,} {unit}" if total else "")
     current = Phase(title, total, unit)
+    beat()
+    _Pulse.long_phases += long
     try:
         yield current
     except BaseException:
         current.close()
         raise
+    finally:
+        _Pulse.long_phases -= long
+        beat()
     seconds = current.close()
     _finished.append((title, seconds))
     logger.info("%s: done in %s", title, duration(seconds))

@@ -23,7 +23,7 @@ import torch
 from ray.data import DataContext
 from ray.exceptions import RayError
 
-from diet_ray import lease, progress, stopping
+from diet_ray import lease, progress, stopping, watchdog
 from diet_ray.config import Command, ConfigError, RunConfig
 from diet_ray.errors import UserError
 from diet_ray.version import __version__
@@ -136,7 +136,7 @@ def run_job(
 
     check: what can be refused without Ray, which takes seconds to start. plan: says what the job
     will do; a dry run ends there. A user's error ends the process with its message and status 2,
-    a signal as `stopping.py` says.
+    a signal as `stopping.py` says, a run that hangs as `watchdog.py` does.
     """
     progress.start_logging()
     if command.quick:
@@ -145,7 +145,8 @@ def run_job(
         with stopping.stoppable():
             check(command.config)
             alone = nullcontext() if command.dry_run else lease.held(command.config.output)
-            with alone, connect(), plain_errors():
+            watched = watchdog.watched(command.config.resources)
+            with alone, connect(), plain_errors(), watched:
                 stopping.listen()
                 plan(command.config)
                 if not command.dry_run:

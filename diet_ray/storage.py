@@ -34,6 +34,9 @@ AGAIN = "remove it and run again"
 """The remedy for a file that is made anew where it is missing. Whoever reads another one, above
 all a raw file of the user's, names another."""
 
+SEAL = "sha256"
+"""Key of a checksum in a safetensors file's own metadata."""
+
 SETTLE_SECONDS = 1.0
 """Longer than one write of a small file takes, from the look whether there is one to its end."""
 
@@ -170,7 +173,7 @@ def read_json(uri: str, remedy: str = AGAIN) -> Any:
 
 def read_tensors(uri: str, remedy: str = AGAIN, sha256: str | None = None) -> dict[str, np.ndarray]:
     """A safetensors file's arrays. Raises StorageError, which ends in `remedy`, if it is damaged,
-    or another one than that with this SHA-256."""
+    by its own seal if it has one, or another one than that with this SHA-256."""
     content = read_bytes(uri)
     if sha256 is not None and (found := hashlib.sha256(content).hexdigest()) != sha256:
         raise StorageError(
@@ -178,9 +181,29 @@ def read_tensors(uri: str, remedy: str = AGAIN, sha256: str | None = None) -> di
             f"description says {shown(sha256)}; {remedy}"
         )
     try:
-        return load_safetensors(content)
+        arrays, seal = load_safetensors(content), _stated_seal(content)
     except Exception as error:
         raise StorageError(f"{uri}: damaged tensors ({error}); {remedy}") from None
+    if seal is not None and seal != _seal(arrays):
+        raise StorageError(f"{uri}: damaged tensors, which are not those of its seal; {remedy}")
+    return arrays
+
+
+def _stated_seal(content: bytes) -> str | None:
+    """What a safetensors file says in its header."""
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    seal: str | None = header.get("__metadata__", {}).get(SEAL)
+    return seal
+
+
+def _seal(arrays: dict[str, np.ndarray]) -> str:
+    """SHA-256 of names, types, shapes and numbers."""
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        stored = np.ascontiguousarray(array)  # as `write_tensors` does: a scalar gets an axis
+        digest.update(repr((name, stored.dtype.str, stored.shape)).encode())
+        digest.update(stored.data)
+    return digest.hexdigest()
 
 
 @contextmanager
@@ -204,6 +227,10 @@ def _explain(error: OSError, uri: str) -> OSError:
     text = str(error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in text:
         return StorageError(f"{uri}: no space left to write; free some or set another output")
+    if error.errno == errno.EFBIG:
+        return StorageError(
+            f"{uri}: larger than files may be; raise ulimit -f or set another output"
+        )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) or "ACCESS_DENIED" in text:
         return StorageError(f"{uri}: not allowed to write; check its permissions or set output")
     return error
@@ -319,6 +346,12 @@ def write_tensors(uri: str, arrays: dict[str, np.ndarray], **metadata: str) -> s
     """Publish a safetensors file; returns the SHA-256 of its bytes."""
     whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     return write_bytes(uri, save_safetensors(whole, metadata or None))
+
+
+def write_sealed_tensors(uri: str, arrays: dict[str, np.ndarray]) -> None:
+    """Publish a safetensors file that no other file vouches for: it holds a checksum of its own,
+    by which `read_tensors` knows damage."""
+    write_tensors(uri, arrays, **{SEAL: _seal(arrays)})
 
 
 def write_parquet(uri: str, table: pa.Table, row_group_rows: int | None = None) -> str:

@@ -25,6 +25,7 @@ GROUND = (
     "lease",
     "stopping",
     "patience",
+    "watchdog",
     "runtime",
 )
 ROOMS = (
@@ -44,7 +45,7 @@ ROOMS = (
 TOP = ("pipeline", "library", "bench")
 
 # Folders of tests that mirror something else than a room.
-OTHER_TESTS = {"cluster", "examples", "fuzz", "jobs"}
+OTHER_TESTS = {"chaos", "cluster", "examples", "fuzz", "jobs"}
 # Tests on the top floor that are not about one module.
 WHOLE_TESTS = {"structure", "quickstart", "package"}
 

@@ -63,12 +63,26 @@ class ResourcesConfig(Section):
     GPUs for."""
     cluster_limit: dict[str, NonNegative] = {}
     """What an elastic cluster can grow to, such as `{CPU: 64, GPU: 8}`; empty for a fixed one."""
+    stall_minutes: PositiveFloat = 30
+    """A job in which nothing at all is done for so long says where it hangs and stops with status
+    75; above `reference_checkpoint_minutes`, by which it knows that workers of the reference live.
+    Trainings of candidates, each of which may take longer, are not watched."""
 
     @model_validator(mode="after")
     def _pool_is_ordered(self) -> ResourcesConfig:
         low, high = self.scoring_actors
         if low > high:
             raise ValueError(f"scoring_actors {low}, {high}: the fewest exceed the most")
+        return self
+
+    @model_validator(mode="after")
+    def _states_come_before_a_stall(self) -> ResourcesConfig:
+        stall, states = self.stall_minutes, self.reference_checkpoint_minutes
+        if self.reference_workers and stall <= states:
+            raise ValueError(
+                f"stall_minutes {stall:g} is not above reference_checkpoint_minutes {states:g}: "
+                "workers of the reference would be taken to hang; raise the one or lower the other"
+            )
         return self
 
 

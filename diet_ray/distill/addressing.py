@@ -57,7 +57,7 @@ def address(stage: Stage, memory: MemoryCoordinator, round_number: int) -> Addre
             targets = found["targets"] = _least_aligned(stage, rows, theta, round_number)
         if distill.active_fraction < 1:
             found["active"] = _most_responsible(stage, rows, theta, targets)
-        storage.write_tensors(saved, found)
+        storage.write_sealed_tensors(saved, found)
     arrays = storage.read_tensors(saved)
     return Addressed(arrays.get("targets", every_target), arrays.get("active", every_row))
 

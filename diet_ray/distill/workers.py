@@ -19,6 +19,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 
+from diet_ray import progress
 from diet_ray.config import RunConfig
 from diet_ray.distill.positions import Positions
 from diet_ray.distill.sources import BATCH_ROWS, Source
@@ -90,6 +91,7 @@ class MetaWorkers:
             number, worker = running.pop(finished)
             try:
                 results[number] = ray.get(finished)
+                progress.beat()
                 idle.append(worker)
                 patience.renew()
             except (RayActorError, ObjectLostError) as error:

@@ -155,7 +155,7 @@ def _fidelity_tables(
     users: np.ndarray | None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     study, seed = config.benchmark.fidelity, config.seed
-    with progress.phase("Significant pairs: full data on resamples of the test users"):
+    with progress.phase("Significant pairs: full data on resamples of the test users", long=True):
         truth = results.index[results["arm"] == fidelity.TRUTH]
         resampled = resampled_aucs(logits, truth, labels, RESAMPLES, seed, users)
     return (

@@ -128,7 +128,7 @@ def read_cell(cell: Cell) -> CellResult | None:
     if not storage.exists(cell.uri("safetensors")):
         return None
     try:
-        return documents.read_document(cell.uri(), CellResult)
+        return documents.parsed(documents.read_sealed(cell.uri()), CellResult, cell.uri())
     except FileNotFoundError:
         return None
     except storage.StorageError as error:
@@ -175,8 +175,8 @@ def run_cell(cell: Cell, shared: Shared, rows: SyntheticRows | None) -> CellResu
         "logits": on_test.mean(axis=0),
         "validation": on_validation if cell.use == "cotrain" else on_validation[0],
     }
-    storage.write_tensors(cell.uri("safetensors"), tensors)
-    storage.write_json(cell.uri(), asdict(result))
+    storage.write_sealed_tensors(cell.uri("safetensors"), tensors)
+    documents.write_sealed(cell.uri(), asdict(result))
     return result
 
 

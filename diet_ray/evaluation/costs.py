@@ -53,7 +53,7 @@ def measure_costs(run: Run, full: ProtocolConfig, distilled: ProtocolConfig) -> 
     }
     threads = run.config.threads
     lines = []
-    with progress.phase("Cost of an epoch", len(phases), "phases") as phase:
+    with progress.phase("Cost of an epoch", len(phases), "phases", long=True) as phase:
         for name, prepare in phases.items():
             # An environment of its own gives a task a process of its own.
             environment = {"env_vars": {"DIET_RAY_COST_OF": name}}

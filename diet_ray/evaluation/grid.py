@@ -63,7 +63,7 @@ def run_grid(cells: Sequence[Cell], title: str) -> list[CellResult]:
     results = {key: result for key, result in kept.items() if result is not None}
     waiting = [cell for key, cell in by_key.items() if key not in results]
     waiting.sort(key=lambda cell: tuple(map(str, _rows_key(cell))))
-    with progress.phase(title, len(by_key), "trainings") as phase:
+    with progress.phase(title, len(by_key), "trainings", long=True) as phase:
         phase.skip(len(by_key) - len(waiting))
         results |= _train(waiting, phase)
     return [results[cell.key] for cell in cells]

@@ -105,7 +105,7 @@ class MemoryCoordinator:
         self._needs = {"CPU": resources.memory_server_cpus}
         self.step, self._clipping = 0, Clipping()
         self.dropped = 0  # shards that were not finite, of all steps so far
-        self._durable = DurableStep(0, ())
+        self._durable = DurableStep(0, {})
         self._touched = self._saved_rows = 0  # rows that learn, and rows in the durable files
         servers = min(resources.memory_servers, start.count)
         cuts = [round(start.count * i / servers) for i in range(servers + 1)]
@@ -144,13 +144,10 @@ class MemoryCoordinator:
         """Save the current step: what changed since the last one, or all that was learned."""
         whole = self._saved_rows > WASTE * self._touched
         saved = self._ask_all("save", whole=whole)
-        files = [s.name for s in saved if s.name is not None]
-        self._durable = DurableStep(
-            self.step,
-            (*(() if whole else self._durable.files), *files),
-            self._clipping.norms,
-            self.dropped,
-        )
+        files = {} if whole else dict(self._durable.files)
+        for part in saved:
+            files |= part.files
+        self._durable = DurableStep(self.step, files, self._clipping.norms, self.dropped)
         publish_step(self._folder, self._durable)
         self._touched = sum(s.touched for s in saved)
         self._saved_rows = sum(s.rows for s in saved) + (0 if whole else self._saved_rows)
@@ -203,4 +200,4 @@ class MemoryCoordinator:
 
 def start_steps(folder: str) -> None:
     """Make a stage's start its durable step 0."""
-    publish_step(folder, DurableStep(0, ()))
+    publish_step(folder, DurableStep(0, {}))

@@ -1,7 +1,8 @@
 """Durable steps of a stage's memory: what a restarted server goes on from.
 
 Layout of the folder: ``step=<s>.json`` names the files that lead from the stage's start to the
-memory after outer step s, in the order in which they are applied; step 0 names none. A file,
+memory after outer step s, with their SHA-256; they are applied in the order of their names; step 0
+names none. A file,
 ``changes-<s>-<first>-<end>.safetensors``, holds what one server changed of rows first..end since
 the durable step before, or, now and then, all that it has learned so far; the earlier files are
 not needed then. So a durable step costs what changed, whatever the memory's size.
@@ -27,34 +28,36 @@ class DurableStep:
     """What one says about itself."""
 
     step: int
-    files: tuple[str, ...]  # in the order in which they are applied
+    files: dict[str, str]  # name to SHA-256; applied in the order of their names
     norms: tuple[float, ...] = ()  # of the clipping, the last ones
     dropped: int = 0  # shards that were not finite, of all steps so far
 
 
-def write_changes(folder: str, step: int, first: int, end: int, changes: Changes) -> str | None:
+def write_changes(folder: str, step: int, first: int, end: int, changes: Changes) -> dict[str, str]:
     """Save a server's changes of rows first..end (its own rows count from 0); returns the file's
-    name, None if there are none."""
+    name and SHA-256, nothing if there are none."""
     if not len(changes.rows):
-        return None
+        return {}
     arrays = {"rows": changes.rows + first}
     for name in ("labels", "deltas"):
         learned = getattr(changes, name)
         if learned is not None:
             arrays |= {f"{name}.{f.name}": getattr(learned, f.name) for f in fields(Learned)}
     name = f"changes-{step:06d}-{first:012d}-{end:012d}.safetensors"
-    storage.write_tensors(storage.join(folder, name), arrays)
-    return name
+    return {name: storage.write_tensors(storage.join(folder, name), arrays)}
 
 
-def read_changes(folder: str, name: str, first: int, end: int) -> Changes | None:
-    """What a file says of rows first..end, counted from `first`, whoever wrote it."""
+def read_changes(folder: str, name: str, sha256: str, first: int, end: int) -> Changes | None:
+    """What a file says of rows first..end, counted from `first`, whoever wrote it.
+
+    Raises StorageError if it is missing, or not the one with this SHA-256.
+    """
     low, high = (int(n) for n in name.removesuffix(".safetensors").split("-")[2:])
     if high <= first or low >= end:
         return None
     uri = storage.join(folder, name)
     try:
-        arrays = storage.read_tensors(uri, _anew(folder))
+        arrays = storage.read_tensors(uri, _anew(folder), sha256)
     except FileNotFoundError:
         raise storage.StorageError(f"{uri}: no such file; {_anew(folder)}") from None
     inside = slice(*np.searchsorted(arrays["rows"], (first, end)))
@@ -86,7 +89,7 @@ def _steps(names: list[str]) -> list[int]:
 def publish_step(folder: str, found: DurableStep) -> None:
     """Make a step durable; its files must be there. What no kept step needs is removed."""
     content = {"files": found.files, "norms": found.norms, "dropped": found.dropped}
-    storage.write_json(_manifest(folder, found.step), content)
+    documents.write_sealed(_manifest(folder, found.step), content)
     names = _names(folder)  # once: on an object store each listing is a request, and a slow one
     steps = _steps(names)
     for step in steps[:-KEPT]:
@@ -100,7 +103,7 @@ def publish_step(folder: str, found: DurableStep) -> None:
 def read_step(folder: str, step: int) -> DurableStep:
     """A durable step's own account. Raises StorageError."""
     uri, remedy = _manifest(folder, step), _anew(folder)
-    content = documents.read_mapping(uri, remedy)
+    content = documents.read_sealed(uri, remedy)
     return documents.parsed({**content, "step": step}, DurableStep, uri, remedy)
 
 

@@ -21,8 +21,8 @@ class StaleServerError(RuntimeError):
 class Saved:
     """What a server did for a durable step."""
 
-    name: str | None  # of its file; None if nothing had changed
-    rows: int  # in that file
+    files: dict[str, str]  # name and SHA-256 of the one; none if nothing had changed
+    rows: int  # in it
     touched: int  # rows on which something is learned
 
 
@@ -47,8 +47,8 @@ class MemoryServer:
         if self._start is None:
             self._start = self._files.slice(self._first, self._end)
         self._state = RowState(self._start, self._learns_deltas)
-        for name in read_step(self._folder, step).files:
-            changes = read_changes(self._folder, name, self._first, self._end)
+        for name, sha256 in sorted(read_step(self._folder, step).files.items()):
+            changes = read_changes(self._folder, name, sha256, self._first, self._end)
             if changes is not None:
                 self._state.apply(changes)
         self._step = step
@@ -97,9 +97,9 @@ class MemoryServer:
         """Write for a durable step what changed since the last one, or all that was learned."""
         self._check(step)
         changes = self._state.changes(whole=whole)
-        name = write_changes(self._folder, step, self._first, self._end, changes)
+        files = write_changes(self._folder, step, self._first, self._end, changes)
         self._state.saved()
-        return Saved(name, len(changes.rows), self._state.touched)
+        return Saved(files, len(changes.rows), self._state.touched)
 
     def write(self, step: int, target: RowFiles) -> dict[int, str]:
         """Write this server's files of the finished stage; number -> SHA-256."""

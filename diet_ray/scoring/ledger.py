@@ -36,6 +36,7 @@ class Entry:
     group_rows: dict[int, int]
     group_sketches: dict[int, str]  # base64 of the serialised sketch
     side_car_bytes: int  # size of the side-car
+    side_car_sha256: str  # of its content
 
 
 @dataclass(frozen=True)

@@ -194,7 +194,7 @@ class ScoringActor:
         groups = label_groups(rows.labels)
         table = pa.table({"row_id": rows.row_ids, "group": groups, "score": scores})
         side_car = side_car_uri(task.uri, fragment)
-        storage.write_parquet(side_car, table)
+        checksum = storage.write_parquet(side_car, table)
         k = task.config.scoring.sketch_k
         present, counts = (found.tolist() for found in np.unique(groups, return_counts=True))
         entry = Entry(
@@ -204,6 +204,7 @@ class ScoringActor:
             group_rows=dict(zip(present, counts, strict=True)),
             group_sketches={g: sketch(scores[groups == g], k) for g in present},
             side_car_bytes=storage.size(side_car),
+            side_car_sha256=checksum,
         )
         write_entry(task.uri, fragment, entry)
 

@@ -9,12 +9,14 @@ ends: a bracket of all scores holds every rank, as each side-car is held against
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import ray
 
 from diet_ray import runtime, storage
@@ -141,7 +143,11 @@ def _collect(
 ) -> tuple[dict[int, int], dict[int, _Inside]]:
     """Rows below each group's bracket, counted, and rows inside it, collected."""
     side_cars = [
-        {"uri": storage.join(scan.uri, entry.fragment), "told": json.dumps(entry.group_rows)}
+        {
+            "uri": storage.join(scan.uri, entry.fragment),
+            "sha256": entry.side_car_sha256,
+            "told": json.dumps(entry.group_rows),
+        }
         for entry in scan.entries
     ]
     found = runtime.one_task_each(side_cars).map_batches(
@@ -163,8 +169,9 @@ def _collect(
 def _read_bracket(batch: pa.Table, brackets: dict[int, tuple[float, float]]) -> pa.Table:
     """Per group one row that counts (`is_below`, the count as row_id), then the rows inside."""
     columns: dict[str, list[Any]] = {"group": [], "row_id": [], "score": [], "is_below": []}
-    for uri, told in zip(batch["uri"].to_pylist(), batch["told"].to_pylist(), strict=True):
-        table = _read_side_car(uri, {int(g): rows for g, rows in json.loads(told).items()})
+    for entry in batch.to_pylist():
+        told = {int(g): rows for g, rows in json.loads(entry["told"]).items()}
+        table = _read_side_car(entry["uri"], entry["sha256"], told)
         row_ids, scores = table["row_id"].to_numpy(), table["score"].to_numpy()
         groups = table["group"].to_numpy()
         for group, (low, high) in brackets.items():
@@ -179,15 +186,21 @@ def _read_bracket(batch: pa.Table, brackets: dict[int, tuple[float, float]]) -> 
     return pa.table({name: np.concatenate(parts) for name, parts in columns.items()})
 
 
-def _read_side_car(uri: str, told: dict[int, int]) -> pa.Table:
-    """A side-car that holds what its ledger entry says. told: label group -> rows."""
+def _read_side_car(uri: str, sha256: str, told: dict[int, int]) -> pa.Table:
+    """A side-car that is the one of its ledger entry. told: label group -> rows."""
     try:
-        with storage.open_parquet(uri) as file:
-            table = file.read()
+        content = storage.read_bytes(uri)
     except FileNotFoundError:
         raise SelectionError(f"{uri}: no such file; run again to score its fragment") from None
-    found = np.unique(table["group"].to_numpy(), return_counts=True)
-    held = dict(zip(*(values.tolist() for values in found), strict=True))
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise SelectionError(
+            f"{uri}: damaged: its SHA-256 is {found}, its ledger entry says {sha256}; remove this "
+            "file and run again to score its fragment"
+        )
+    table = pq.read_table(pa.BufferReader(content))
+    groups = np.unique(table["group"].to_numpy(), return_counts=True)
+    held = dict(zip(*(values.tolist() for values in groups), strict=True))
     if held != told:
         raise SelectionError(
             f"{uri}: rows per label group {held}, its ledger entry says {told}; remove this file "

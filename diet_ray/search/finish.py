@@ -178,7 +178,7 @@ def train(run: Run, cells: Mapping[str, Cell]) -> None:
     """Train and publish, side by side, what is missing of the models; cells: by their folders."""
     config = run.config
     queue = [(uri, cell) for uri, cell in cells.items() if not _is_there(uri)]
-    with progress.phase("Warm start of the best", len(cells), "models") as phase:
+    with progress.phase("Warm start of the best", len(cells), "models", long=True) as phase:
         phase.skip(len(cells) - len(queue))
         if not queue:
             return

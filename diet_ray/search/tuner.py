@@ -65,7 +65,9 @@ def run_trials(
     # A process is kept for another trial only if one waits: else each costs the start of a process.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(side_by_side(config))
     scratch = config.place("search", "ray_tune")
-    with progress.phase("Sweep over the distilled set", config.search.trials, "trials") as phase:
+    with progress.phase(
+        "Sweep over the distilled set", config.search.trials, "trials", long=True
+    ) as phase:
         phase.skip(len(known))
         budget = float("inf")
         if config.search.budget.cost is not None and full_rows is not None:

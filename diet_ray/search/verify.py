@@ -205,7 +205,9 @@ def _resampled(run: Run, cells: Sequence[Sequence[Cell]]) -> np.ndarray:
         cell.key: read_logits(cell) for own in cells for cell in own
     }
     users = users_of(run.config, run.blocks, test)
-    with progress.phase("Pairs that full data tells apart, on resamples of the test rows"):
+    with progress.phase(
+        "Pairs that full data tells apart, on resamples of the test rows", long=True
+    ):
         aucs = resampled_aucs(logits, logits, test.labels, RESAMPLES, run.config.seed, users)
     return np.array([[aucs[cell.key] for cell in own] for own in cells]).swapaxes(0, 1)
 

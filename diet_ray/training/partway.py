@@ -44,7 +44,7 @@ class Partway:
     def save_if_due(self, epoch: Epoch) -> None:
         """Write the file when the last one is old enough."""
         if time.monotonic() - self._saved >= self._every:
-            storage.write_tensors(self._uri, {**epoch.state(), KEY: self._key})
+            storage.write_sealed_tensors(self._uri, {**epoch.state(), KEY: self._key})
             self._saved = time.monotonic()
 
     def remove(self) -> None:

@@ -191,9 +191,18 @@ def train_reference(config: RunConfig, blocks: Blocks) -> None:
             failure_config=ray.train.FailureConfig(max_failures=3),
         ),
     )
-    diverged = (trainer.fit().metrics or {}).get(DIVERGED)
+    with progress.others_commit(lambda: _states(config, blocks)):
+        diverged = (trainer.fit().metrics or {}).get(DIVERGED)
     if diverged:
         raise DivergedError(diverged)
+
+
+def _states(config: RunConfig, blocks: Blocks) -> list[str]:
+    """What is kept of the training so far, by any process; other states are told otherwise."""
+    stages = range(1, len(blocks.historical) + 1)
+    folders = [reference_uri(config, stage) for stage in stages]
+    kept = [uri for folder in folders for uri in storage.list_files(folder)]
+    return [f"{uri} {storage.fingerprint(uri)}" for uri in kept]
 
 
 def _train_stream(loop_config: dict[str, Any]) -> None:

@@ -213,7 +213,7 @@ class RayProcesses:
 
 
 def family(pid: int) -> list[int]:
-    """What runs in the session that a process began, itself included, and all that descends."""
+    """A process, what runs in the session that it began, if it did, and all that descends."""
     parents, sessions = {}, {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
@@ -222,7 +222,7 @@ def family(pid: int) -> list[int]:
             except OSError:
                 continue  # it has ended
             parents[int(folder.name)], sessions[int(folder.name)] = int(fields[1]), int(fields[3])
-    found = {other for other, session in sessions.items() if session == pid}
+    found = {pid} | {other for other, session in sessions.items() if session == pid}
     while True:
         grown = found | {other for other, parent in parents.items() if parent in found}
         if grown == found:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -23,7 +24,9 @@ from diet_ray.distill import stream
 from diet_ray.distill.context import stage_uri
 from diet_ray.distill.stream import check_artifact, distill_stream, published_stages
 from diet_ray.memory import artifact
+from diet_ray.memory.coordinator import MemoryCoordinator
 from diet_ray.memory.files import ArtifactError
+from diet_ray.runtime import plain_errors
 from diet_ray.training.reference import reference_uri, train_reference
 from tests.distill.prepared import STAGES, Prepared, run_config
 from tests.networks import small_network
@@ -159,6 +162,38 @@ def test_proxies_by_turns_on_an_ensemble(prepared: Prepared, tmp_path: Path) -> 
     one, two = (bytes_of(tmp_path / str(workers)) for workers in (1, 2))
     assert len(one) == FILES
     assert one == two
+
+
+SMALLEST_FILE = 600
+"""Bytes; every durable step of a server takes more."""
+
+
+def limit_files(_: object) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (SMALLEST_FILE, hard))
+
+
+def test_a_disk_that_fills_in_the_middle_of_a_stage(
+    undisturbed: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error names file and remedy; with room again, a rerun goes on to the same bytes."""
+    config = undisturbed.config(tmp_path, "scores")
+    make_durable = MemoryCoordinator.make_durable
+
+    def on_a_filling_disk(memory: MemoryCoordinator) -> None:
+        if memory.step == 4:
+            ray.get([server.__ray_call__.remote(limit_files) for server in memory.client.servers])
+        make_durable(memory)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryCoordinator, "make_durable", on_a_filling_disk)
+        message = r"changes-000004-.*: larger than files may be; .* set another output"
+        with pytest.raises(storage.StorageError, match=message), plain_errors():
+            distill_stream(config, undisturbed.blocks)
+    assert durable(tmp_path, stage=1, step=2).exists()
+    assert not list(tmp_path.rglob("*.partial-*"))
+    distill_stream(config, undisturbed.blocks)
+    assert_undisturbed(tmp_path, undisturbed)
 
 
 def test_what_is_published_is_not_computed_again(

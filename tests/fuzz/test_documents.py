@@ -45,10 +45,10 @@ def documents(
     staged = str(folder / "staged")
     fuzzed_logs.staged_rows(fuzzed_logs.config(log, "csv"), Path(staged))
     steps, scan = str(folder / "steps"), str(folder / "scan")
-    publish_step(steps, DurableStep(3, ("a", "b"), (0.5,)))
+    publish_step(steps, DurableStep(3, {"a": "0" * 64, "b": "1" * 64}, (0.5,)))
     storage.write_bytes(side_car_uri(scan, FRAGMENT), b"x")
     scores = sketch(np.ones(3, np.float32), 8)
-    write_entry(scan, FRAGMENT, Entry(FRAGMENT.path, "key", 3, {0: 3}, {0: scores}, 1))
+    write_entry(scan, FRAGMENT, Entry(FRAGMENT.path, "key", 3, {0: 3}, {0: scores}, 1, "0" * 64))
     blocks, stage, phi = published
     return {
         "blocks": (

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from diet_ray import storage
 from diet_ray.memory.durable import (
     KEPT,
     DurableStep,
@@ -48,8 +49,8 @@ class Servers:
         self.folder, self.ranges = folder, list(itertools.pairwise(cuts))
         self.states = [start_of(*both) for both in self.ranges]
         self.one = start_of(0, ROWS)
-        self.step, self.files = 0, ()
-        publish_step(folder, DurableStep(0, ()))
+        self.step, self.files = 0, dict[str, str]()
+        publish_step(folder, DurableStep(0, {}))
 
     def learn(self, rows: list[int]) -> None:
         self.step += 1
@@ -61,20 +62,18 @@ class Servers:
             state.adam(RowGradients(own.rows - first, own.embeddings, own.labels), 0.1, 0.2)
 
     def save(self, *, whole: bool) -> None:
-        names = []
+        self.files = {} if whole else dict(self.files)
         for state, (first, end) in zip(self.states, self.ranges, strict=True):
             changes = state.changes(whole=whole)
-            names.append(write_changes(self.folder, self.step, first, end, changes))
+            self.files |= write_changes(self.folder, self.step, first, end, changes)
             state.saved()
-        written = tuple(name for name in names if name is not None)
-        self.files = written if whole else (*self.files, *written)
         publish_step(self.folder, DurableStep(self.step, self.files))
 
 
 def read_back(folder: str, step: int, first: int, end: int) -> RowState:
     state = start_of(first, end)
-    for name in read_step(folder, step).files:
-        changes = read_changes(folder, name, first, end)
+    for name, sha256 in sorted(read_step(folder, step).files.items()):
+        changes = read_changes(folder, name, sha256, first, end)
         if changes is not None:
             state.apply(changes)
     return state
@@ -145,9 +144,9 @@ def test_a_range_without_changes_has_no_file(tmp_path: Path) -> None:
     servers.learn([3])
     servers.save(whole=False)
     assert names_in(str(tmp_path)) == {"changes-000001-000000000003-000000000004.safetensors"}
-    (name,) = read_step(str(tmp_path), 1).files
+    ((name, sha256),) = read_step(str(tmp_path), 1).files.items()
     for first, end in ((0, 3), (4, ROWS)):
-        assert read_changes(str(tmp_path), name, first, end) is None
+        assert read_changes(str(tmp_path), name, sha256, first, end) is None
 
 
 def test_a_durable_step_costs_what_changed(tmp_path: Path) -> None:
@@ -156,8 +155,8 @@ def test_a_durable_step_costs_what_changed(tmp_path: Path) -> None:
     for count in (100, 10_000):
         state = RowState(random_rows(count, SHAPE), learns_deltas=True)
         state.adam(gradients(np.array([7, 70]), 0), 0.1, 0.2)
-        name = write_changes(str(tmp_path), count, 0, count, state.changes(whole=False))
-        sizes.append((tmp_path / str(name)).stat().st_size)
+        (name,) = write_changes(str(tmp_path), count, 0, count, state.changes(whole=False))
+        sizes.append((tmp_path / name).stat().st_size)
     assert sizes[0] == sizes[1]
 
 
@@ -165,8 +164,9 @@ def test_labels_alone_are_saved_alone(tmp_path: Path) -> None:
     state, other = (RowState(random_rows(ROWS, SHAPE), learns_deltas=False) for _ in range(2))
     found = gradients(np.array([2]), 0)
     state.adam(RowGradients(found.rows, None, found.labels), 0.1, 0.2)
-    name = write_changes(str(tmp_path), 1, 0, ROWS, state.changes(whole=True))
-    changes = read_changes(str(tmp_path), str(name), 0, ROWS)
+    written = write_changes(str(tmp_path), 1, 0, ROWS, state.changes(whole=True))
+    ((name, sha256),) = written.items()
+    changes = read_changes(str(tmp_path), name, sha256, 0, ROWS)
     assert changes is not None
     assert changes.deltas is None
     other.apply(changes)
@@ -175,8 +175,35 @@ def test_labels_alone_are_saved_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("norms", [(), (0.1 + 0.2, 1e-300)])
 def test_a_step_tells_what_it_was_told(tmp_path: Path, norms: tuple[float, ...]) -> None:
-    found = DurableStep(4, (), norms, dropped=3)
+    found = DurableStep(4, {}, norms, dropped=3)
     publish_step(str(tmp_path), found)
     assert read_step(str(tmp_path), 4) == found
     assert durable_steps(str(tmp_path)) == [4]
     assert durable_steps(str(tmp_path / "none")) == []
+
+
+def flipped(path: Path, at: float) -> None:
+    """One bit of a file, at that share of its bytes."""
+    content = bytearray(path.read_bytes())
+    content[int(at * len(content))] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("at", [0.1, 0.5, 0.99])
+@pytest.mark.parametrize("name", ["step=000001.json", "changes-*.safetensors"])
+def test_a_flipped_bit_is_refused_with_the_remedy(tmp_path: Path, name: str, at: float) -> None:
+    servers = Servers(str(tmp_path), [0, ROWS])
+    servers.learn([1, 5, 7])
+    servers.save(whole=False)
+    (path,) = tmp_path.glob(name)
+    flipped(path, at)
+    with pytest.raises(storage.StorageError, match=rf"{path.name}: .*remove the folder {tmp_path}"):
+        read_back(str(tmp_path), 1, 0, ROWS)
+
+
+def test_changed_numbers_of_a_step_are_refused(tmp_path: Path) -> None:
+    publish_step(str(tmp_path), DurableStep(4, {}, (0.25,)))
+    path = tmp_path / "step=000004.json"
+    path.write_text(path.read_text().replace("0.25", "0.35"))
+    with pytest.raises(storage.StorageError, match="not the content of its sha256"):
+        read_step(str(tmp_path), 4)

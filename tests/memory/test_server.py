@@ -154,7 +154,7 @@ def test_a_server_without_a_touched_row_keeps_step(files: RowFiles) -> None:
     server.push(0, 0, gradients([], 1))
     assert len(server.squared_norms(0, 1, 1.0)) == 0
     server.commit(0, 1.0, 0.1, 0.1)
-    assert server.save(1, whole=False).name is None
+    assert server.save(1, whole=False).files == {}
     first = synthetic_rows().take(slice(0, PER_FILE))
     assert_same(server.pull(1, np.arange(PER_FILE)), first)
 
@@ -171,11 +171,11 @@ def test_a_save_holds_what_changed_since_the_last(files: RowFiles) -> None:
 
 def test_a_restored_server_goes_on_where_the_saved_one_was(files: RowFiles) -> None:
     """Whichever files it holds; a chain of two saves."""
-    server, names = server_of(files), []
+    server, saved = server_of(files), dict[str, str]()
     for step, rows in enumerate([[1, 6], [6, 9]]):
         advance(server, step, gradients(rows, step))
-        names.append(server.save(step + 1, whole=False).name)
-        publish_step(folder_of(files), DurableStep(step + 1, tuple(names)))
+        saved |= server.save(step + 1, whole=False).files
+        publish_step(folder_of(files), DurableStep(step + 1, dict(saved)))
     others = [server_of(files, numbers, step=2) for numbers in (range(2), range(2, 3))]
     advance(server, 2, gradients([0, 6, 9], 5))
     found = []

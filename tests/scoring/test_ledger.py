@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -43,6 +44,7 @@ def entry(path: str, scores: dict[int, np.ndarray]) -> Entry:
         group_rows={group: len(values) for group, values in scores.items()},
         group_sketches={group: sketch(values, K) for group, values in scores.items()},
         side_car_bytes=len(SIDE_CAR),
+        side_car_sha256=hashlib.sha256(SIDE_CAR).hexdigest(),
     )
 
 

@@ -104,7 +104,7 @@ def made_scan(
             {"row_id": part, "group": groups[part].astype(np.int32), "score": scores[part]}
         )
         side_car = side_car_uri(uri, fragment)
-        storage.write_parquet(side_car, table)
+        checksum = storage.write_parquet(side_car, table)
         present = [int(group) for group in np.unique(groups[part])]
         values = {group: scores[part][groups[part] == group] for group in present}
         entries.append(
@@ -115,6 +115,7 @@ def made_scan(
                 group_rows={group: len(v) for group, v in values.items()},
                 group_sketches={g: sketch(v + np.float32(told), k) for g, v in values.items()},
                 side_car_bytes=storage.size(side_car),
+                side_car_sha256=checksum,
             )
         )
         fragments.append(fragment)

@@ -81,4 +81,11 @@ def test_a_damaged_state_is_named_and_a_done_one_removed(tmp_path: Path) -> None
     with pytest.raises(storage.StorageError, match=r"partway\.safetensors: damaged tensors"):
         partway.resume(epoch)
     partway.remove()
+    partway.save_if_due(epoch)
+    content = bytearray(path.read_bytes())
+    content[-10] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(storage.StorageError, match=r"partway\.safetensors: damaged tensors, which"):
+        partway.resume(epoch)
+    partway.remove()
     assert not path.exists()
