@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from diet_ray import whereabouts
 from diet_ray.config import ConfigError, Given, RunConfig, make_config
 
 if TYPE_CHECKING:
@@ -38,7 +39,12 @@ def distill(config: Given) -> Distilled:
     made = make_config(config)
     made.raw_logs  # noqa: B018 - refused where there are none
     pipeline.check_networks(made)
-    with lease.held(made.output), runtime.connect(), runtime.plain_errors():
+    with (
+        whereabouts.at(run=made.name),
+        lease.held(made.output),
+        runtime.connect(),
+        runtime.plain_errors(),
+    ):
         return pipeline.distill_logs(made)
 
 
@@ -68,7 +74,12 @@ def sweep(
         config = around_space(config, distilled)
     made = make_config(config, changes)
     check_space(made)
-    with lease.held(made.output), runtime.connect(), runtime.plain_errors():
+    with (
+        whereabouts.at(run=made.name),
+        lease.held(made.output),
+        runtime.connect(),
+        runtime.plain_errors(),
+    ):
         return pipeline.search_architectures(made)
 
 

@@ -8,6 +8,7 @@ it, and :func:`beat`, is the pulse by which `watchdog.py` knows that the run liv
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,18 +17,27 @@ from typing import ClassVar
 
 from tqdm import tqdm
 
+from diet_ray import log_lines, telemetry
+
 logger = logging.getLogger("diet_ray")
 
 LINE_EVERY_SECONDS = 10.0
+NUMBER = re.compile(r"(?<![a-z])\d+([,.-]\d+)*")
+"""In titles; in their place a metric's label has #, so that there are few labels, not one for every
+block and stage."""
 
 
 def start_logging() -> None:
-    """Lines of this package on standard output, with the time; called once by a job."""
+    """Lines of this package on standard output, with the time, in the form that `log_lines` says;
+    called once by a job."""
     handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler.setFormatter(log_lines.formatter())
     logger.handlers[:] = [handler]
     logger.setLevel(logging.INFO)
     logger.propagate = False
+    doubt = log_lines.doubt()
+    if doubt:
+        logger.warning(doubt)
 
 
 def duration(seconds: float) -> str:
@@ -86,11 +96,12 @@ class Phase:
 
     def __init__(self, title: str, total: int, unit: str) -> None:
         self.title, self.total, self.unit = title, total, unit
+        self._label = NUMBER.sub("#", title)
         self.done, self.skipped = 0, 0
         self.started = self._last_line = time.monotonic()
         self._pace: tuple[float, int] | None = None  # when and at what count the first unit ended
         shown = logger.isEnabledFor(logging.INFO) and total > 0
-        terminal = shown and sys.stdout.isatty()
+        terminal = shown and sys.stdout.isatty() and not log_lines.as_json()
         self._bar = tqdm(total=total, desc=title, unit=unit, file=sys.stdout) if terminal else None
 
     def skip(self, count: int) -> None:
@@ -110,19 +121,33 @@ class Phase:
     def _count(self, count: int) -> None:
         self.done += count
         beat()
+        if self.total:
+            telemetry.PHASE_DONE.set(self.done / self.total, phase=self._label)
+            telemetry.PHASE_RATE.set(self._rate(), phase=self._label)
         if self._bar is not None:
             self._bar.update(count)
 
     def _state(self) -> str:
         shown = f"{self.done:,} of {self.total:,} {self.unit}"
-        if self._pace is None or self.done <= self._pace[1]:
+        rate = self._rate()
+        if not rate:
             return shown
-        # What came before the first unit, such as starting actors, will not come again.
-        worked, elapsed = self.done - self._pace[1], time.monotonic() - self._pace[0]
-        return f"{shown}, about {duration(elapsed / worked * (self.total - self.done))} left"
+        return f"{shown}, about {duration((self.total - self.done) / rate)} left"
+
+    def _rate(self) -> float:
+        """Units per second; 0 while it is not known.
+
+        What came before the first unit, such as starting actors, will not come again.
+        """
+        if self._pace is None or self.done <= self._pace[1]:
+            return 0.0
+        elapsed = time.monotonic() - self._pace[0]
+        return (self.done - self._pace[1]) / elapsed if elapsed else 0.0
 
     def close(self) -> float:
         """End the phase; returns its seconds."""
+        for gauge in (telemetry.PHASE_DONE, telemetry.PHASE_RATE):
+            gauge.forget(phase=self._label)
         if self._bar is not None:
             self._bar.close()
         return time.monotonic() - self.started

@@ -23,7 +23,7 @@ import torch
 from ray.data import DataContext
 from ray.exceptions import RayError
 
-from diet_ray import lease, progress, stopping, watchdog
+from diet_ray import lease, log_lines, progress, stopping, watchdog, whereabouts
 from diet_ray.config import Command, ConfigError, RunConfig
 from diet_ray.errors import UserError
 from diet_ray.version import __version__
@@ -139,6 +139,8 @@ def run_job(
     a signal as `stopping.py` says, a run that hangs as `watchdog.py` does.
     """
     progress.start_logging()
+    log_lines.tell_exceptions()
+    whereabouts.enter(run=command.config.name)
     if command.quick:
         progress.logger.info("A quick run, for a first look: %s", command.config.output)
     try:
@@ -152,7 +154,7 @@ def run_job(
                 if not command.dry_run:
                     job(command.config)
     except UserError as error:
-        print(f"error: {command.tell(str(error))}", file=sys.stderr)
+        log_lines.say(f"error: {command.tell(str(error))}")
         sys.exit(2)
 
 

@@ -9,6 +9,7 @@ ours that prints stacks.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -16,6 +17,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+from diet_ray import log_lines
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GRACE_SECONDS = 10.0
@@ -78,10 +81,9 @@ class _Watch(threading.Thread):
                     break
         if self.received is None:
             return
-        print(
+        log_lines.say(
             f"stopping ({self.received.name}): started again, the run goes on from its last state",
-            file=sys.stderr,
-            flush=True,
+            logging.WARNING,
         )
         if not self._ended.wait(GRACE_SECONDS):
             os._exit(_status(self.received))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from diet_ray import progress
+from diet_ray import progress, telemetry
 
 
 class Clock:
@@ -111,6 +111,28 @@ def test_nothing_is_shown_until_the_logger_is_switched_on(
     with progress.phase("scoring", total=4) as phase:
         phase.advance(4)
     assert capfd.readouterr() == ("", "")
+
+
+def test_share_and_pace_are_metrics_until_the_phase_ends(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: dict[str, dict[str, float]] = {"done": {}, "rate": {}}
+    for name, gauge in (("done", telemetry.PHASE_DONE), ("rate", telemetry.PHASE_RATE)):
+        held = shown[name]
+        monkeypatch.setattr(gauge, "set", lambda v, phase, held=held: held.update({phase: v}))
+        monkeypatch.setattr(gauge, "forget", lambda phase, held=held: held.pop(phase, None))
+    with progress.phase("Stage 2: scan of 2024-01-03 (el2n)", total=100) as phase:
+        phase.skip(10)
+        clock.now += 60.0  # a slow start is no part of the pace
+        phase.advance(10)
+        clock.now += 5.0
+        phase.advance(20)
+        label = "Stage #: scan of # (el2n)"
+        assert shown == {"done": {label: 0.4}, "rate": {label: 4.0}}
+        with progress.phase("publishing, which is not counted"):
+            pass
+        assert shown["done"].keys() == {label}
+    assert shown == {"done": {}, "rate": {}}
 
 
 def test_the_summary_lists_each_phase_once(clock: Clock) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
 import ray
 
-from diet_ray import progress, storage
+from diet_ray import progress, storage, telemetry, whereabouts
 from diet_ray.config import RunConfig
 from diet_ray.distill.addressing import address, drawn_targets
 from diet_ray.distill.boundary import empty_files, fuse, memory_sizes, new_rows, write_start
@@ -39,7 +41,12 @@ class Ended(NamedTuple):
 
 def distill_stage(config: RunConfig, blocks: Blocks, number: int, workers: MetaWorkers) -> None:
     """Compute and publish S_t; continues a stage that was interrupted."""
-    stage = Stage.open(config, blocks, number, workers)
+    with whereabouts.at(run=config.name, stage=number):
+        _distil(Stage.open(config, blocks, number, workers))
+
+
+def _distil(stage: Stage) -> None:
+    config = stage.config
     start = _initialise(stage)
     learns_embeddings = config.distill.outer.embedding_step > 0
     memory = MemoryCoordinator(
@@ -47,12 +54,14 @@ def distill_stage(config: RunConfig, blocks: Blocks, number: int, workers: MetaW
         start=start,
         resources=config.resources,
         unit=stage.embedder.standard_deviation if learns_embeddings else None,
-        name=f"memory-server-{number}",
+        name=f"memory-server-{stage.number}",
     )
     try:
         ended = _optimise(stage, memory)
     finally:
         memory.close()
+        for gauge in (telemetry.OUTER_STEP, telemetry.OUTER_LOSS, telemetry.GRADIENT_NORM):
+            gauge.forget()
     artifact.publish(ended.files, stage.describe(start.rows), ended.ranking)
     storage.remove(stage.work())
 
@@ -125,12 +134,14 @@ def _optimise(stage: Stage, memory: MemoryCoordinator) -> Ended:
             try:
                 while memory.step < total:
                     number = memory.step // distill.outer_steps
-                    found = address(stage, memory, number)
-                    targets = drawn_targets(stage, found.targets, number)
-                    task = RoundTask(stage.number, number, targets, found.active, memory.client)
-                    _round(stage, memory, task, phase)
+                    with whereabouts.at(round=number):
+                        found = address(stage, memory, number)
+                        targets = drawn_targets(stage, found.targets, number)
+                        task = RoundTask(stage.number, number, targets, found.active, memory.client)
+                        _round(stage, memory, task, phase)
                 return _end(stage, memory)
             except ServerLostError:
+                telemetry.RETRIES.add(1, what="memory rollback")
                 reached = memory.step
                 memory.rollback()
                 phase.skip(memory.step - reached)
@@ -153,16 +164,28 @@ def _round(stage: Stage, memory: MemoryCoordinator, task: RoundTask, phase: prog
     shared = ray.put(task)
     while memory.step < end:
         step = memory.step
+        whereabouts.enter(step=step)
         losses = stage.workers.meta_gradients(shared, step, distill.logical_shards)
         dropped = sum(map(math.isnan, losses))
         factor = schedule(distill.outer, step, total)
         norm = memory.commit(distill.logical_shards, distill.outer, factor, dropped)
         progress.logger.debug("step %d: outer losses %s, norm %.3g", step, losses, norm)
+        _measure(memory.step, losses, norm)
         if dropped:
             _tell_dropped(stage, memory, dropped)
         if memory.step % distill.commit_every == 0 or memory.step == end:
             memory.make_durable()
         phase.advance()
+
+
+def _measure(step: int, losses: Sequence[float], norm: float) -> None:
+    """Metrics of an outer step; losses: of its shards, NaN of one that was left out."""
+    finite = [loss for loss in losses if math.isfinite(loss)]
+    telemetry.OUTER_STEP.set(step)
+    telemetry.GRADIENT_NORM.set(norm)
+    telemetry.SHARDS_LEFT_OUT.add(len(losses) - len(finite))
+    if finite:
+        telemetry.OUTER_LOSS.set(fmean(finite))
 
 
 def _tell_dropped(stage: Stage, memory: MemoryCoordinator, dropped: int) -> None:

@@ -19,7 +19,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 
-from diet_ray import progress
+from diet_ray import progress, telemetry
 from diet_ray.config import RunConfig
 from diet_ray.distill.positions import Positions
 from diet_ray.distill.sources import BATCH_ROWS, Source
@@ -99,6 +99,7 @@ class MetaWorkers:
                     raise  # the worker lives; something that the task asked died
                 self._starting[worker.ready.remote()] = worker
                 losses[number] += 1
+                telemetry.RETRIES.add(1, what="meta-worker task")
                 if losses[number] == len(self._workers) + LOSSES_PER_TASK:
                     raise WorkersLostError(
                         f"a task's worker died {losses[number]} times, last: {error}"

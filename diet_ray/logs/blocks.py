@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from diet_ray import documents, storage
+from diet_ray import documents, storage, telemetry
 from diet_ray.errors import UserError
 
 FORMAT = 1
@@ -184,6 +184,8 @@ def read_fragment(
             table = file.read_row_groups(list(groups), columns, use_threads=False)
     except FileNotFoundError:
         raise BlocksError(f"{uri}: no such file; {anew}") from None
+    if fragment.row_groups:
+        telemetry.READ_BYTES.add(fragment.bytes * len(groups) // fragment.row_groups)
     first = fragment.first_row_id + blocks.row_group_rows * min(groups, default=0)
     if table.num_rows and table[ROW_ID][0].as_py() != first:
         raise BlocksError(

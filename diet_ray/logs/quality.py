@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from diet_ray import storage
+from diet_ray import storage, telemetry
 from diet_ray.config import LogsConfig
 from diet_ray.errors import LONGEST_VALUE, shortened
 from diet_ray.logs.cleaning import NO_TIME, bad_label
@@ -38,6 +38,7 @@ def check_rows(logs: LogsConfig, uri: str, ledgers: Sequence[Ledger]) -> None:
     """
     reasons = total([ledger.quarantined for ledger in ledgers])
     bad, rows = sum(reasons.values()), sum(ledger.rows for ledger in ledgers)
+    telemetry.QUARANTINED_ROWS.set(bad)
     if not bad:
         return
     told = ", ".join(f"{count:,} with {reason!r}" for reason, count in reasons.items())

@@ -18,6 +18,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import ObjectLostError, RayActorError
 
+from diet_ray import telemetry
 from diet_ray.config import OuterConfig, ResourcesConfig
 from diet_ray.memory.durable import DurableStep, durable_steps, publish_step, read_step
 from diet_ray.memory.files import RowFiles
@@ -62,7 +63,9 @@ class MemoryClient:
 
     def pull(self, step: int, rows: np.ndarray) -> SyntheticRows:
         """The rows at (m,), ascending; at least one."""
-        parts = _ask([server.pull.remote(step, rows[part]) for server, part in self._split(rows)])
+        with telemetry.PULL.timed():
+            asked = [server.pull.remote(step, rows[part]) for server, part in self._split(rows)]
+            parts = _ask(asked)
         return SyntheticRows.concatenate(parts)
 
     def push(self, step: int, shard: int, gradients: RowGradients | None) -> None:
@@ -71,8 +74,9 @@ class MemoryClient:
         if gradients is None:
             _ask([server.push.remote(step, shard, None) for server in self.servers])
             return
-        parts = self._split(gradients.rows, empty=True)
-        _ask([server.push.remote(step, shard, gradients.take(part)) for server, part in parts])
+        with telemetry.PUSH.timed():
+            parts = self._split(gradients.rows, empty=True)
+            _ask([server.push.remote(step, shard, gradients.take(part)) for server, part in parts])
 
     def _split(self, rows: np.ndarray, empty: bool = False) -> list[tuple[ActorHandle, slice]]:
         cuts = np.searchsorted(rows, self.bounds)
@@ -149,6 +153,7 @@ class MemoryCoordinator:
             files |= part.files
         self._durable = DurableStep(self.step, files, self._clipping.norms, self.dropped)
         publish_step(self._folder, self._durable)
+        telemetry.durable()
         self._touched = sum(s.touched for s in saved)
         self._saved_rows = sum(s.rows for s in saved) + (0 if whole else self._saved_rows)
 

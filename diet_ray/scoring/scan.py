@@ -14,7 +14,7 @@ import torch
 from ray.data import DataContext
 from torch import Tensor
 
-from diet_ray import progress, runtime, seeds, storage
+from diet_ray import progress, runtime, seeds, storage, telemetry, whereabouts
 from diet_ray.config import RunConfig
 from diet_ray.errors import UserError
 from diet_ray.logs.blocks import Block, Blocks, Fragment, Rows, read_fragment
@@ -110,6 +110,8 @@ def scan(
                 task = FragmentTask(config, blocks, block, uri, sample, keys, reference)
                 for row in _pipeline(task, scoring, waiting).iter_rows():
                     phase.advance(int(row["rows"]))
+                    telemetry.ROWS_SCORED.add(int(row["rows"]))
+                    telemetry.durable()
     entries = read_entries(uri, fragments, keys)
     lost = fragments.keys() - {entry.fragment for entry in entries}
     if lost:
@@ -172,6 +174,7 @@ class ScoringActor:
     """
 
     def __init__(self, task: FragmentTask, scoring: Scoring) -> None:
+        whereabouts.enter(run=task.config.name)
         self._task = task
         resources = task.config.resources
         threads = task.config.threads

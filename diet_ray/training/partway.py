@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from diet_ray import progress, storage
+from diet_ray import progress, storage, telemetry
 from diet_ray.training.model import Epoch
 
 KEY = "made_from"
@@ -46,6 +46,7 @@ class Partway:
         if time.monotonic() - self._saved >= self._every:
             storage.write_sealed_tensors(self._uri, {**epoch.state(), KEY: self._key})
             self._saved = time.monotonic()
+            telemetry.durable()
 
     def remove(self) -> None:
         """The block is done."""

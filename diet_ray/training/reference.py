@@ -22,7 +22,7 @@ import torch
 from pydantic import AfterValidator
 from ray.train.torch import TorchTrainer
 
-from diet_ray import documents, progress, runtime, storage
+from diet_ray import documents, progress, runtime, storage, telemetry, whereabouts
 from diet_ray.config import ConfigError, ModelsConfig, NetworkConfig, RunConfig
 from diet_ray.errors import DivergedError, UserError
 from diet_ray.logs.blocks import Block, Blocks, iterate_batches
@@ -208,6 +208,7 @@ def _states(config: RunConfig, blocks: Blocks) -> list[str]:
 def _train_stream(loop_config: dict[str, Any]) -> None:
     """What every worker runs: the blocks that have no phi_t yet, in order."""
     config, blocks = loop_config["config"], loop_config["blocks"]
+    whereabouts.enter(run=config.name)
     torch.set_num_threads(config.threads)
     device = ray.train.torch.get_device()
     done = published_stages(config, blocks)
@@ -300,6 +301,7 @@ def _publish(
         "made_from": _made_from(config, blocks),
     }
     storage.write_json(_description_uri(uri), description)
+    telemetry.durable()
 
 
 def _tensors_uri(uri: str) -> str:
