@@ -52,10 +52,10 @@ PHASES = (
 # Of all requests that reach the store in a phase; docs/object_storage.md tells what they are.
 MOST = {
     "start and plan": 60,
-    "preparation": 250,
-    "reference": 60,
-    "stage 1": 130,
-    "stage 2": 130,
+    "preparation": 230,
+    "reference": 50,
+    "stage 1": 110,
+    "stage 2": 110,
     "report": 30,
 }
 FAULTS = {
