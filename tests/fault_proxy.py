@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
+from diet_ray import lease
+
 SLOW_DOWN = (
     b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate</Message></Error>"
 )
@@ -66,7 +68,9 @@ class FaultProxy:
 
 def kind_of(method: str, target: str) -> str:
     """What a request to an S3 server does, as the tables of requests call it."""
-    query = parse_qs(urlsplit(target).query, keep_blank_values=True)
+    path, query = urlsplit(target).path, parse_qs(urlsplit(target).query, keep_blank_values=True)
+    if path.endswith(lease.FILE):
+        return "lease"  # as many as the time that passes
     if "uploads" in query or "uploadId" in query:
         return f"{method} upload"
     if method == "GET" and ("list-type" in query or "prefix" in query):

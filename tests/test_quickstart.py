@@ -38,6 +38,7 @@ SMALL = {
     "search.verify": 2,
 }
 HISTORICAL_ROWS = 3_000
+SEED = 2  # the first 300 requests meet all of the faults
 
 CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
@@ -51,10 +52,10 @@ PHASES = (
 # Of all requests that reach the store in a phase; docs/object_storage.md tells what they are.
 MOST = {
     "start and plan": 60,
-    "preparation": 250,
-    "reference": 60,
-    "stage 1": 130,
-    "stage 2": 130,
+    "preparation": 230,
+    "reference": 50,
+    "stage 1": 110,
+    "stage 2": 110,
     "report": 30,
 }
 FAULTS = {
@@ -123,7 +124,7 @@ def test_the_whole_quickstart_on_s3(s3_folder: str) -> None:
     assert verified["sentence"] in printed
     secrets = [os.environ[name].encode() for name in CREDENTIALS]
     written = files_below(storage.join(s3_folder, "run"))
-    assert len(written) > 50
+    assert len(written) > 30
     for name, content in {**written, "printed": printed.encode()}.items():
         assert not [secret for secret in secrets if secret in content], f"{name} holds a secret"
 
@@ -174,14 +175,16 @@ def test_a_distillation_through_faults_ends_with_the_same_bytes(
 ) -> None:
     with fault_proxy(s3_endpoint) as proxy:
         calm = distil(proxy, storage.join(s3_folder, "calm"))
-    with fault_proxy(s3_endpoint, FAULTS) as proxy:
+    with fault_proxy(s3_endpoint, FAULTS, SEED) as proxy:
         faulty = distil(proxy, storage.join(s3_folder, "faulty"))
     print(f"without faults {calm.seconds:.0f} s, with {faulty.seconds:.0f} s: {proxy.faults}")
     for phase, requests in calm.requests.items():
         print(f"{phase}: {requests.total()} requests, {dict(requests)}")
-    assert proxy.faults.keys() == FAULTS.keys()
     assert calm.files.keys() == faulty.files.keys()
     differ = [name for name, content in calm.files.items() if faulty.files[name] != content]
     assert differ == []
-    counted = {phase: requests.total() for phase, requests in calm.requests.items()}
+    assert proxy.faults.keys() == FAULTS.keys()
+    counted = {
+        phase: requests.total() - requests["lease"] for phase, requests in calm.requests.items()
+    }
     assert {phase: n for phase, n in counted.items() if n > MOST[phase]} == {}
