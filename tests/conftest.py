@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.recorded import Recorded, Recorder
+
 TESTS = Path(__file__).parent
 
 
@@ -131,6 +133,22 @@ def one_thread() -> None:
     import torch  # noqa: PLC0415
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> Recorded:
+    """All that this process tells by metrics, as if Ray were there; no thread repeats gauges."""
+    from diet_ray import telemetry  # noqa: PLC0415
+
+    recorded = Recorded()
+
+    def rays(metric: telemetry.Metric) -> Recorder:
+        return recorded.recorder(metric)
+
+    monkeypatch.setattr(telemetry, "_repeat_gauges", lambda: None)
+    monkeypatch.setattr(telemetry, "METRICS", ())  # for the thread, if it runs already
+    monkeypatch.setattr(telemetry.Metric, "_rays", rays)
+    return recorded
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ import pytest
 
 from diet_ray import log_lines, telemetry, whereabouts
 from diet_ray.telemetry import METRICS, Counter, Duration, Gauge
+from tests.recorded import Recorded
 from tests.watched_run import SMALL
 
 ROOT = Path(__file__).parents[1]
@@ -25,30 +26,9 @@ LABEL = re.compile(r'(\w+)="([^"]*)"')
 Samples = dict[str, list[tuple[dict[str, str], float]]]
 
 
-class Recorded:
-    """Stands for Ray's metric; keeps what it is given."""
-
-    def __init__(self) -> None:
-        self.given: list[tuple[float, dict[str, str]]] = []
-
-    def set(self, value: float, tags: dict[str, str]) -> None:
-        self.given.append((value, tags))
-
-    inc = observe = set
-
-
 @pytest.fixture
-def recorded(monkeypatch: pytest.MonkeyPatch) -> Recorded:
-    """What any metric gives to Ray, which seems to be there."""
-    recorder = Recorded()
-    monkeypatch.setattr(telemetry.Metric, "_rays", lambda _: recorder)
-    return recorder
-
-
-@pytest.fixture
-def gauge(monkeypatch: pytest.MonkeyPatch) -> Gauge:
-    """One of the test's own, which no thread repeats."""
-    monkeypatch.setattr(telemetry, "_repeat_gauges", lambda: None)
+def gauge(recorded: Recorded) -> Gauge:
+    """One of the test's own."""
     return Gauge("diet_ray_test_ratio", "of a test", ("run", "phase"))
 
 
@@ -93,16 +73,18 @@ def test_labels_say_where_and_are_empty_where_that_is_not_known(
     with whereabouts.at(stage=2):
         telemetry.ROWS_SCORED.add(4)
     gauge.set(0.5, phase="scan")
-    assert recorded.given == [
-        (3.0, {"run": "mine", "stage": ""}),
-        (4.0, {"run": "mine", "stage": "2"}),
-        (0.5, {"run": "mine", "phase": "scan"}),
-    ]
+    assert recorded.given == {
+        telemetry.ROWS_SCORED.name: [
+            (3.0, {"run": "mine", "stage": ""}),
+            (4.0, {"run": "mine", "stage": "2"}),
+        ],
+        gauge.name: [(0.5, {"run": "mine", "phase": "scan"})],
+    }
 
 
 def test_a_counter_takes_nothing_where_there_is_nothing(recorded: Recorded) -> None:
     telemetry.SHARDS_LEFT_OUT.add(0)  # Ray refuses it
-    assert recorded.given == []
+    assert recorded.values(telemetry.SHARDS_LEFT_OUT) == []
 
 
 def test_a_block_is_timed_unless_it_raises(recorded: Recorded) -> None:
@@ -110,7 +92,7 @@ def test_a_block_is_timed_unless_it_raises(recorded: Recorded) -> None:
         time.sleep(0.01)
     with pytest.raises(ValueError, match="lost"), telemetry.PULL.timed():
         raise ValueError("lost")
-    ((seconds, tags),) = recorded.given
+    ((seconds, tags),) = recorded.given[telemetry.PULL.name]
     assert seconds >= 0.01
     assert tags == {"run": "mine"}
 
@@ -124,25 +106,25 @@ def test_a_gauge_is_repeated_until_it_is_forgotten(recorded: Recorded, gauge: Ga
     with whereabouts.at(run="another"):
         gauge.repeat()
     scan, reference = ({"run": "mine", "phase": name} for name in ("scan", "reference"))
-    assert recorded.given == [(0.5, scan), (1.0, reference)]
+    assert recorded.given == {gauge.name: [(0.5, scan), (1.0, reference)]}
 
     recorded.given.clear()
     gauge.forget(phase="scan")
     gauge.forget(phase="never set")
     gauge.repeat()
-    assert recorded.given == [(1.0, reference)]
+    assert recorded.given == {gauge.name: [(1.0, reference)]}
 
 
 def test_a_gauge_does_not_outlive_its_ray(
     recorded: Recorded, gauge: Gauge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gauge.set(0.5, phase="scan")
-    monkeypatch.setattr(telemetry.Metric, "_rays", lambda _: None)
-    gauge.repeat()
-    monkeypatch.setattr(telemetry.Metric, "_rays", lambda _: recorded)
+    with monkeypatch.context() as gone:
+        gone.setattr(telemetry.Metric, "_rays", lambda _: None)
+        gauge.repeat()
     recorded.given.clear()
     gauge.repeat()
-    assert recorded.given == []
+    assert recorded.values(gauge) == []
 
 
 def samples(folder: Path, run: str) -> Samples:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -9,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from diet_ray import progress, storage
+from diet_ray import progress, storage, telemetry
 from diet_ray.config import RunConfig
 from diet_ray.distill import stage as module
 from diet_ray.distill.boundary import memory_sizes
@@ -28,6 +29,7 @@ from diet_ray.memory.rows import SyntheticRows
 from diet_ray.training.model import predict
 from tests.distill.prepared import LocalWorkers, Prepared, open_stage, phi, run_config
 from tests.distill.slow import SlowStage
+from tests.recorded import Recorded
 from tests.sets import publish_set
 
 
@@ -99,6 +101,15 @@ def test_few_shards_that_are_not_finite_are_told_of(
     assert "so far: 3 of the stage's 24 (distill.dropped_limit allows 3)" in caplog.text
     with pytest.raises(DivergedError, match=r"lower distill.inner.learning_rate \(0.001\)"):
         module._tell_dropped(stage, cast(Any, Counted(step=5, dropped=4)), 1)
+
+
+def test_an_outer_step_is_measured_by_its_finite_shards(recorded: Recorded) -> None:
+    module._measure(3, [0.5, math.nan, 1.5], 2.5)
+    module._measure(4, [math.nan] * 3, 0.0)
+    assert recorded.values(telemetry.OUTER_STEP) == [3, 4]
+    assert recorded.values(telemetry.OUTER_LOSS) == [1.0]
+    assert recorded.values(telemetry.GRADIENT_NORM) == [2.5, 0.0]
+    assert recorded.values(telemetry.SHARDS_LEFT_OUT) == [1, 3]
 
 
 @dataclass(frozen=True)
@@ -280,12 +291,14 @@ def total_steps(prepared: Prepared) -> int:
     return distill.rounds * distill.outer_steps
 
 
-def test_a_server_lost_after_the_last_step_is_waited_for(
-    prepared: Prepared, tmp_path: Path
+def test_a_server_lost_after_the_last_step_is_waited_for_and_counted(
+    prepared: Prepared, tmp_path: Path, recorded: Recorded
 ) -> None:
     memory = UnluckyMemory(step=total_steps(prepared), losses=1)
     optimise(prepared, tmp_path, memory)
     assert memory.rollbacks == 1
+    ((count, tags),) = recorded.given[telemetry.RETRIES.name]
+    assert (count, tags["what"]) == (1, "memory rollback")
 
 
 @pytest.mark.parametrize(("losses", "given_up"), [(4, False), (5, True)])

@@ -16,7 +16,7 @@ import ray
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diet_ray import patience
+from diet_ray import patience, telemetry
 from diet_ray.distill import workers as module
 from diet_ray.distill.proxy import inner_start
 from diet_ray.distill.sources import BlockRows
@@ -24,6 +24,7 @@ from diet_ray.distill.worker import MetaWorker
 from diet_ray.distill.workers import MetaWorkers, Task, WorkersLostError
 from diet_ray.logs.blocks import BlocksError, read_block
 from tests.distill.prepared import Prepared, run_config
+from tests.recorded import Recorded
 
 Work = Callable[[], Any]
 
@@ -130,7 +131,7 @@ def test_sums_do_not_depend_on_the_number_of_workers(
 
 @every_pool
 def test_results_are_in_the_order_of_tasks_though_a_worker_is_killed(
-    workers: MetaWorkers, tmp_path: Path
+    workers: MetaWorkers, tmp_path: Path, recorded: Recorded
 ) -> None:
     def slow(number: int) -> int:
         time.sleep(0.02 * (number % 3))
@@ -141,6 +142,8 @@ def test_results_are_in_the_order_of_tasks_though_a_worker_is_killed(
     assert workers.run([task(work) for work in works]) == list(range(9))
     first, second = (tmp_path / "4").read_text().split()
     assert first != second, "the killed task ran again, in another process"
+    ((count, tags),) = recorded.given[telemetry.RETRIES.name]
+    assert (count, tags["what"]) == (1, "meta-worker task")
     assert workers.run([task(partial(slow, n)) for n in range(4)]) == list(range(4))
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from diet_ray import storage
+from diet_ray import storage, telemetry
 from diet_ray.errors import UserError
 from diet_ray.logs.blocks import (
     Block,
@@ -25,6 +25,7 @@ from diet_ray.logs.blocks import (
     read_rows,
 )
 from diet_ray.storage import StorageError
+from tests.recorded import Recorded
 
 ROWS, FRAGMENT_ROWS, GROUP_ROWS, FIRST = 50, 20, 6, 100
 
@@ -98,6 +99,16 @@ def test_skipped_fragments_are_not_read(blocks: Blocks) -> None:
     assert sum(map(len, iterate_batches(blocks, block, 7, skipped))) == ROWS - skipped
     with pytest.raises(BlocksError, match=r"fragment-00000\.parquet: no such file; remove the fol"):
         next(iterate_batches(blocks, block, 7, skipped - 1))
+
+
+def test_bytes_are_counted_as_they_are_read(blocks: Blocks, recorded: Recorded) -> None:
+    """Of some row groups their share of the file."""
+    block = blocks.historical[0]
+    fragment = replace(block.fragments[0], bytes=4_000)
+    assert fragment.row_groups == 4
+    read_fragment(blocks, block, fragment)
+    read_fragment(blocks, block, fragment, row_groups=[1])
+    assert recorded.values(telemetry.READ_BYTES) == [4_000, 1_000]
 
 
 def test_an_iteration_that_is_left_early_leaves_no_thread(blocks: Blocks) -> None:

@@ -16,13 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from diet_ray import storage
+from diet_ray import storage, telemetry
 from diet_ray.config import RunConfig, load_config
 from diet_ray.logs import prepare as preparing
 from diet_ray.logs.blocks import BlocksError, open_blocks, read_block
 from diet_ray.logs.prepare import prepare, summarise
 from diet_ray.logs.sources import LogsError
 from diet_ray.logs.sources.kuairand import FIELDS, TASKS
+from tests.recorded import Recorded
 
 ROOT = Path(__file__).parents[2]
 KUAIRAND = ROOT.parent / "shared" / "data" / "kuairand-pure"
@@ -292,7 +293,7 @@ def test_unfinished_work_for_another_log_is_begun_anew(
     pd.testing.assert_frame_equal(stored(blocks.uri, "test"), reference(log)[0]["test"])
 
 
-def test_bad_rows_are_quarantined_up_to_the_limit(tmp_path: Path) -> None:
+def test_bad_rows_are_quarantined_up_to_the_limit(tmp_path: Path, recorded: Recorded) -> None:
     log = made_log()
     rating = log["rating"].astype("float64")
     rating.iloc[[5, 700]] = None
@@ -308,6 +309,7 @@ def test_bad_rows_are_quarantined_up_to_the_limit(tmp_path: Path) -> None:
     assert "--set logs.bad_rows_limit=0.003" in message
     blocks = prepare(config(tmp_path, bad_rows_limit=0.003))
     assert blocks.quarantined == {"label good is not 0 or 1": 2}
+    assert recorded.values(telemetry.QUARANTINED_ROWS) == [2, 2]  # also of what was refused
     bad = pd.read_parquet(storage.join(blocks.uri, "quarantine"))
     assert list(zip(bad.part, bad.row, strict=True)) == [(0, 5), (2, 100)]
 
