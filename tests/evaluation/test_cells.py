@@ -168,6 +168,21 @@ def test_a_damaged_result_is_none(prepared: Prepared, content: bytes | None) -> 
     assert read_cell(cell) is not None
 
 
+def test_a_changed_number_of_a_result_is_seen(prepared: Prepared) -> None:
+    """Trained again for a result's, refused for a logit's."""
+    cell = made_cell(prepared.run(), "warm", seed=1)
+    run_here(cell)
+    logits = Path(cell.uri("safetensors"))
+    content = bytearray(logits.read_bytes())
+    content[-3] ^= 1
+    logits.write_bytes(content)
+    with pytest.raises(storage.StorageError, match="not those of its seal; remove it and run aga"):
+        read_logits(cell)
+    kept = storage.read_json(cell.uri())
+    storage.write_json(cell.uri(), {**kept, "dense_parameters": kept["dense_parameters"] + 1})
+    assert read_cell(cell) is None
+
+
 def test_seeds_and_labels_differ(prepared: Prepared) -> None:
     run = prepared.run()
     cells = [
