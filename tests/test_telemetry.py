@@ -149,6 +149,7 @@ def values(found: Samples, name: str) -> list[float]:
     return [value for _, value in found[name]]
 
 
+@pytest.mark.slow  # a run of its own, with Ray's dashboard agent
 @pytest.mark.timeout(560)
 def test_a_run_is_seen_by_prometheus_and_in_its_lines(tmp_path: Path) -> None:
     """The real endpoint of a real Ray, read while a small distillation runs."""
