@@ -6,6 +6,7 @@ It prints "working" when it waits for a task that does not end: in `ray.get` ("g
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from pathlib import Path
@@ -34,6 +35,8 @@ def wait(_: RunConfig) -> None:
 
 if __name__ == "__main__":
     output, how = sys.argv[1:]
+    # Ignored where a shell runs the tests in its background, and ignored the job would leave it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     stopping.GRACE_SECONDS = 60  # so that it is seen to leave of itself
     given = ["--config", QUICKSTART, "--set", f"output={output}"]
     runtime.run_job(wait, parse_command_line("", arguments=given))

@@ -207,6 +207,7 @@ def test_a_killed_benchmark_goes_on_where_it_was(
         assert (found.logits[key] == undisturbed.logits[key]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 def test_costs_alone_train_no_candidate_to_judge(prepared: Prepared) -> None:
     run = prepared.run(benchmark={"studies": ["cost"]}, distill={"target_batch": 300})

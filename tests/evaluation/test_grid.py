@@ -142,6 +142,7 @@ def test_cells_with_the_same_rows_share_them(
     ), "per run; those of EL2N and of the distilled set are every seed's"
 
 
+@pytest.mark.slow
 def test_el2n_needs_no_cpu_that_its_own_scan_could_want(prepared: Prepared) -> None:
     """As many selections at once as there are CPUs."""
     run = prepared.run(resources={"evaluation_tasks": 4})

@@ -70,6 +70,7 @@ def test_the_worse_end_early_and_are_not_run_again(
     assert sweep(config).lines == lines
 
 
+@pytest.mark.slow
 def test_seeds_by_groups_are_the_seeds_side_by_side(
     config_with: Callable[..., RunConfig],
 ) -> None:
@@ -79,6 +80,7 @@ def test_seeds_by_groups_are_the_seeds_side_by_side(
             assert line.score == pytest.approx(whole[str(line.parameters)].score, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_tpe_adds_to_what_it_knows(config_with: Callable[..., RunConfig]) -> None:
     first = sweep(config_with(algorithm="tpe", trials=4)).lines
     kept = trial_files(config_with())
