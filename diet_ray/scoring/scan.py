@@ -142,8 +142,7 @@ class FragmentTask:
 
 def _pipeline(task: FragmentTask, scoring: Scoring, waiting: list[Fragment]) -> ray.data.Dataset:
     resources = task.config.resources
-    low, high = resources.scoring_actors
-    high = max(low, min(high, len(waiting)))
+    low, high = (min(count, len(waiting)) for count in resources.scoring_actors)
     pool = ray.data.ActorPoolStrategy(
         min_size=low,
         max_size=high,
