@@ -6,7 +6,6 @@ import logging
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
 from tests.recorded import Recorded, Recorder
 
 TESTS = Path(__file__).parent
@@ -28,12 +28,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     file by file."""
     for item in items:
         item.add_marker(pytest.mark.xdist_group(item.path.relative_to(TESTS).parts[0]))
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def _wait_until_it_answers(server: subprocess.Popen[bytes], url: str) -> None:
@@ -53,7 +47,7 @@ def _wait_until_it_answers(server: subprocess.Popen[bytes], url: str) -> None:
 @contextmanager
 def _served(*command: str) -> Iterator[str]:
     """URL of a server; `command` holds {port} where that belongs."""
-    port = str(_free_port())
+    port = str(free_port())
     filled = [part.replace("{port}", port) for part in command]
     server = subprocess.Popen(filled, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:

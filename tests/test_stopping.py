@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from diet_ray import lease, stopping
+from tests.ports import HOST, free_port
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,9 +25,7 @@ def ray_folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
         note = Path(folder) / "ray" / "ray_current_cluster"
         note.parent.mkdir()
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            note.write_text(f"127.0.0.1:{probe.getsockname()[1]}")
+        note.write_text(f"{HOST}:{free_port()}")
         yield Path(folder)
 
 

@@ -11,7 +11,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,16 +23,10 @@ from types import TracebackType
 from typing import Any
 
 from tests.cluster.composed import ROOT, Manifest, start_parameters
+from tests.ports import HOST, free_port
 
-HOST = "127.0.0.1"
 OBJECT_STORE_BYTES = 100 << 20  # enough for what the tests put there, and Ray takes no less than 75
 NODE_LABEL = "test/node"  # which of our processes a node is
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_until(ready: Callable[[], bool], what: str, seconds: float = 120) -> None:

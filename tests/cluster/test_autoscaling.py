@@ -17,7 +17,8 @@ from ray.autoscaler._private.fake_multi_node.node_provider import (
 from ray.autoscaler._private.kuberay import autoscaling_config
 
 from tests.cluster.composed import OVERLAYS, ROOT, Manifest, groups, named, run_config
-from tests.cluster.ray_processes import HOST, RayProcesses, wait_until
+from tests.cluster.ray_processes import RayProcesses, wait_until
+from tests.ports import HOST
 
 GPU = ROOT / "cluster/overlays/gpu"
 JOB = ROOT / "tests/cluster/asking.py"

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from tests.cluster.composed import ROOT, groups, named
-from tests.cluster.ray_processes import HOST, RayProcesses, free_port, wait_until
+from tests.cluster.ray_processes import RayProcesses, wait_until
+from tests.ports import HOST, free_port
 
 CPU = ROOT / "cluster/overlays/cpu"
 JOB = ROOT / "tests/cluster/asking.py"
