@@ -141,8 +141,13 @@ class DistillConfig(Section):
     inner: InnerConfig = InnerConfig()
     outer: OuterConfig = OuterConfig()
 
+    @property
+    def steps_of_stage(self) -> int:
+        """Outer steps of all rounds of a stage."""
+        return self.rounds * self.outer_steps
+
     def rows_of_stage(self) -> int:
         """Rows of the memory that a stage differentiates by, each as often as it comes: every shard
         takes as many as its window's batches hold."""
-        shards = self.rounds * self.outer_steps * self.logical_shards
+        shards = self.steps_of_stage * self.logical_shards
         return shards * self.inner.window * self.inner.batch_size

@@ -41,7 +41,7 @@ def recipe_name(config: RunConfig) -> str:
     .." without a step. Steps are those of one stage.
     """
     missing, other = _missing_parts(parts(config)), _other_ways(config)
-    steps = config.distill.rounds * config.distill.outer_steps
+    steps = config.distill.steps_of_stage
     if steps and not missing and config.memory.new_rows == "boundary":
         return ", ".join(["DIET", *other]) if other else "DIET (paper)"
     rows = {"boundary": "boundary rows", "random": "random rows"}[config.memory.new_rows]

@@ -126,7 +126,7 @@ def _kept(stage: Stage, boundary: np.ndarray, keep: int) -> tuple[RowFiles | Non
 def _optimise(stage: Stage, memory: MemoryCoordinator) -> Ended:
     """Algorithm 2: rounds of addressing and outer steps, from wherever the memory stands."""
     distill = stage.config.distill
-    total = distill.rounds * distill.outer_steps
+    total = distill.steps_of_stage
     with progress.phase(f"Stage {stage.number}: meta-gradients", total, "outer steps") as phase:
         phase.skip(memory.step)
         losses, durable = 0, memory.step
@@ -159,7 +159,7 @@ def _optimise(stage: Stage, memory: MemoryCoordinator) -> Ended:
 def _round(stage: Stage, memory: MemoryCoordinator, task: RoundTask, phase: progress.Phase) -> None:
     """The outer steps of one round that are still to do."""
     distill = stage.config.distill
-    total = distill.rounds * distill.outer_steps
+    total = distill.steps_of_stage
     end = (task.round + 1) * distill.outer_steps
     shared = ray.put(task)
     while memory.step < end:
@@ -191,7 +191,7 @@ def _measure(step: int, losses: Sequence[float], norm: float) -> None:
 def _tell_dropped(stage: Stage, memory: MemoryCoordinator, dropped: int) -> None:
     """Warn of shards that a step left out. Raises DivergedError if the stage's are too many."""
     distill = stage.config.distill
-    shards = distill.rounds * distill.outer_steps * distill.logical_shards
+    shards = distill.steps_of_stage * distill.logical_shards
     limit = math.floor(distill.dropped_limit * shards)
     told = (
         f"stage {stage.number}, outer step {memory.step}: loss or gradient of {dropped} of "

@@ -69,7 +69,7 @@ def distillation(config: RunConfig, blocks: Blocks, pace: Pace) -> Step:
     if not left:
         return Step(title, PUBLISHED)
     seconds = 2 * PROCESS_START + sum(_stage(config, block, pace) for block in left)
-    steps = distill.rounds * distill.outer_steps
+    steps = distill.steps_of_stage
     of = f" of {steps} outer steps of {distill.logical_shards} shards" if steps else ""
     return Step(title, f"{len(left)} stages{of}", seconds)
 
@@ -85,7 +85,7 @@ def _distilled_stages(config: RunConfig, blocks: Blocks) -> int:
 def _stage(config: RunConfig, block: Block, pace: Pace) -> float:
     distill, proxies = config.distill, proxy_networks(config)
     workers = processes(config, config.resources.meta_workers)
-    steps = distill.rounds * distill.outer_steps * math.ceil(distill.logical_shards / workers)
+    steps = distill.steps_of_stage * math.ceil(distill.logical_shards / workers)
     gradient = mean(pace.meta_gradient(network, distill) for network in proxies) if steps else 0.0
     return PROCESS_START + steps * gradient + _scans(config, block, pace)
 
