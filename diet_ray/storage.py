@@ -16,7 +16,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
@@ -354,10 +354,27 @@ def write_sealed_tensors(uri: str, arrays: dict[str, np.ndarray]) -> None:
     write_tensors(uri, arrays, **{SEAL: _seal(arrays)})
 
 
-def write_parquet(uri: str, table: pa.Table, row_group_rows: int | None = None) -> str:
-    """Publish a Parquet file (zstd); returns the SHA-256 of its bytes."""
+def write_parquet(
+    uri: str,
+    table: pa.Table,
+    row_group_rows: int | None = None,
+    encodings: Mapping[str, str] | None = None,
+) -> str:
+    """Publish a Parquet file (zstd); returns the SHA-256 of its bytes.
+
+    encodings: column -> Parquet encoding, of columns in which hardly any value comes twice; a
+    dictionary is tried for every other.
+    """
+    encodings = dict(encodings or {})
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, row_group_size=row_group_rows, compression="zstd")
+    pq.write_table(
+        table,
+        sink,
+        row_group_size=row_group_rows,
+        compression="zstd",
+        use_dictionary=[name for name in table.column_names if name not in encodings],
+        column_encoding=encodings,
+    )
     return write_bytes(uri, memoryview(sink.getvalue()))
 
 

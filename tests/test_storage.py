@@ -113,6 +113,21 @@ def test_a_table_comes_back(folder: str) -> None:
         assert file.read().equals(table())
 
 
+def test_a_table_comes_back_from_stated_encodings(tmp_path: Path) -> None:
+    uris = [str(tmp_path / name) for name in ("by dictionary", "stated")]
+    encodings = {"row_id": "DELTA_BINARY_PACKED", "score": "PLAIN"}
+    storage.write_parquet(uris[0], table())
+    storage.write_parquet(uris[1], table(), encodings=encodings)
+    sizes = [storage.size(uri) for uri in uris]
+    assert sizes[1] < 0.7 * sizes[0]
+    with storage.open_parquet(uris[1]) as file:
+        assert file.read().equals(table())
+        columns = [file.metadata.row_group(0).column(number) for number in range(2)]
+    for column in columns:
+        assert encodings[column.path_in_schema] in column.encodings
+        assert "RLE_DICTIONARY" not in column.encodings
+
+
 def test_row_groups_come_back(folder: str) -> None:
     uri = storage.join(folder, "groups.parquet")
     groups = [table(10), table(3), table(7)]

@@ -9,12 +9,13 @@ from diet_ray.bench.meta import Meta
 from diet_ray.bench.preparing import Vocabulary
 from diet_ray.bench.projection import Projection
 from diet_ray.bench.roofline import Roofline
-from diet_ray.bench.scoring import Alignment, PerSample, Scan
+from diet_ray.bench.scoring import Alignment, LongScan, PerSample, Scan
 from diet_ray.bench.training import Candidate, ReferenceIds, ReferenceTrainer
 from diet_ray.bench.whole import Job, Scale
 
 KINDS: tuple[type[Measure], ...] = (
     Scan,
+    LongScan,
     Alignment,
     PerSample,
     Meta,

@@ -1,5 +1,5 @@
-"""Measures of scoring: a scan beside a plain loop, alignment beside a forward pass and beside
-per-sample gradients."""
+"""Measures of scoring: a scan beside a plain loop, and alone over a long block; alignment beside a
+forward pass and beside per-sample gradients."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from torch.func import grad, vmap
 
 from diet_ray import runtime, storage
 from diet_ray.bench.made import BYTES_PER_ROW, Dense, dense, made_blocks, network_names, run_config
-from diet_ray.bench.measure import Figure, Found, Goal, Measure, Needs, size
-from diet_ray.bench.peaks import in_child, rise
+from diet_ray.bench.measure import BenchError, Figure, Found, Goal, Measure, Needs, size
+from diet_ray.bench.peaks import in_child, own_ray, rise, watched
 from diet_ray.bench.timing import by_turns, one_thread, ratio, seconds_of
-from diet_ray.config import RunConfig
+from diet_ray.config import RunConfig, ScoringConfig
 from diet_ray.logs.blocks import ROW_ID, Block, Blocks
 from diet_ray.models.functional import row_losses
 from diet_ray.scoring.alignment import alignment
@@ -38,6 +38,8 @@ from diet_ray.training.reference import (
 
 FIRST_ROWS = 8_192
 """Of the block that the scanned reference is trained on, and whose own scan tells the start-up."""
+SIDE_CAR_BYTES = 16
+"""Of a scored row, before it is compressed."""
 PROCESS_BYTES = 1.2e9
 """Of a process that has loaded torch and ray, with room for its batches."""
 
@@ -57,8 +59,8 @@ class Scan(Measure):
     repeats: int = size(3, "times that both run, by turns")
 
     def needs(self) -> Needs:
-        side_cars = 2 * 16 * self.rows
-        return Needs((2 + self.actors) * PROCESS_BYTES, BYTES_PER_ROW * self.rows + side_cars)
+        row = BYTES_PER_ROW + 2 * SIDE_CAR_BYTES
+        return Needs((2 + self.actors) * PROCESS_BYTES, row * self.rows)
 
     def run(self, folder: str) -> Found:
         config = run_config(
@@ -104,14 +106,61 @@ class Scan(Measure):
         )
 
 
+@dataclass(frozen=True)
+class LongScan(Measure):
+    """EL2N of a long block by a scan alone, start-up included: rows/s, and the largest process.
+
+    The goal, a billion rows in an hour, is stated for --rows 1000000000.
+    """
+
+    name: ClassVar[str] = "long-scan"
+    rows: int = size(10_000_000, "rows of the block")
+    ids: int = size(200_000, "ids over all fields")
+    actors: int = size(2, "scoring actors")
+    bits: int = size(16, "of the numbers that are multiplied: 32, or 16 (bfloat16)")
+
+    def needs(self) -> Needs:
+        row = BYTES_PER_ROW + SIDE_CAR_BYTES
+        return Needs((2 + self.actors) * PROCESS_BYTES, row * self.rows)
+
+    def run(self, folder: str) -> Found:
+        precisions = {16: "bfloat16", 32: "float32"}
+        if self.bits not in precisions:
+            raise BenchError(f"{self.name}: --bits {self.bits}; give 16 or 32")
+        config = run_config(
+            storage.join(folder, "run"),
+            reference={"network": {"name": "dcn", "parameters": SMALL_DCN}},
+            resources={"scoring_actors": [self.actors, self.actors]},
+            scoring={"el2n_precision": precisions[self.bits]},
+        )
+        blocks = made_blocks(storage.join(folder, "blocks"), [FIRST_ROWS, self.rows], self.ids)
+        with own_ray():
+            scanned = scan_of(config, blocks, folder)
+            with watched() as peaks:
+                seconds = scanned(blocks.historical[1])
+        of = f"EL2N of {self.rows:,} rows, {self.actors} actors, {precisions[self.bits]}"
+        largest = {"driver MB": peaks.driver / 1e6, "worker MB": peaks.largest_worker / 1e6}
+        return Found(
+            [
+                Figure(
+                    f"{of}: rows/s",
+                    self.rows / seconds,
+                    Goal(low=BILLION / 3_600),
+                    parts={"minutes": seconds / 60, **largest},
+                )
+            ]
+        )
+
+
+BILLION = 1e9
 SMALL_DCN = {"num_cross_layers": 2, "dnn_hidden_units": [128, 64]}
 
 
 def scan_of(config: RunConfig, blocks: Blocks, folder: str) -> Callable[[Block], float]:
     """The seconds of a fresh scan of a block under phi_1, which is trained here."""
     train_reference(config, dataclasses.replace(blocks, blocks=blocks.blocks[:1]))
-    uri = reference_uri(config, 1)
-    scoring, place = EL2NScoring(uri, reference_identity(uri)), storage.join(folder, "scan")
+    uri, place = reference_uri(config, 1), storage.join(folder, "scan")
+    scoring = EL2NScoring(uri, reference_identity(uri), config.scoring.el2n_precision)
 
     def scanned(block: Block) -> float:
         storage.remove(place)
@@ -148,7 +197,7 @@ class Alignment(Measure):
 
     name: ClassVar[str] = "alignment"
     goals: ClassVar[dict[str, Goal]] = {"dcn": Goal(high=3), "wukong": Goal(high=4)}
-    batch_rows: int = size(8_192, "rows of the batch")
+    batch_rows: int = size(ScoringConfig().batch_rows, "rows of the batch")
     repeats: int = size(15, "times that both run, by turns")
 
     def needs(self) -> Needs:

@@ -165,7 +165,7 @@ def _blocks(config: RunConfig) -> Blocks:
 def _scan(config: RunConfig) -> object:
     blocks = _blocks(config)
     uri = reference_uri(config, len(blocks.historical))
-    scoring = EL2NScoring(uri, reference_identity(uri))
+    scoring = EL2NScoring(uri, reference_identity(uri), config.scoring.el2n_precision)
     return scan(config, blocks, blocks.historical[-1], scoring, config.place("bench scan"))
 
 

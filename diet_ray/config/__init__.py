@@ -33,6 +33,7 @@ from diet_ray.config.recipe import (
     InnerConfig,
     MemoryConfig,
     OuterConfig,
+    Precision,
     ScoringConfig,
 )
 from diet_ray.config.run import ResourcesConfig, RunConfig
@@ -74,6 +75,7 @@ __all__ = [
     "OuterConfig",
     "PositiveFloat",
     "PositiveInt",
+    "Precision",
     "ProtocolConfig",
     "ReferenceConfig",
     "ResourcesConfig",

@@ -28,11 +28,17 @@ from diet_ray.config.section import (
 )
 
 AlignmentMode = Literal["jvp", "difference"]
+Precision = Literal["float32", "bfloat16"]
 
 
 class ScoringConfig(Section):
-    batch_rows: PositiveInt = 8_192
-    """Rows per forward or JVP pass of a scoring actor."""
+    batch_rows: PositiveInt = 1_024
+    """Rows per forward or JVP pass of a scoring actor: few enough that a network's activations stay
+    in a core's cache (a tenth faster than 8,192). A GPU wants tens of thousands."""
+    el2n_precision: Precision = "float32"
+    """Of the matrix products that EL2N's forward passes take. bfloat16 takes three fifths of the
+    time on a CPU that multiplies it; of a band of a tenth of the rows it selects the same but for
+    three in a thousand at most (RESULTS.md)."""
     sketch_k: Annotated[int, Field(ge=8, le=65_535)] = 400
     """Size of the KLL quantile sketches; larger brackets a band more tightly (the cut is exact)."""
     alignment: AlignmentMode = "jvp"

@@ -55,7 +55,8 @@ def new_rows(stage: Stage, count: int) -> np.ndarray:
         chosen = np.sort(draw.choice(block.rows, count, replace=False))
         return block.fragments[0].first_row_id + chosen
     uri = reference_uri(stage.config, stage.number)
-    scoring = EL2NScoring(uri, stage.reference.identity)
+    precision = stage.config.scoring.el2n_precision
+    scoring = EL2NScoring(uri, stage.reference.identity, precision)
     scores = scan(stage.config, stage.blocks, block, scoring, stage.scores("el2n"))
     shares = group_shares(scores.group_rows, count, memory.group_alpha)
     ranks = bands(scores.group_rows, shares, memory.percentile)

@@ -68,6 +68,7 @@ def selection_key(run: Run, method: str, seed: int) -> dict[str, object]:
         key["references"] = run.reference_identities
     if method == "el2n":
         key["percentile"] = run.config.benchmark.percentile
+        key["precision"] = run.config.scoring.el2n_precision
     if method in DRAWN:
         key["drawn"] = [run.config.seed, seed]
     return key
@@ -83,7 +84,8 @@ def el2n_row_ids(run: Run, block: Block, stage: int, count: int, seed: int) -> n
     """`count` rows around a percentile of the block's EL2N scores at phi_t (paper, A.3)."""
     del seed  # nothing is drawn
     uri = reference_uri(run.config, stage)
-    scoring = EL2NScoring(uri, run.reference_identities[stage - 1])
+    precision = run.config.scoring.el2n_precision
+    scoring = EL2NScoring(uri, run.reference_identities[stage - 1], precision)
     folder = run.config.place("scores", f"t={stage}", "el2n")
     scores = scan(run.config, run.blocks, block, scoring, folder)
     rows, wanted = {ALL_GROUPS: block.rows}, {ALL_GROUPS: count}

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from diet_ray import runtime
+from diet_ray.config import Precision
 from diet_ray.logs.blocks import Rows
 from diet_ray.training.reference import Reference
 
@@ -27,11 +28,13 @@ class EL2NScoring:
 
     reference_uri: str
     reference_identity: str
+    precision: Precision = "float32"
 
     @property
     def identity(self) -> str:
         """Equal identities mean equal scores of equal rows."""
-        return f"el2n-{self.reference_identity}"
+        kind = "el2n" if self.precision == "float32" else f"el2n-{self.precision}"
+        return f"{kind}-{self.reference_identity}"
 
     def load(self, reference: Reference, device: torch.device) -> Callable[[Rows], Tensor]:
         """The function rows -> float32 (n,) on `device`. reference: phi_t."""
@@ -40,6 +43,8 @@ class EL2NScoring:
         @torch.no_grad()
         def score(rows: Rows) -> Tensor:
             ids, labels = (runtime.to_device(array, device) for array in (rows.ids, rows.labels))
-            return el2n(model(ids), labels)
+            with torch.autocast(device.type, torch.bfloat16, self.precision == "bfloat16"):
+                logits = model(ids)
+            return el2n(logits.float(), labels)
 
         return score

@@ -22,6 +22,7 @@ from diet_ray.scoring.ledger import Entry, read_entries, side_car_uri, sketch, w
 from diet_ray.training.reference import Reference
 from diet_ray.training.shared_reference import SharedReference, share_reference
 
+SIDE_CAR_ENCODINGS = {"row_id": "DELTA_BINARY_PACKED", "score": "PLAIN"}
 FRAGMENTS_AT_ONCE = 2  # that an actor holds: one is scored while the other is read or written
 
 
@@ -196,7 +197,7 @@ class ScoringActor:
         groups = label_groups(rows.labels)
         table = pa.table({"row_id": rows.row_ids, "group": groups, "score": scores})
         side_car = side_car_uri(task.uri, fragment)
-        checksum = storage.write_parquet(side_car, table)
+        checksum = storage.write_parquet(side_car, table, encodings=SIDE_CAR_ENCODINGS)
         k = task.config.scoring.sketch_k
         present, counts = (found.tolist() for found in np.unique(groups, return_counts=True))
         entry = Entry(

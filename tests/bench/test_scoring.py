@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from diet_ray.bench.made import dense, made_blocks, network_names, run_config
+from diet_ray.bench.measure import BenchError
 from diet_ray.bench.scoring import (
     Alignment,
+    LongScan,
     PerSample,
     Scan,
     aligned,
@@ -47,6 +49,19 @@ def test_a_scan_is_measured(tmp_path: Path) -> None:
     assert apart.goal is not None
     assert included.value > 0
     assert included.parts["pipeline start s"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bits", [16, 32])
+def test_a_long_scan_is_measured(bits: int, tmp_path: Path) -> None:
+    (figure,) = LongScan(rows=2_000, ids=700, actors=1, bits=bits).run(str(tmp_path)).figures
+    assert figure.value > 0
+    assert figure.parts["worker MB"] > 100
+
+
+def test_a_long_scan_knows_two_widths(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match="--bits 8; give 16 or 32"):
+        LongScan(rows=2_000, bits=8).run(str(tmp_path))
 
 
 def test_a_scan_needs_disk_for_its_rows() -> None:

@@ -49,6 +49,24 @@ def test_scores_real_rows_under_the_reference(prepared: Prepared) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+def test_half_the_width_moves_scores_by_little(prepared: Prepared) -> None:
+    rows = read_block(prepared.blocks, prepared.block)
+    here = prepared.reference_uri, prepared.reference.identity
+    exact, rounded = (
+        EL2NScoring(*here, precision).load(prepared.reference, torch.device("cpu"))(rows)
+        for precision in ("float32", "bfloat16")
+    )
+    assert rounded.dtype == torch.float32
+    assert not torch.equal(exact, rounded)
+    # logits are off by bfloat16's rounding, 2^-8 of them at most in each of a few layers, and a
+    # sigmoid is a quarter as steep at most
+    torch.testing.assert_close(exact, rounded, rtol=0, atol=0.02)
+
+
+def test_scores_of_either_width_are_told_apart() -> None:
+    assert EL2NScoring("here", "a").identity != EL2NScoring("here", "a", "bfloat16").identity
+
+
 def test_the_identity_is_the_references(prepared: Prepared) -> None:
     first = EL2NScoring("here", "a").identity
     assert first == EL2NScoring("there", "a").identity
