@@ -212,8 +212,9 @@ def check_resources(config: RunConfig) -> None:
         "GPU": asked.meta_workers * asked.meta_worker_gpus
         + asked.scoring_actors[0] * asked.scoring_gpus,
     }
-    together["CPU"] = max(together["CPU"], asked.reference_workers)
-    together["GPU"] = max(together["GPU"], asked.reference_workers * asked.reference_gpu)
+    trainers, _ = asked.range_of_reference_workers
+    together["CPU"] = max(together["CPU"], trainers)
+    together["GPU"] = max(together["GPU"], trainers * asked.reference_gpu)
     here = ray.cluster_resources()
     for resource, count in together.items():
         limit = max(here.get(resource, 0.0), asked.cluster_limit.get(resource, 0.0))

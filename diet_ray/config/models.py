@@ -65,8 +65,8 @@ class ReferenceConfig(Section):
     """Adam's; one epoch per block. Default: fits the log's size."""
     logical_shards: Fitted[PositiveInt] = FITTED
     """A batch is cut into so many parts, whose gradients are added in order; so the number of
-    `resources.reference_workers`, which must divide it, changes no bit. Default: 8, or as many as
-    leave each part 128 rows: of smaller ones a step takes longer."""
+    `resources.reference_workers`, of which there are no more, changes no bit. Default: 8, or as
+    many as leave each part 128 rows: of smaller ones a step takes longer."""
 
 
 def refuse_equal_titles(what: str, networks: list[NetworkConfig]) -> None:

@@ -38,13 +38,14 @@ class ResourcesConfig(Section):
     and the memory's servers need a little."""
     scoring_gpus: NonNegative = 0
     """GPUs of one scoring actor."""
-    reference_workers: NonNegativeInt = 0
-    """Data-parallel workers of the reference, at most `reference.logical_shards`; 0 trains in the
-    driver's process."""
+    reference_workers: NonNegativeInt | tuple[PositiveInt, PositiveInt] = 0
+    """Data-parallel workers of the reference, or the fewest and the most: then training goes on
+    with as many as the cluster has room for, from its last state whenever that changes. At most
+    `reference.logical_shards`; 0 trains in the driver's process."""
     reference_gpu: bool = False
     reference_checkpoint_minutes: PositiveFloat = 10
     """Between two states that the reference's training keeps within a block, each three times the
-    size of its embedding table; a killed run goes on from the last."""
+    size of its embedding table; a killed run, or one with more workers, goes on from the last."""
     meta_workers: PositiveInt = 2
     """Actors that compute meta-gradients."""
     meta_worker_cpus: PositiveFloat = 0.5
@@ -68,11 +69,21 @@ class ResourcesConfig(Section):
     75; above `reference_checkpoint_minutes`, by which it knows that workers of the reference live.
     Trainings of candidates, each of which may take longer, are not watched."""
 
+    @property
+    def range_of_reference_workers(self) -> tuple[int, int]:
+        """Fewest and most."""
+        asked = self.reference_workers
+        return (asked, asked) if isinstance(asked, int) else asked
+
     @model_validator(mode="after")
-    def _pool_is_ordered(self) -> ResourcesConfig:
-        low, high = self.scoring_actors
-        if low > high:
-            raise ValueError(f"scoring_actors {low}, {high}: the fewest exceed the most")
+    def _ranges_are_ordered(self) -> ResourcesConfig:
+        ranges = {
+            "scoring_actors": self.scoring_actors,
+            "reference_workers": self.range_of_reference_workers,
+        }
+        for key, (low, high) in ranges.items():
+            if low > high:
+                raise ValueError(f"{key} {low}, {high}: the fewest exceed the most")
         return self
 
     @model_validator(mode="after")

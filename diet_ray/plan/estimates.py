@@ -56,9 +56,9 @@ def reference_model(config: RunConfig, blocks: Blocks, pace: Pace) -> Step:
     left = blocks.historical[done:]
     if not left:
         return Step(title, PUBLISHED)
-    rows, workers = sum(block.rows for block in left), max(config.resources.reference_workers, 1)
+    rows, (_, most) = sum(b.rows for b in left), config.resources.range_of_reference_workers
     a_row = pace.training(config.reference.network, config.reference.batch_size)
-    seconds = PROCESS_START + rows * a_row / processes(config, workers)
+    seconds = PROCESS_START + rows * a_row / processes(config, max(most, 1))
     return Step(title, f"{len(left)} blocks, {rows:,} rows", seconds)
 
 

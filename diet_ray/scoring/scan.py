@@ -66,11 +66,12 @@ ALL_ROWS = Sample(1.0, 0, ())
 
 @dataclass(frozen=True)
 class Scan:
-    """A finished scan: its side-cars and its ledger."""
+    """A finished scan: its side-cars and its ledger; cpus: of a task that reads a side-car."""
 
     uri: str
     fragments: tuple[Fragment, ...]
     entries: list[Entry]
+    cpus: float
 
     @property
     def group_rows(self) -> dict[int, int]:
@@ -121,7 +122,7 @@ def scan(
             f"{first}: it or its ledger entry is gone again, as are those of {len(lost)} fragments "
             "in all; let no other process write to the folder, and run again"
         )
-    return Scan(uri, block.fragments, entries)
+    return Scan(uri, block.fragments, entries, config.resources.scoring_cpus)
 
 
 def _key(blocks: Blocks, fragment: Fragment, identity: str) -> str:

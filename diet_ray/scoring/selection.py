@@ -151,7 +151,11 @@ def _collect(
         for entry in scan.entries
     ]
     found = runtime.one_task_each(side_cars).map_batches(
-        _read_bracket, fn_args=(brackets,), batch_size=1, batch_format="pyarrow", num_cpus=0.4
+        _read_bracket,
+        fn_args=(brackets,),
+        batch_size=1,
+        batch_format="pyarrow",
+        num_cpus=scan.cpus,
     )
     with runtime.plain_errors():
         table = pa.concat_tables(ray.get(found.to_arrow_refs()))

@@ -47,10 +47,10 @@ class Epoch:
     again after `finish`.
 
     Every batch is cut into `parts`, whose gradients are computed one by one and added in order,
-    by however many `workers`: a different number of them, which must divide `parts`, changes no
-    bit. All workers are given the same batches and keep the same model. noise: seed and path of
-    what a network draws (dropout); without one it draws from torch's global generator. A fresh
-    epoch can go on from another's `state`, after its first `rows` rows.
+    by however many `workers`, no more than parts: their number changes no bit. All workers are
+    given the same batches and keep the same model. noise: seed and path of what a network draws
+    (dropout); without one it draws from torch's global generator. A fresh epoch can go on from
+    another's `state`, after its first `rows` rows.
     """
 
     def __init__(
@@ -70,14 +70,15 @@ class Epoch:
     def step(self, batch: Rows) -> float:
         """Train on a batch; returns its rows' mean loss before the step."""
         own = self._own_parts(batch)
-        rows_of_parts = self._workers.gather([part.rows for part in own])
+        rows_of_parts = self._workers.gather([part.rows for part in own], self._parts)
         rows, place = torch.cat(rows_of_parts).unique(return_inverse=True)
         places = place.split([len(part) for part in rows_of_parts])
         taken = self._table_adam.take(rows)
         found = [
             self._gradients(part, taken.values.index_select(0, places[part.number])) for part in own
         ]
-        loss = self._move(taken, places, self._workers.gather(found), len(batch))
+        gathered = self._workers.gather(found, self._parts)
+        loss = self._move(taken, places, gathered, len(batch))
         self._loss_sum += loss
         self.rows += len(batch)
         return loss / len(batch)

@@ -4,7 +4,8 @@ Layout: ``t=<t>/model.safetensors`` (``embedding.<field>`` and ``dense.<paramete
 ``reference.json``, which makes phi_t visible; in ``reference`` below the output, or in the folder
 that runs with the same settings share (``reference.folder``). Training runs on Ray Train: in the
 driver's process with ``resources.reference_workers: 0``, else on that many data-parallel workers,
-which changes no bit: a batch is always cut into ``reference.logical_shards``.
+or on as many of a range as the cluster has room for, which changes no bit: a batch is always cut
+into ``reference.logical_shards``.
 Each block starts with a fresh optimiser, so phi_t is a function of phi_{t-1} and D_t alone, and a
 killed run continues after the last published phi_t, or from within a block (`partway.py`), with the
 same result.
@@ -147,13 +148,12 @@ def _made_from(config: RunConfig, blocks: Blocks) -> dict[str, Any]:
 
 
 def _check_shards(config: RunConfig) -> None:
-    """Whether the workers can share a batch's logical shards evenly. Raises ConfigError."""
-    shards, workers = config.reference.logical_shards, config.resources.reference_workers
-    if workers and shards % workers:
+    """Whether every worker has some of a batch's logical shards. Raises ConfigError."""
+    shards, (_, most) = config.reference.logical_shards, config.resources.range_of_reference_workers
+    if most > shards:
         raise ConfigError(
-            f"resources.reference_workers {workers} does not divide reference.logical_shards "
-            f"{shards}; set a number of workers that does, or, to train the reference anew, other "
-            "shards"
+            f"resources.reference_workers {most} exceeds reference.logical_shards {shards}; set at "
+            "most as many workers, or, to train the reference anew, more shards"
         )
 
 
@@ -183,6 +183,8 @@ def train_reference(config: RunConfig, blocks: Blocks) -> None:
         scaling_config=ray.train.ScalingConfig(
             num_workers=config.resources.reference_workers,
             use_gpu=config.resources.reference_gpu,
+            # another number of workers goes on from the last state: not more often than one is kept
+            elastic_resize_monitor_interval_s=60 * config.resources.reference_checkpoint_minutes,
         ),
         run_config=ray.train.RunConfig(
             name=f"diet_ray-reference-{config.name}",

@@ -1,15 +1,14 @@
 """The processes that train one model together, and how they share what each has computed.
 
-A batch is cut into a fixed number of parts. Every worker computes an equal run of them, in order,
-and everyone gets all of them back in order; so what is made of them does not depend on the number
-of workers.
+A batch is cut into a fixed number of parts. Every worker computes a run of them, in order, as long
+as the others' or one longer, and everyone gets all of them back in order; so what is made of them
+does not depend on the number of workers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import torch
 import torch.distributed as dist
@@ -24,20 +23,27 @@ class Workers:
     count: int = 1
 
     def own(self, parts: int) -> range:
-        """This worker's among so many parts, a multiple of the number of workers."""
-        each = parts // self.count
-        return range(self.rank * each, (self.rank + 1) * each)
+        """This worker's among so many parts, at least as many as there are workers."""
+        first, end = (rank * parts // self.count for rank in (self.rank, self.rank + 1))
+        return range(first, end)
 
-    def gather(self, own: Sequence[Tensor]) -> list[Tensor]:
-        """Vectors of all parts, in order; own: those of this worker's parts, of any lengths."""
+    def gather(self, own: Sequence[Tensor], parts: int) -> list[Tensor]:
+        """Vectors of all so many parts, in order; own: those of this worker's, of any lengths."""
         if self.count == 1:
             return list(own)
-        lengths = torch.tensor([len(vector) for vector in own], device=own[0].device)
+        most = -(-parts // self.count)  # torch gathers equal shapes only
+        filled = [*own, *(own[0][:0] for _ in range(most - len(own)))]
+        lengths = torch.tensor([len(vector) for vector in filled], device=own[0].device)
         everyones = torch.cat(self._from_all(lengths)).tolist()
         longest = max(everyones)
-        padded = torch.stack([nn.functional.pad(v, (0, longest - len(v))) for v in own])
-        parts: Iterable[Tensor] = chain.from_iterable(self._from_all(padded))
-        return [part[:length] for part, length in zip(parts, everyones, strict=True)]
+        padded = torch.stack([nn.functional.pad(v, (0, longest - len(v))) for v in filled])
+        found = torch.cat(self._from_all(padded))
+        filled_parts = [
+            rank * most + place
+            for rank in range(self.count)
+            for place in range(len(Workers(rank, self.count).own(parts)))
+        ]
+        return [found[place][: everyones[place]] for place in filled_parts]
 
     def _from_all(self, tensor: Tensor) -> list[Tensor]:
         found = [torch.empty_like(tensor) for _ in range(self.count)]

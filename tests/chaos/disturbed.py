@@ -8,8 +8,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from diet_ray.config import RunConfig
@@ -32,8 +34,18 @@ class Outcome:
     became: str
 
 
-def chaos_config(output: Path, reference_workers: int) -> RunConfig:
-    """Every part of the method on a log of 2,000 rows, two stages."""
+def chaos_config(
+    output: Path,
+    reference_workers: int | tuple[int, int],
+    *,
+    outer_steps: int = 20,
+    batch_size: int = 32,
+    resources: Mapping[str, Any] = MappingProxyType({}),
+) -> RunConfig:
+    """Every part of the method on a log of 2,000 rows, two stages.
+
+    batch_size: of the reference; resources: in the place of these.
+    """
     days = [f"2024-01-0{day}" for day in range(1, 6)]
     names = ("subsequent", "validation", "test")
     made: dict[str, Any] = {"rows": 2_000, "users": 40, "items": 30, "days": 5}
@@ -47,14 +59,15 @@ def chaos_config(output: Path, reference_workers: int) -> RunConfig:
             "row_group_rows": 100,
         },
         evaluation={"methods": []},
-        distill={"rounds": 1, "outer_steps": 20, "commit_every": 2},
-        reference={"batch_size": 32},
+        distill={"rounds": 1, "outer_steps": outer_steps, "commit_every": 2},
+        reference={"batch_size": batch_size},
         resources={
             "reference_workers": reference_workers,
             "reference_checkpoint_minutes": 0.01,
             "meta_workers": 2,
             "memory_servers": 2,
             "scoring_actors": [2, 2],
+            **resources,
         },
     )
 

@@ -36,9 +36,12 @@ PATIENCE_SECONDS = 10.0
 
 
 class Nodes:
-    """A head without CPUs, to which drivers connect, and nodes of one CPU; a context manager that
-    leaves nothing behind. Sockets, logs and Ray's note of the last cluster lie in a folder of its
-    own."""
+    """A head without CPUs, to which drivers connect, and nodes of one CPU, `count` at first; a
+    context manager that leaves nothing behind. Sockets, logs and Ray's note of the last cluster lie
+    in a folder of its own."""
+
+    def __init__(self, count: int = NODES) -> None:
+        self._count = count
 
     def __enter__(self) -> Nodes:
         self._folder = tempfile.TemporaryDirectory(prefix="chaos", ignore_cleanup_errors=True)
@@ -53,7 +56,9 @@ class Nodes:
                 "_system_config": QUICK_TO_NOTICE,
             },
         )
-        self._nodes = [self._join() for _ in range(NODES)]
+        self._nodes: list[Any] = []
+        for _ in range(self._count):
+            self.join()
         return self
 
     def __exit__(
@@ -72,19 +77,24 @@ class Nodes:
     def address(self) -> str:
         return str(self._cluster.address)
 
-    def _join(self) -> Any:
-        return self._cluster.add_node(num_cpus=1, object_store_memory=OBJECT_STORE_BYTES)
+    def join(self) -> None:
+        """One node more."""
+        node = self._cluster.add_node(num_cpus=1, object_store_memory=OBJECT_STORE_BYTES)
+        self._nodes.append(node)
+
+    def leave(self, graceful: bool, choice: int = -1) -> None:
+        """One node less, by default the youngest: it ends its processes itself, or is killed."""
+        self._cluster.remove_node(self._nodes.pop(choice), allow_graceful=graceful)
 
     def kill(self, victim: str, choice: int) -> bool:
         """Kill one of the processes of that kind, or a whole node, for which another joins; False
         if there is none."""
         if victim == "node":
-            lost = self._nodes.pop(choice % len(self._nodes))
-            self._cluster.remove_node(lost, allow_graceful=False)
-            self._nodes.append(self._join())
+            self.leave(graceful=False, choice=choice % len(self._nodes))
+            self.join()
             return True
         until = time.monotonic() + PATIENCE_SECONDS
-        while not (found := self._processes(TITLES[victim])):
+        while not (found := self.processes(victim)):
             if time.monotonic() > until:
                 return False
             time.sleep(0.05)
@@ -94,11 +104,12 @@ class Nodes:
             return False
         return True
 
-    def _processes(self, title: str) -> list[int]:
+    def processes(self, kind: str) -> list[int]:
+        """Ids of the living ones of a kind of TITLES."""
         found = []
         for node in [self._cluster.head_node, *self._nodes]:
             for process in node.all_processes["raylet"]:
-                found += [p for p in family(process.process.pid) if _is_titled(p, title)]
+                found += [p for p in family(process.process.pid) if _is_titled(p, TITLES[kind])]
         return sorted(found)
 
 

@@ -184,18 +184,15 @@ class RayProcesses:
         actors = [a for a in self.states("actors") if a["class_name"].endswith(actor_class)]
         return {names[actor["node_id"]] for actor in actors if actor["node_id"] in names}
 
-    def submit(self, entrypoint: list[str]) -> subprocess.Popen[str]:
+    def submit(self, entrypoint: list[str], *options: str) -> subprocess.Popen[str]:
         """`ray job submit`, as the submitter's pod calls it; it ends when the job does."""
+        return self.job("submit", *options, "--", *entrypoint)
+
+    def job(self, command: str, *arguments: str) -> subprocess.Popen[str]:
+        """A `ray job` command to this cluster."""
+        address = f"http://{HOST}:{self.dashboard}"
         return subprocess.Popen(
-            [
-                "ray",
-                "job",
-                "submit",
-                "--address",
-                f"http://{HOST}:{self.dashboard}",
-                "--",
-                *entrypoint,
-            ],
+            ["ray", "job", command, "--address", address, *arguments],
             cwd=self.folder,
             env=self.environment,
             stdout=subprocess.PIPE,

@@ -100,6 +100,58 @@ def finished(submission: subprocess.Popen[str]) -> str:
     return printed
 
 
+UPLOAD_BYTES = 8 << 20
+
+
+@pytest.mark.timeout(900)
+def test_a_job_is_stopped_and_submitted_again_and_finishes(
+    cluster: RayProcesses, tmp_path: Path
+) -> None:
+    config = written(tmp_path / "run.yaml")
+    cluster.start_head(shape(KIND)["headGroupSpec"])
+    for number in range(2):
+        cluster.start_worker(group(KIND, "scan"), f"scan-{number}")
+    upload = "--working-dir", str(ROOT)  # as the README submits
+
+    first = cluster.submit(entrypoint("distill", config), "--submission-id", "first", *upload)
+    durable = "run/work/t=1/**/manifest.json"
+    wait_until(lambda: any(tmp_path.glob(durable)), "a durable step", JOB_SECONDS)
+    stopping = cluster.job("stop", "first")
+    told, _ = stopping.communicate(timeout=60)
+    assert stopping.returncode == 0, told
+    printed, _ = first.communicate(timeout=60)
+    assert "stopping (SIGTERM)" in printed
+    assert cluster.job("status", "first").communicate(timeout=60)[0].rstrip().endswith("stopped.")
+    assert not list(tmp_path.glob("run/distilled/stage=2/manifest.json"))
+
+    second = cluster.submit(entrypoint("distill", config), "--submission-id", "second", *upload)
+    printed = finished(second)
+    assert "blocks are published" in printed
+    stages = len(run_config(KIND).raw_logs.intervals.historical)
+    distilled = f"{tmp_path}/run/distilled/stage={stages}"
+    assert any(distilled in line for line in printed.splitlines()[-12:])
+    assert len(load_distilled(distilled)) > 0
+    logs, _ = cluster.job("logs", "second").communicate(timeout=60)
+    assert distilled in logs
+
+    (copied,) = cluster.folder.glob("**/working_dir_files/_ray_pkg_*/")
+    files = [path for path in copied.rglob("*") if path.is_file()]
+    assert copied / "jobs/distill.py" in files
+    assert sum(path.stat().st_size for path in files) < UPLOAD_BYTES
+
+
+@pytest.mark.timeout(300)
+def test_a_job_that_is_refused_fails_with_the_reason(cluster: RayProcesses, tmp_path: Path) -> None:
+    config = written(tmp_path / "run.yaml")
+    cluster.start_head(shape(KIND)["headGroupSpec"])
+    cluster.start_worker(group(KIND, "scan"), "scan")
+    refused = cluster.submit([*entrypoint("distill", config), "--set", "memory.ratio=2"])
+    printed, _ = refused.communicate(timeout=120)
+    assert refused.returncode != 0
+    assert "memory.ratio" in printed
+    assert "failed" in printed
+
+
 @pytest.mark.timeout(1500)
 def test_both_jobs_finish_though_a_worker_is_lost(cluster: RayProcesses, tmp_path: Path) -> None:
     servers = group(CPU, "memory")

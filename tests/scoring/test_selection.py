@@ -119,7 +119,7 @@ def made_scan(
             )
         )
         fragments.append(fragment)
-    return Scan(uri, tuple(fragments), entries)
+    return Scan(uri, tuple(fragments), entries, cpus=0.2)
 
 
 def sorted_cut(

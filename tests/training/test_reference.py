@@ -438,9 +438,12 @@ def test_two_workers_train_the_same_bytes(tmp_path: Path) -> None:
     assert found[0] == found[1]
 
 
-def test_workers_that_cannot_share_the_shards_are_refused(blocks: Blocks, tmp_path: Path) -> None:
-    config = small_config(str(tmp_path), resources={"reference_workers": 3})
-    message = "reference_workers 3 does not divide reference.logical_shards 2"
+@pytest.mark.parametrize("workers", [3, (1, 3)])
+def test_more_workers_than_shards_are_refused(
+    workers: int | tuple[int, int], blocks: Blocks, tmp_path: Path
+) -> None:
+    config = small_config(str(tmp_path), resources={"reference_workers": workers})
+    message = "reference_workers 3 exceeds reference.logical_shards 2"
     with pytest.raises(ConfigError, match=message):
         train_reference(config, blocks)
 
