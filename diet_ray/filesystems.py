@@ -13,15 +13,18 @@ import os
 import string
 from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, Literal, TypeVar
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 import fsspec
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from diet_ray import telemetry
 from diet_ray.errors import StorageError
 from diet_ray.retries import persistently
+
+T = TypeVar("T")
 
 REQUEST_SECONDS = 15.0
 """A request that brings nothing for so long has stalled and is sent again; some seconds later if
@@ -140,7 +143,7 @@ class Persistent(pafs.FileSystemHandler):
             with store.open_output_stream(path) as stream:
                 stream.write(content)
 
-        persistently(write, path)
+        _ask("write", write, path)
 
     def get_type_name(self) -> str:
         return str(self._once.type_name)
@@ -149,45 +152,59 @@ class Persistent(pafs.FileSystemHandler):
         return str(self._once.normalize_path(path))
 
     def get_file_info(self, paths: list[str]) -> list[pafs.FileInfo]:
-        return persistently(partial(self._once.get_file_info, paths), ", ".join(paths))
+        return _ask("look", partial(self._once.get_file_info, paths), ", ".join(paths))
 
     def get_file_info_selector(self, selector: pafs.FileSelector) -> list[pafs.FileInfo]:
-        return persistently(partial(self._once.get_file_info, selector), selector.base_dir)
+        return _ask("list", partial(self._once.get_file_info, selector), selector.base_dir)
 
     def create_dir(self, path: str, recursive: bool) -> None:
-        persistently(partial(self._once.create_dir, path, recursive=recursive), path)
+        _ask("write", partial(self._once.create_dir, path, recursive=recursive), path)
 
     def delete_dir(self, path: str) -> None:
-        persistently(_gone(partial(self._once.delete_dir, path)), path)
+        _ask("remove", _gone(partial(self._once.delete_dir, path)), path)
 
     def delete_dir_contents(self, path: str, missing_dir_ok: bool = False) -> None:
         delete = partial(self._once.delete_dir_contents, path, missing_dir_ok=missing_dir_ok)
-        persistently(_gone(delete), path)
+        _ask("remove", _gone(delete), path)
 
     def delete_root_dir_contents(self) -> None:
         raise NotImplementedError("a whole bucket is never emptied")
 
     def delete_file(self, path: str) -> None:
-        persistently(_gone(partial(self._once.delete_file, path)), path)
+        _ask("remove", _gone(partial(self._once.delete_file, path)), path)
 
     def move(self, src: str, dest: str) -> None:
         raise NotImplementedError("an object cannot be renamed")
 
     def copy_file(self, src: str, dest: str) -> None:
-        persistently(partial(self._once.copy_file, src, dest), dest)
+        _ask("write", partial(self._once.copy_file, src, dest), dest)
 
     def open_input_stream(self, path: str) -> pa.NativeFile:
         return self.open_input_file(path)
 
     def open_input_file(self, path: str) -> pa.NativeFile:
-        opened = persistently(partial(self._once.open_input_file, path), path)
+        opened = _ask("look", partial(self._once.open_input_file, path), path)
         return pa.PythonFile(_Reading(opened, path), mode="r")
 
     def open_output_stream(self, path: str, metadata: Any) -> pa.NativeFile:
+        telemetry.STORE_CALLS.add(1, kind="write")
         return self._patient.open_output_stream(path, metadata=metadata)
 
     def open_append_stream(self, path: str, metadata: Any) -> pa.NativeFile:
         raise NotImplementedError("an object cannot be appended to")
+
+
+Kind = Literal["look", "list", "read", "write", "remove"]
+
+
+def _ask(kind: Kind, call: Callable[[], T], place: str) -> T:
+    """`persistently`, with every call counted."""
+
+    def counted() -> T:
+        telemetry.STORE_CALLS.add(1, kind=kind)
+        return call()
+
+    return persistently(counted, place)
 
 
 def _gone(delete: Callable[[], None]) -> Callable[[], None]:
@@ -238,9 +255,9 @@ class _Reading(io.RawIOBase):
 
     def _content(self, count: int, start: int) -> bytes:
         if self._size > SMALL_FILE_BYTES:
-            return persistently(partial(self._read, count, start), self._path)
+            return _ask("read", partial(self._read, count, start), self._path)
         if self._whole is None:
-            self._whole = persistently(partial(self._read, self._size, 0), self._path)
+            self._whole = _ask("read", partial(self._read, self._size, 0), self._path)
         return self._whole[start : start + count]
 
     def _read(self, count: int, start: int) -> bytes:

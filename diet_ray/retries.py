@@ -17,6 +17,7 @@ from typing import NoReturn, TypeVar
 
 import tenacity
 
+from diet_ray import telemetry
 from diet_ray.errors import StorageError
 from diet_ray.progress import duration, logger
 
@@ -86,6 +87,7 @@ class _Remarks:
     def __call__(self, state: tenacity.RetryCallState) -> None:
         error = _failure(state)
         _count(str(transient(error)))
+        telemetry.RETRIES.add(1, what="call to the store")
         if (state.seconds_since_start or 0) > SECONDS_BEFORE_REMARK and not self._said:
             self._said = True
             logger.warning(

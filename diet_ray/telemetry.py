@@ -192,6 +192,12 @@ READ_BYTES = Counter(
     "Bytes read of encoded blocks, as they lie in storage.",
     RUN,
 )
+STORE_CALLS = Counter(
+    "diet_ray_store_calls_total",
+    "Calls to an S3 store, those that failed too; each a request, or some for a large file or a "
+    "long list.",
+    ("run", "kind"),
+)
 LAST_DURABLE = Gauge(
     "diet_ray_last_durable_timestamp_seconds",
     "When a state from which the run can go on was last written, in seconds from 1970.",
@@ -211,6 +217,7 @@ METRICS: tuple[Metric, ...] = (
     RETRIES,
     QUARANTINED_ROWS,
     READ_BYTES,
+    STORE_CALLS,
     LAST_DURABLE,
 )
 

@@ -14,9 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from diet_ray import filesystems, retries, storage
+from diet_ray import filesystems, retries, storage, telemetry
 from diet_ray.storage import StorageError
 from tests.fault_proxy import FaultProxy, fault_proxy
+from tests.recorded import Recorded
 
 ROOT = Path(__file__).parents[1]
 
@@ -95,6 +96,20 @@ def test_each_fault_is_seen_and_counted(proxy: FaultProxy, s3_folder: str, fault
     assert storage.read_bytes(uri) == b"content" * 1_000
     assert again() > before
     assert proxy.requests["GET"] + proxy.requests["HEAD"] > 2
+
+
+def test_calls_are_counted_by_kind_and_those_again_too(
+    proxy: FaultProxy, s3_folder: str, recorded: Recorded
+) -> None:
+    uri = storage.join(s3_folder, "file")
+    storage.write_bytes(uri, b"content")
+    proxy.next = ["slow_down", None]  # HEAD, HEAD
+    assert storage.size(uri) == 7
+    assert storage.list_files(s3_folder) == [uri]
+    storage.read_bytes(uri)
+    calls = [tags["kind"] for _, tags in recorded.given[telemetry.STORE_CALLS.name]]
+    assert calls == ["write", "look", "look", "list", "look", "read"]
+    assert recorded.values(telemetry.RETRIES) == [1.0]
 
 
 def test_a_removal_whose_answer_was_lost_is_one(proxy: FaultProxy, s3_folder: str) -> None:
