@@ -208,11 +208,11 @@ def _seal(arrays: dict[str, np.ndarray]) -> str:
 
 @contextmanager
 def open_parquet(uri: str, remedy: str = AGAIN) -> Iterator[pq.ParquetFile]:
-    """A Parquet file for reading. Raises StorageError, which ends in `remedy`, if it is truncated
-    or damaged."""
+    """A Parquet file for reading; pages that have a checksum are held to it. Raises StorageError,
+    which ends in `remedy`, if it is truncated or damaged."""
     fs, path = filesystem(uri)
     try:
-        with fs.open_input_file(path) as stream, pq.ParquetFile(stream, pre_buffer=True) as file:
+        with fs.open_input_file(path) as stream, _parquet_file(stream) as file:
             yield file
     except pa.ArrowException as error:
         raise StorageError(f"{uri}: not a whole Parquet file ({error}); {remedy}") from None
@@ -221,6 +221,13 @@ def open_parquet(uri: str, remedy: str = AGAIN) -> Iterator[pq.ParquetFile]:
             raise
         told = " ".join(str(error).split())
         raise StorageError(f"{uri}: cannot be read ({told}); if it is damaged, {remedy}") from error
+
+
+def _parquet_file(stream: pa.NativeFile) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(stream, pre_buffer=True, page_checksum_verification=True)
+    except UnicodeDecodeError as error:  # pyarrow takes a footer's names for text
+        raise pa.ArrowInvalid(f"a column's name is no text: {error}") from None
 
 
 def _explain(error: OSError, uri: str) -> OSError:
@@ -360,7 +367,7 @@ def write_parquet(
     row_group_rows: int | None = None,
     encodings: Mapping[str, str] | None = None,
 ) -> str:
-    """Publish a Parquet file (zstd); returns the SHA-256 of its bytes.
+    """Publish a Parquet file (zstd, a checksum in each page); returns the SHA-256 of its bytes.
 
     encodings: column -> Parquet encoding, of columns in which hardly any value comes twice; a
     dictionary is tried for every other.
@@ -372,6 +379,7 @@ def write_parquet(
         sink,
         row_group_size=row_group_rows,
         compression="zstd",
+        write_page_checksum=True,
         use_dictionary=[name for name in table.column_names if name not in encodings],
         column_encoding=encodings,
     )
@@ -379,13 +387,13 @@ def write_parquet(
 
 
 def write_parquet_groups(uri: str, schema: pa.Schema, groups: Iterable[pa.Table]) -> None:
-    """Publish a Parquet file (zstd) with these row groups, held one at a time.
+    """Publish a Parquet file as `write_parquet` does, with these row groups, held one at a time.
 
     If they break off, a local file does not appear, and an object has no end: `open_parquet`
     refuses it. Raises StorageError as `write_bytes` does.
     """
     with _published(uri) as stream:
-        writer = pq.ParquetWriter(stream, schema, compression="zstd")
+        writer = pq.ParquetWriter(stream, schema, compression="zstd", write_page_checksum=True)
         try:
             for group in groups:
                 writer.write_table(group, row_group_size=max(1, group.num_rows))

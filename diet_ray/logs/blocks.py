@@ -186,7 +186,14 @@ def read_fragment(
         raise BlocksError(f"{uri}: no such file; {anew}") from None
     if fragment.row_groups:
         telemetry.READ_BYTES.add(fragment.bytes * len(groups) // fragment.row_groups)
-    first = fragment.first_row_id + blocks.row_group_rows * min(groups, default=0)
+    length = blocks.row_group_rows
+    stated = sum(min(length, fragment.rows - length * group) for group in groups)
+    if table.num_rows != stated:
+        raise BlocksError(
+            f"{uri}: {table.num_rows} rows in {len(groups)} row groups, the manifest says "
+            f"{stated}; {anew}"
+        )
+    first = fragment.first_row_id + length * min(groups, default=0)
     if table.num_rows and table[ROW_ID][0].as_py() != first:
         raise BlocksError(
             f"{uri}: begins with row {table[ROW_ID][0]}, the manifest says {first}, so it is "
