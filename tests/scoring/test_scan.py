@@ -229,7 +229,7 @@ def test_a_fragment_is_read_while_another_is_scored(
 def test_a_fragment_that_cannot_be_written_has_no_entry(
     prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str
 ) -> None:
-    def full(uri: str, *_: object) -> None:
+    def full(uri: str, *_: object, **_options: object) -> None:
         raise storage.StorageError(f"{uri}: no space left")
 
     monkeypatch.setattr(storage, lost, full)
