@@ -6,8 +6,9 @@ an id comes back: ids follow a power law, as a log's do, over all that a field h
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from diet_ray import storage
+from diet_ray import progress, storage
 from diet_ray.config import RunConfig, fit
 from diet_ray.logs.blocks import ROW_ID, TIME_MS, Block, Blocks, Fragment, Role
 from diet_ray.models.functional import FlatNetwork, flatten_parameters
@@ -69,14 +70,19 @@ def made_blocks(
     sizes = even_sizes(ids)
     names = tuple(f"task_{k}" for k in range(tasks))
     blocks, first = [], 0
-    for number, count in enumerate(rows, start=1):
-        role: Role = "historical"
-        name = f"historical-{number}"
-        fragments = tuple(_fragments(uri, name, first, count, sizes, names, fragment_rows))
-        rates = dict.fromkeys(names, RATE)
-        blocks.append(Block(name, role, DAYS[0], count, sizes, rates, fragments))
-        first += count
-    made = Blocks(
+    with progress.phase("Rows of made blocks", sum(rows)) as phase, ThreadPoolExecutor() as pool:
+        for number, count in enumerate(rows, start=1):
+            role: Role = "historical"
+            name = f"historical-{number}"
+            make = partial(_fragment, uri, name, first, count, sizes, names, fragment_rows)
+            fragments = []
+            for made in pool.map(make, range(-(-count // fragment_rows))):
+                fragments.append(made)
+                phase.advance(made.rows)
+            rates = dict.fromkeys(names, RATE)
+            blocks.append(Block(name, role, DAYS[0], count, sizes, rates, tuple(fragments)))
+            first += count
+    whole = Blocks(
         uri=uri,
         fields=tuple(sizes),
         tasks=names,
@@ -87,11 +93,11 @@ def made_blocks(
         quarantined={},
         outside_intervals=0,
     )
-    made.save()
-    return made
+    whole.save()
+    return whole
 
 
-def _fragments(
+def _fragment(
     uri: str,
     block: str,
     first: int,
@@ -99,14 +105,14 @@ def _fragments(
     sizes: dict[str, int],
     tasks: tuple[str, ...],
     fragment_rows: int,
-) -> Iterator[Fragment]:
-    for number, start in enumerate(range(0, rows, fragment_rows)):
-        count = min(fragment_rows, rows - start)
-        path = f"{block}/fragment-{number:05d}.parquet"
-        place = storage.join(uri, path)
-        storage.write_parquet(place, _table(first + start, count, sizes, tasks), ROW_GROUP_ROWS)
-        groups = -(-count // ROW_GROUP_ROWS)
-        yield Fragment(path, count, first + start, groups, storage.size(place))
+    number: int,
+) -> Fragment:
+    start = number * fragment_rows
+    count = min(fragment_rows, rows - start)
+    path = f"{block}/fragment-{number:05d}.parquet"
+    place = storage.join(uri, path)
+    storage.write_parquet(place, _table(first + start, count, sizes, tasks), ROW_GROUP_ROWS)
+    return Fragment(path, count, first + start, -(-count // ROW_GROUP_ROWS), storage.size(place))
 
 
 def _table(first: int, rows: int, sizes: dict[str, int], tasks: tuple[str, ...]) -> pa.Table:

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 import ray
 
+from diet_ray import progress
 from diet_ray.bench.measure import KIBIBYTE
 
 SET_PEAK_BACK = "5"
@@ -52,9 +53,10 @@ def rise(action: Callable[[], Result]) -> tuple[Result, int]:
 
 
 def in_child(function: Callable[..., Result], *arguments: Any) -> Result:
-    """The call's result from a fresh process of its own; its errors are raised here."""
+    """The call's result from a fresh process of its own, which tells its progress as this one does;
+    its errors are raised here."""
     fresh = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=1, mp_context=fresh) as pool:
+    with ProcessPoolExecutor(1, fresh, progress.start_logging) as pool:
         return pool.submit(function, *arguments).result()
 
 
