@@ -26,6 +26,8 @@ from diet_ray.training.reference import train_reference
 HISTORICAL = 1 / 2
 """Of a synthetic log's rows: three days of six."""
 FIELDS, WIDTH, TASKS = 7, 16, 3
+SHARDS = 64
+"""Of a step: as many as pass over all rows would take a quarter of an hour with many of them."""
 LEARNED_BYTES = 3 * 4 * (FIELDS * WIDTH + TASKS)  # of a touched row, with its moments
 HELD_BYTES = 4 * (FIELDS + 2 * TASKS) + 16  # of a row that is not touched
 
@@ -72,7 +74,11 @@ class Driver(Measure):
         """Both runs share the reference, in which the ratio has no part."""
         changes = {
             "memory": {"ratio": count / (HISTORICAL * self.rows)},
-            "distill": {"outer_steps": 2, "inner": {"networks": [], "steps": 4, "window": 2}},
+            "distill": {
+                "outer_steps": 2,
+                "logical_shards": SHARDS,
+                "inner": {"networks": [], "steps": 4, "window": 2},
+            },
             "reference": {
                 "folder": f"{folder}/reference",
                 "network": {"name": "dcn", "parameters": SMALL_DCN},
