@@ -14,7 +14,7 @@ quickstart: $(INSTALLED)  ## Distil the embedded log, search on the set, compare
 	@$(BIN)/python jobs/sweep.py --config configs/quickstart.yaml
 
 # A folder of tests stays together: its tests share a session of Ray and what was trained for them.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 test: $(INSTALLED)  ## The test suite; ARGS are pytest's: make test ARGS="-k config"
 	@$(PYTEST) $(ARGS)

@@ -21,21 +21,13 @@ from tests.ports import free_port
 from tests.recorded import Recorded, Recorder
 
 TESTS = Path(__file__).parent
-LONGEST_FIRST = ("evaluation", "distill", "search", "logs", "test_quickstart.py", "training")
-"""So that no process waits at the end for another's long test."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of a folder run in one process, where there are several; those at the top stand alone,
     file by file."""
-    ranks = {group: rank for rank, group in enumerate(LONGEST_FIRST)}
     for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
-    items.sort(key=lambda item: ranks.get(_group(item), len(ranks)))
-
-
-def _group(item: pytest.Item) -> str:
-    return item.path.relative_to(TESTS).parts[0]
+        item.add_marker(pytest.mark.xdist_group(item.path.relative_to(TESTS).parts[0]))
 
 
 def _wait_until_it_answers(server: subprocess.Popen[bytes], url: str) -> None:
