@@ -122,13 +122,14 @@ def test_a_job_is_stopped_and_submitted_again_and_finishes(
     printed, _ = first.communicate(timeout=60)
     assert "stopping (SIGTERM)" in printed
     assert "'first' was stopped" in cluster.job("status", "first").communicate(timeout=60)[0]
-    assert not list(tmp_path.glob("run/distilled/stage=2/manifest.json"))
+    stages = len(run_config(KIND).raw_logs.intervals.historical)
+    distilled = f"{tmp_path}/run/distilled/stage={stages}"
+    assert not Path(distilled, "_manifest.json").exists()
 
     second = cluster.submit(entrypoint("distill", config), "--submission-id", "second", *upload)
     printed = finished(second)
     assert "blocks are published" in printed
-    stages = len(run_config(KIND).raw_logs.intervals.historical)
-    distilled = f"{tmp_path}/run/distilled/stage={stages}"
+    assert Path(distilled, "_manifest.json").exists()
     assert any(distilled in line for line in printed.splitlines()[-12:])
     assert len(load_distilled(distilled)) > 0
     logs, _ = cluster.job("logs", "second").communicate(timeout=60)
