@@ -1,10 +1,11 @@
 """JSON files of our own, read back as the dataclasses that they were written from.
 
-Protocol: whoever reads a manifest, a ledger or a description calls :func:`read_mapping`, compares
+Protocol: whoever reads a manifest, a ledger or a description calls :func:`read_sealed`, compares
 the format that it states, and takes its content from :func:`parsed`. So what a file may hold is
 said once, by a dataclass, and what damage or another version left in it is told by file, field,
-value and remedy, whoever reads it. A file that decides numbers and that no other vouches for is
-written by :func:`write_sealed`, with a checksum of its own.
+value and remedy, whoever reads it. What no other file vouches for is written by
+:func:`write_sealed`, with a checksum of its own, so that no changed number is ever taken for one
+of ours.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ from diet_ray.errors import shown
 
 T = TypeVar("T")
 
-SEAL = "sha256"
+SEAL = "seal"
+"""Key of the SHA-256 of all else in a file, as JSON with sorted keys."""
+FORMER_SEAL = "sha256"
+"""What the key was in version 0.5.0; a mapping under it is a file's own."""
 
 
 def read_mapping(uri: str, remedy: str = storage.AGAIN) -> dict[str, Any]:
@@ -44,14 +48,16 @@ def read_sealed(uri: str, remedy: str = storage.AGAIN) -> dict[str, Any]:
     Raises FileNotFoundError, StorageError.
     """
     content = read_mapping(uri, remedy)
-    stated = content.pop(SEAL, None)
+    key = SEAL if SEAL in content else FORMER_SEAL
+    stated = content.pop(key) if isinstance(content.get(key), str) else None
     if stated is not None and stated != _seal(content):
-        raise storage.StorageError(f"{uri}: damaged: not the content of its {SEAL}; {remedy}")
+        raise storage.StorageError(f"{uri}: damaged: not what its {SEAL} vouches for; {remedy}")
     return content
 
 
 def _seal(content: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    as_read = json.loads(json.dumps(content))  # keys are texts then, and sorted as such
+    return hashlib.sha256(json.dumps(as_read, sort_keys=True).encode()).hexdigest()
 
 
 def parsed(content: dict[str, Any], kind: type[T], uri: str, remedy: str = storage.AGAIN) -> T:
@@ -71,8 +77,9 @@ def parsed(content: dict[str, Any], kind: type[T], uri: str, remedy: str = stora
 
 
 def read_document(uri: str, kind: type[T], remedy: str = storage.AGAIN) -> T:
-    """Both at once, of a file that states no format. Raises FileNotFoundError, StorageError."""
-    return parsed(read_mapping(uri, remedy), kind, uri, remedy)
+    """Both at once, of a sealed file that states no format. Raises FileNotFoundError,
+    StorageError."""
+    return parsed(read_sealed(uri, remedy), kind, uri, remedy)
 
 
 @cache

@@ -189,8 +189,8 @@ QUARANTINED_ROWS = Gauge(
 )
 READ_BYTES = Counter(
     "diet_ray_read_bytes_total",
-    "Bytes read of encoded blocks, as they lie in storage.",
-    RUN,
+    "Bytes read of the raw log (`of` log) and of encoded blocks, as they lie in storage.",
+    ("run", "of"),
 )
 STORE_CALLS = Counter(
     "diet_ray_store_calls_total",

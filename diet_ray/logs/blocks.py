@@ -124,7 +124,7 @@ class Blocks:
     def save(self) -> None:
         """Publish the manifest; everything it names must be there already."""
         content = {key: value for key, value in asdict(self).items() if key != "uri"}
-        storage.write_json(_manifest(self.uri), {"format": FORMAT, **content})
+        documents.write_sealed(_manifest(self.uri), {"format": FORMAT, **content})
 
 
 def _manifest(uri: str) -> str:
@@ -139,7 +139,7 @@ def published(uri: str) -> bool:
 def open_blocks(uri: str) -> Blocks:
     """Read a blocks folder's manifest. Raises FileNotFoundError, BlocksError, StorageError."""
     manifest = _manifest(uri)
-    content = documents.read_mapping(manifest, _anew(uri))
+    content = documents.read_sealed(manifest, _anew(uri))
     if content.pop("format", None) != FORMAT:
         raise BlocksError(f"{manifest}: format is not {FORMAT}; {_anew(uri)}")
     return documents.parsed({**content, "uri": uri}, Blocks, manifest, _anew(uri))
@@ -185,7 +185,8 @@ def read_fragment(
     except FileNotFoundError:
         raise BlocksError(f"{uri}: no such file; {anew}") from None
     if fragment.row_groups:
-        telemetry.READ_BYTES.add(fragment.bytes * len(groups) // fragment.row_groups)
+        share = fragment.bytes * len(groups) // fragment.row_groups
+        telemetry.READ_BYTES.add(share, of="blocks")
     length = blocks.row_group_rows
     stated = sum(min(length, fragment.rows - length * group) for group in groups)
     if table.num_rows != stated:

@@ -171,7 +171,7 @@ class Stager:
             histograms={block: bins.tolist() for block, bins in self.histograms.items()},
         )
         place = storage.join(part_folder(self.uri, self.number), "ledger.json")
-        storage.write_json(place, asdict(ledger))
+        documents.write_sealed(place, asdict(ledger))
         return ledger
 
     def _place_of(self, bad: BadRow | None) -> dict[str, Any] | None:

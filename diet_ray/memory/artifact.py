@@ -156,7 +156,7 @@ def publish(files: RowFiles, description: Description, ranking: RankingData | No
         "sha256": files.checksums,
         "ranking": None if ranking is None else _publish_ranking(uri, ranking),
     }
-    storage.write_json(storage.join(uri, _MANIFEST), manifest)
+    documents.write_sealed(storage.join(uri, _MANIFEST), manifest)
 
 
 def _publish_ranking(uri: str, ranking: RankingData) -> dict[str, Any]:
@@ -226,7 +226,7 @@ def check_fits(uri: str, fields: Sequence[str], embedding_dim: int) -> None:
 def _manifest(uri: str) -> _Manifest:
     path = storage.join(uri, _MANIFEST)
     try:
-        manifest = documents.read_mapping(path, anew(uri))
+        manifest = documents.read_sealed(path, anew(uri))
     except FileNotFoundError:
         raise ArtifactError(
             f"{path}: no such file; name a published stage such as distilled/stage=3"

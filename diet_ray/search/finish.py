@@ -215,7 +215,7 @@ def train_and_publish(uri: str, cell: Cell, shared: Shared, rows: SyntheticRows)
         "warm_up_auc": trained.epochs,
         "sha256": {_TENSORS: checksum},
     }
-    storage.write_json(storage.join(uri, _DESCRIPTION), described)
+    documents.write_sealed(storage.join(uri, _DESCRIPTION), described)
 
 
 def _what_it_is(cell: Cell, model: Recommender) -> dict[str, Any]:
@@ -243,7 +243,7 @@ def describe(uri: str) -> dict[str, Any]:
     """What a finished model says about itself. Raises FinishedError, StorageError."""
     path, remedy = storage.join(uri, _DESCRIPTION), f"remove the folder {uri} and finish again"
     try:
-        found = documents.read_mapping(path, remedy)
+        found = documents.read_sealed(path, remedy)
     except FileNotFoundError:
         raise FinishedError(
             f"{path}: no such file; name a folder below search/finished, or make one with "

@@ -64,7 +64,7 @@ class Trials:
             "candidate": candidate.as_json(),
             "outcome": asdict(outcome),
         }
-        storage.write_json(self.uri(key), content)
+        documents.write_sealed(self.uri(key), content)
 
     def read(self) -> Found:
         """All outcomes of trials that this sweep could have run, in the order of their keys.
@@ -85,7 +85,7 @@ class Trials:
 
 def _read(uri: str) -> _Kept | None:
     """None for one of an earlier version, whose keys are others. Raises StorageError."""
-    content = documents.read_mapping(uri)
+    content = documents.read_sealed(uri)
     return documents.parsed(content, _Kept, uri) if content.get("format") == FORMAT else None
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from diet_ray import storage
+from diet_ray import documents, storage
 from diet_ray.config import NetworkConfig
 from diet_ray.evaluation.cells import (
     Cell,
@@ -123,7 +123,7 @@ def test_another_distilled_set_changes_only_its_own_method(prepared: Prepared) -
 def test_another_reference_changes_what_starts_from_it(prepared: Prepared) -> None:
     before = keys(prepared.run())
     path = storage.join(reference_uri(prepared.config(), 2), "reference.json")
-    storage.write_json(path, {**storage.read_json(path), "identity": "f" * 64})
+    documents.write_sealed(path, {**documents.read_sealed(path), "identity": "f" * 64})
     assert changed(before, keys(prepared.run())) == WITH_REFERENCE
 
 
@@ -343,7 +343,7 @@ def test_a_co_trained_cell_depends_on_its_rows(prepared: Prepared) -> None:
     publish_distilled(prepared.distilled, prepared.blocks, prepared.reference, first=7)
     assert changed(before, co_trained_keys(prepared.run())) == {"distilled"}
     path = storage.join(reference_uri(prepared.config(), 2), "reference.json")
-    storage.write_json(path, {**storage.read_json(path), "identity": "f" * 64})
+    documents.write_sealed(path, {**documents.read_sealed(path), "identity": "f" * 64})
     # which labelled them
     assert changed(before, co_trained_keys(prepared.run())) == set(REDUCED)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from diet_ray import storage
+from diet_ray import documents, storage
 from diet_ray.evaluation import selection
 from diet_ray.evaluation.run import Run
 from diet_ray.evaluation.selection import (
@@ -113,7 +113,7 @@ def test_the_key_of_a_selection(
 def test_another_reference_makes_another_selection(prepared: Prepared) -> None:
     before = {method: key(prepared, method) for method in ("random", "kmeans", "el2n")}
     path = storage.join(reference_uri(prepared.config(), 1), "reference.json")
-    storage.write_json(path, {**storage.read_json(path), "identity": "f" * 64})
+    documents.write_sealed(path, {**documents.read_sealed(path), "identity": "f" * 64})
     after = {method: key(prepared, method) for method in before}
     assert {method for method in before if before[method] != after[method]} == {"kmeans", "el2n"}
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from diet_ray import storage
+from diet_ray.documents import write_sealed
 from diet_ray.logs.blocks import Rows
 from diet_ray.memory.artifact import Description, RankingData
 from diet_ray.models.embedding import EmbeddingTable
@@ -70,4 +71,4 @@ def _publish_reference(uri: str, sizes: dict[str, int], tasks: tuple[str, ...]) 
         "models": config.models.model_dump(),
         "made_from": {"seed": 5},
     }
-    storage.write_json(storage.join(uri, "reference.json"), description)
+    write_sealed(storage.join(uri, "reference.json"), description)

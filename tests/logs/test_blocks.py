@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from diet_ray import storage, telemetry
+from diet_ray import documents, storage, telemetry
 from diet_ray.errors import UserError
 from diet_ray.logs.blocks import (
     Block,
@@ -68,7 +68,7 @@ def test_manifest_comes_back(blocks: Blocks) -> None:
 
 def test_another_format_is_refused(blocks: Blocks) -> None:
     uri = storage.join(blocks.uri, "manifest.json")
-    storage.write_json(uri, {**storage.read_json(uri), "format": 99})
+    documents.write_sealed(uri, {**documents.read_sealed(uri), "format": 99})
     with pytest.raises(BlocksError, match="format is not"):
         open_blocks(blocks.uri)
 
@@ -237,7 +237,8 @@ def test_a_manifest_that_is_none_is_told_by_its_field(
     path = Path(blocks.uri, "manifest.json")
     blocks.save()
     if isinstance(content, dict) and content and content != {"format": 1}:
-        content = {**json.loads(path.read_text()), **content}
-    path.write_text(json.dumps(content))
+        documents.write_sealed(str(path), {**documents.read_sealed(str(path)), **content})
+    else:
+        path.write_text(json.dumps(content))
     with pytest.raises(UserError, match=rf"manifest\.json: {told}.*; remove the folder"):
         open_blocks(blocks.uri)

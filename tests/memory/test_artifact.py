@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,7 +17,7 @@ import pytest
 import ray.data
 from safetensors.numpy import load_file
 
-from diet_ray import storage
+from diet_ray import documents, storage
 from diet_ray.errors import UserError
 from diet_ray.logs.blocks import Rows
 from diet_ray.memory import artifact
@@ -284,9 +283,8 @@ def test_a_damaged_sample_is_named(stage: str, damage: Callable[[Path], None]) -
 
 
 def test_another_format_is_refused(stage: str) -> None:
-    path = Path(stage) / "_manifest.json"
-    manifest = json.loads(path.read_text())
-    path.write_text(json.dumps({**manifest, "format": 3}))
+    path = storage.join(stage, "_manifest.json")
+    documents.write_sealed(path, {**documents.read_sealed(path), "format": 3})
     with pytest.raises(ArtifactError, match=f"format 3 is not {artifact.FORMAT}; distil again"):
         artifact.describe(stage)
 
@@ -344,8 +342,10 @@ def test_a_manifest_that_is_none_is_told_by_its_field(
     stage: str, change: object, told: str
 ) -> None:
     path = storage.join(stage, "_manifest.json")
-    whole = storage.read_json(path)
-    storage.write_json(path, {**whole, **change} if isinstance(change, dict) else change)
+    if isinstance(change, dict):
+        documents.write_sealed(path, {**documents.read_sealed(path), **change})
+    else:
+        storage.write_json(path, change)
     for read in (artifact.describe, artifact.open_files, artifact.summary, artifact.read):
         with pytest.raises(
             UserError, match=rf"_manifest\.json: {told}.*; remove the folder {stage}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from dataclasses import replace
@@ -18,7 +17,7 @@ import ray.data
 import torch
 from torch.utils.data import DataLoader
 
-from diet_ray import storage
+from diet_ray import documents, storage
 from diet_ray.logs.blocks import Rows
 from diet_ray.memory import artifact, dataset
 from diet_ray.memory.artifact import Description, RankingData
@@ -252,7 +251,8 @@ def test_a_folder_that_holds_rows_is_not_written_to(moved: Path, tmp_path: Path)
 
 
 def test_an_old_format_is_refused(moved: Path) -> None:
-    path = moved / "distilled/stage=2/_manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 6}))
+    stage = str(moved / "distilled/stage=2")
+    path = storage.join(stage, "_manifest.json")
+    documents.write_sealed(path, {**documents.read_sealed(path), "format": 6})
     with pytest.raises(ArtifactError, match=re.escape("format 6 is not 7; distil again")):
-        load_distilled(str(path.parent))
+        load_distilled(stage)

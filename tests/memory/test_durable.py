@@ -205,5 +205,5 @@ def test_changed_numbers_of_a_step_are_refused(tmp_path: Path) -> None:
     publish_step(str(tmp_path), DurableStep(4, {}, (0.25,)))
     path = tmp_path / "step=000004.json"
     path.write_text(path.read_text().replace("0.25", "0.35"))
-    with pytest.raises(storage.StorageError, match="not the content of its sha256"):
+    with pytest.raises(storage.StorageError, match="not what its seal vouches for"):
         read_step(str(tmp_path), 4)

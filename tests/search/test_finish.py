@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from diet_ray import documents
 from diet_ray.config import ConfigError, NetworkConfig, RunConfig
 from diet_ray.evaluation.cells import Cell, CellResult, run_cell
 from diet_ray.evaluation.methods import reduced_rows
@@ -146,7 +146,7 @@ def test_a_damaged_model_is_refused(finished: Path) -> None:
             tensors.write_bytes(spoilt)
         with pytest.raises(FinishedError, match=r"model\.safetensors: missing or not .*finish ag"):
             load_finished(str(finished))
-    described.write_text(json.dumps({**json.loads(described.read_text()), "format": 0}))
+    documents.write_sealed(str(described), {**documents.read_sealed(str(described)), "format": 0})
     with pytest.raises(FinishedError, match=r"finished\.json: format 0 is not 1; finish again"):
         load_finished(str(finished))
     described.unlink()
@@ -164,8 +164,8 @@ def test_what_a_killed_job_left_behind_is_no_model(finished: Path, output: Path)
 def test_a_set_of_another_reference_is_refused(output: Path) -> None:
     config = config_at(output, search={"finish": 1})
     described = output / "reference" / "t=3" / "reference.json"
-    content = json.loads(described.read_text())
-    described.write_text(json.dumps(content | {"identity": "0123456789abcdef"}))
+    content = documents.read_sealed(str(described))
+    documents.write_sealed(str(described), content | {"identity": "0123456789abcdef"})
     with pytest.raises(
         ConfigError, match=r"search\.finish: .*stage=3 belongs to reference .* the wa"
     ):

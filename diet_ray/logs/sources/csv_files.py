@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
-from diet_ray import storage
+from diet_ray import storage, telemetry
 from diet_ray.logs.sources.source import BadRow, LogsError, Part
 from diet_ray.logs.sources.table_files import compression_of
 
@@ -35,7 +35,7 @@ WRONG_COLUMNS = "wrong number of columns"
 
 def header(uri: str, delimiter: str = ",") -> list[str]:
     """Column names of a file, that is the values of its first line. Raises LogsError if empty."""
-    with _readable(uri) as file:
+    with _readable(uri) as (file, _):
         line = b""
         while b"\n" not in line and (chunk := file.read(SEEK_BYTES)):
             line += chunk
@@ -92,30 +92,34 @@ def read(
     if part.first_byte and names is None:
         names = header(uri, delimiter)
     malformed: list[BadRow] = []
-    with _readable(uri) as file:
-        stream = file
-        if not compression_of(uri):
+    with _readable(uri) as (file, size):
+        if compression_of(uri):
+            stream, length = file, size
+        else:
             start, end = _range(file, part)
             if start == end and names is not None:
                 return
-            stream = file.get_stream(start, end - start)
+            stream, length = file.get_stream(start, end - start), end - start
         with _open(stream, types, names, delimiter, malformed) as reader:
             yield from _numbered(reader, malformed)
+    telemetry.READ_BYTES.add(length, of="log")
 
 
 @contextmanager
-def _readable(uri: str) -> Iterator[Any]:
-    """The bytes of a file as they were before it was compressed; what is no CSV is told so."""
+def _readable(uri: str) -> Iterator[tuple[Any, int]]:
+    """The bytes of a file as they were before it was compressed, and how many it has now; what is
+    no CSV is told so."""
     fs, path = storage.filesystem(uri)
     how = compression_of(uri)
     try:
         with fs.open_input_file(path) as file:
             if how is None:
-                yield file
+                stream = file
             elif how in ARROW_COMPRESSIONS:
-                yield pa.CompressedInputStream(file, how)
+                stream = pa.CompressedInputStream(file, how)
             else:
-                yield pa.PythonFile(fsspec.compression.compr[how](file, mode="rb"), "r")
+                stream = pa.PythonFile(fsspec.compression.compr[how](file, mode="rb"), "r")
+            yield stream, file.size()
     except (pa.ArrowException, EOFError, LZMAError, BadZipFile, ZlibError) as error:
         raise _unreadable(uri, error) from None
     except OSError as error:

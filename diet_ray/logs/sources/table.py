@@ -14,8 +14,9 @@ from functools import partial
 from typing import NamedTuple
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from diet_ray import storage
+from diet_ray import storage, telemetry
 from diet_ray.config import LogsConfig, TableConfig
 from diet_ray.logs.blocks import TIME_MS
 from diet_ray.logs.sources import csv_files
@@ -194,6 +195,7 @@ class TableSource:
                 numbers = pa.chunked_array([pa.array(range(at, at + batch.num_rows), pa.int64())])
                 at += batch.num_rows
                 yield without_views(pa.Table.from_batches([batch])), numbers, []
+            telemetry.READ_BYTES.add(_stored_bytes(file.metadata, part, own), of="log")
 
     def _readers(self) -> dict[_Role, _Reader]:
         """How each column of a batch is made of one of the raw table's."""
@@ -222,6 +224,14 @@ class TableSource:
 
     def source_bytes(self) -> int:
         return sum(storage.size(file.uri) for file in self.files)
+
+
+def _stored_bytes(found: pq.FileMetaData, part: Part, names: list[str]) -> int:
+    """Of these columns in the part's row groups."""
+    groups = [found.row_group(number) for number in part.row_groups]
+    chunks = [group.column(at) for group in groups for at in range(group.num_columns)]
+    own = [chunk for chunk in chunks if chunk.path_in_schema in names]
+    return sum(chunk.total_compressed_size for chunk in own)
 
 
 def _check_reads(kind: pa.DataType, read: _Reader, where: str) -> None:

@@ -11,8 +11,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from diet_ray import telemetry
 from diet_ray.logs.sources import csv_files
 from diet_ray.logs.sources.source import LogsError, Part
+from tests.recorded import Recorded
 
 TEXT = {"a": pa.string(), "b": pa.string()}
 
@@ -181,3 +183,18 @@ def test_a_first_line_without_end_is_not_read_whole(
     path.write_bytes(b"x" * (1 << 14))
     with pytest.raises(LogsError, match=r"a\.csv: the first line does not end within"):
         csv_files.header(str(path))
+
+
+def test_the_bytes_of_a_file_are_counted_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorded: Recorded
+) -> None:
+    text = "\n".join(",".join(line) for line in [["a", "b"], *LINES]).encode()
+    for name, content in (("plain.csv", text), ("small.csv.gz", gzip.compress(text))):
+        (tmp_path / name).write_bytes(content)
+    monkeypatch.setattr(csv_files, "PART_BYTES", 50)
+    assert everything(str(tmp_path / "plain.csv")) == LINES
+    counted = recorded.values(telemetry.READ_BYTES)
+    assert len(counted) > 1
+    assert sum(counted) == len(text)
+    everything(str(tmp_path / "small.csv.gz"))
+    assert recorded.values(telemetry.READ_BYTES)[len(counted) :] == [len(gzip.compress(text))]

@@ -7,9 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from diet_ray import telemetry
 from diet_ray.config import LogsConfig
 from diet_ray.logs.sources import LogsError, open_source, table
 from diet_ray.storage import StorageError
+from tests.recorded import Recorded
 
 INTERVALS = {
     "historical": ["2024-01-01"],
@@ -118,6 +120,23 @@ def test_row_groups_become_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         (4, 1, (4,)),
     ]
     assert [row["_row"] for row in read(config(tmp_path))] == [0, 1, 2, 3, 4]
+
+
+def test_the_bytes_of_the_columns_that_are_read_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorded: Recorded
+) -> None:
+    monkeypatch.setattr(table, "PART_ROWS", 2)
+    rows = log().assign(more="not read")
+    pq.write_table(pa.Table.from_pandas(rows), tmp_path / "a.parquet", row_group_size=1)
+    read(config(tmp_path))
+    counted = recorded.values(telemetry.READ_BYTES)
+    assert len(counted) == 3
+    found = pq.read_metadata(tmp_path / "a.parquet")
+    names = {"user", "genre", "at", "rating"}
+    columns = [found.row_group(g).column(c) for g in range(5) for c in range(found.num_columns)]
+    own = [column for column in columns if column.path_in_schema in names]
+    assert len(own) == 4 * 5
+    assert sum(counted) == sum(column.total_compressed_size for column in own)
 
 
 @pytest.mark.parametrize(
