@@ -34,7 +34,8 @@ def distill(config: Given) -> Distilled:
 
     Raises UserError's kinds, such as ConfigError, whose messages say what to do.
     """
-    from diet_ray import lease, pipeline, runtime
+    from diet_ray import pipeline, runtime
+    from diet_ray.running import lease
 
     made = make_config(config)
     made.raw_logs  # noqa: B018 - refused where there are none
@@ -62,7 +63,8 @@ def sweep(
 
     Raises UserError's kinds, such as ConfigError, whose messages say what to do.
     """
-    from diet_ray import lease, pipeline, runtime
+    from diet_ray import pipeline, runtime
+    from diet_ray.running import lease
     from diet_ray.search.sweep import check_space
 
     changes = {f"search.{key}": value for key, value in search.items()}

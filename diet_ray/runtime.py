@@ -23,9 +23,11 @@ import torch
 from ray.data import DataContext
 from ray.exceptions import RayError
 
-from diet_ray import lease, log_lines, progress, stopping, watchdog, whereabouts
-from diet_ray.config import Command, ConfigError, RunConfig
+from diet_ray import log_lines, progress, whereabouts
+from diet_ray.config import Command, ConfigError, ResourcesConfig, RunConfig
 from diet_ray.errors import UserError
+from diet_ray.running import lease, stopping, watchdog
+from diet_ray.running.draining import leaving_nodes
 from diet_ray.version import __version__
 
 HEAD_ANSWERS_SECONDS = 5.0
@@ -205,22 +207,51 @@ def device_kind(gpus: float) -> str:
 def check_resources(config: RunConfig) -> None:
     """Whether the cluster can ever run what the configuration asks for. Raises ConfigError."""
     asked = config.resources
-    together = {
-        "CPU": asked.meta_workers * asked.meta_worker_cpus
-        + asked.memory_servers * asked.memory_server_cpus
-        + asked.scoring_actors[0] * asked.scoring_cpus,
-        "GPU": asked.meta_workers * asked.meta_worker_gpus
-        + asked.scoring_actors[0] * asked.scoring_gpus,
+    (workers, _), (trainers, _) = asked.range_of_meta_workers, asked.range_of_reference_workers
+    beside = _beside_meta_workers(asked)
+    stage = {
+        "CPU": beside["CPU"] + workers * asked.meta_worker_cpus,
+        "GPU": beside["GPU"] + workers * asked.meta_worker_gpus,
     }
-    trainers, _ = asked.range_of_reference_workers
-    together["CPU"] = max(together["CPU"], trainers)
-    together["GPU"] = max(together["GPU"], trainers * asked.reference_gpu)
-    here = ray.cluster_resources()
-    for resource, count in together.items():
-        limit = max(here.get(resource, 0.0), asked.cluster_limit.get(resource, 0.0))
+    training = {"CPU": trainers, "GPU": trainers * asked.reference_gpu}
+    for resource, limit in _limits(asked).items():
+        count = max(stage[resource], training[resource])
         if count > limit:
             raise ConfigError(
                 f"resources: the run needs {count:g} {resource} at once (meta_workers, "
                 f"memory_servers, scoring_actors, reference_workers), the cluster can give "
                 f"{limit:g}; ask for less, or set resources.cluster_limit if the cluster can grow"
             )
+
+
+def room_for_meta_workers(asked: ResourcesConfig) -> int:
+    """How many there is room for in the cluster, or, with `cluster_limit`, when it has grown: from
+    the fewest to the most, and so that the rest of a stage fits beside them."""
+    fewest, most = asked.range_of_meta_workers
+    if fewest == most:
+        return most
+    beside, limits = _beside_meta_workers(asked), _limits(asked)
+    needs = {"CPU": asked.meta_worker_cpus, "GPU": asked.meta_worker_gpus}
+    room = min(
+        round((limits[resource] - beside[resource]) / need, 6)  # .3 / .1 is less than 3
+        for resource, need in needs.items()
+        if need
+    )
+    return min(max(int(room), fewest), most)
+
+
+def _beside_meta_workers(asked: ResourcesConfig) -> dict[str, float]:
+    """What else a stage needs at once."""
+    scoring, _ = asked.scoring_actors
+    servers = asked.memory_servers * asked.memory_server_cpus
+    return {"CPU": servers + scoring * asked.scoring_cpus, "GPU": scoring * asked.scoring_gpus}
+
+
+def _limits(asked: ResourcesConfig) -> dict[str, float]:
+    """What the nodes that stay have, or what the cluster can grow to."""
+    leaving, grown = leaving_nodes(), asked.cluster_limit
+    nodes = [n["Resources"] for n in ray.nodes() if n["Alive"] and n["NodeID"] not in leaving]
+    return {
+        kind: max(sum(node.get(kind, 0.0) for node in nodes), grown.get(kind, 0.0))
+        for kind in ("CPU", "GPU")
+    }

@@ -291,6 +291,7 @@ def test_overlapping_intervals(
         (["logs.source=csv"], "logs.source: 'csv' Input should be 'kuairand', 'tmall'"),
         (["resources.scoring_actors=[3, 2]"], "scoring_actors 3, 2: the fewest exceed the most"),
         (["resources.reference_workers=[4, 2]"], "reference_workers 4, 2: the fewest exceed"),
+        (["resources.meta_workers=[4, 2]"], "meta_workers 4, 2: the fewest exceed"),
         (["evaluation.candidates=[{name: dcn}, {name: dcn}]"], "give each its own label"),
         (["reference.learning_rate=.inf"], "reference.learning_rate: inf"),
         (["memory.ratio=0"], "memory.ratio: 0 Input should be greater than 0"),

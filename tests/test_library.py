@@ -15,11 +15,12 @@ import ray
 import yaml
 
 import diet_ray
-from diet_ray import lease, library, pipeline, runtime
+from diet_ray import library, pipeline, runtime
 from diet_ray.config import ConfigError, RunConfig
 from diet_ray.distill.context import stage_uri
 from diet_ray.memory import artifact
 from diet_ray.memory.files import ArtifactError
+from diet_ray.running import lease
 from diet_ray.search.finish import FinishedError
 from diet_ray.search.leaderboard import Line
 from diet_ray.training.reference import train_reference

@@ -5,13 +5,16 @@ from __future__ import annotations
 import socket
 from contextlib import nullcontext
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from diet_ray import runtime
-from diet_ray.config import Command, ConfigError, parse_command_line
+from diet_ray.config import Command, ConfigError, ResourcesConfig, parse_command_line
 from diet_ray.runtime import ClusterError
 
 QUICKSTART = str(Path(__file__).parents[1] / "configs/quickstart.yaml")
@@ -130,3 +133,59 @@ def test_any_other_error_keeps_its_traceback(done: list[str]) -> None:
 
     with pytest.raises(KeyError, match="a defect of ours"):
         runtime.run_job(fail, command())
+
+
+def stage_needs(asked: ResourcesConfig, workers: int) -> dict[str, float]:
+    scoring = asked.scoring_actors[0]
+    return {
+        "CPU": workers * asked.meta_worker_cpus
+        + scoring * asked.scoring_cpus
+        + asked.memory_servers * asked.memory_server_cpus,
+        "GPU": workers * asked.meta_worker_gpus + scoring * asked.scoring_gpus,
+    }
+
+
+amounts = st.sampled_from([0.1, 0.25, 0.3, 0.5, 1.0, 2.0])
+
+
+@given(
+    workers=st.lists(st.integers(1, 9), min_size=2, max_size=2).map(sorted),
+    cpus=amounts,
+    gpus=amounts | st.just(0.0),
+    limits=st.tuples(st.integers(1, 16), st.integers(0, 4)),
+)
+def test_meta_workers_leave_room_for_the_rest_of_a_stage(
+    workers: list[int], cpus: float, gpus: float, limits: tuple[int, int]
+) -> None:
+    asked = ResourcesConfig(
+        meta_workers=workers, meta_worker_cpus=cpus, meta_worker_gpus=gpus, scoring_gpus=gpus
+    )
+    has = dict(zip(("CPU", "GPU"), limits, strict=True))
+
+    def fit(count: int) -> bool:
+        return all(need <= has[kind] + 1e-6 for kind, need in stage_needs(asked, count).items())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runtime, "_limits", lambda _: has)
+        found = runtime.room_for_meta_workers(asked)
+    fewest, most = workers
+    assert found == max([fewest, *filter(fit, range(fewest, most + 1))])
+
+
+def test_what_a_cluster_can_never_run_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "_limits", lambda _: {"CPU": 3.0, "GPU": 0.0})
+
+    def check(**resources: Any) -> None:
+        settings = (("--set", f"resources.{key}={value}") for key, value in resources.items())
+        runtime.check_resources(command(*chain(*settings)).config)
+
+    beside = {"scoring_cpus": 1, "scoring_actors": [1, 9], "memory_server_cpus": 0.5}
+    check(**beside, meta_workers=[3, 99], meta_worker_cpus=0.5)
+    check(**beside, meta_workers=1, reference_workers=[3, 9])
+    told = r"the run needs {} {} at once \(meta_workers.*the cluster can give {}; ask for less, or"
+    with pytest.raises(ConfigError, match=told.format(3.5, "CPU", 3)):
+        check(**beside, meta_workers=4, meta_worker_cpus=0.5)
+    with pytest.raises(ConfigError, match=told.format(4, "CPU", 3)):
+        check(**beside, meta_workers=1, reference_workers=4)
+    with pytest.raises(ConfigError, match=told.format(0.5, "GPU", 0)):
+        check(**beside, meta_workers=[2, 3], meta_worker_gpus=0.25)

@@ -46,8 +46,9 @@ class ResourcesConfig(Section):
     reference_checkpoint_minutes: PositiveFloat = 10
     """Between two states that the reference's training keeps within a block, each three times the
     size of its embedding table; a killed run, or one with more workers, goes on from the last."""
-    meta_workers: PositiveInt = 2
-    """Actors that compute meta-gradients."""
+    meta_workers: PositiveInt | tuple[PositiveInt, PositiveInt] = 2
+    """Actors that compute meta-gradients, or the fewest and the most: then as many as there is room
+    for beside all else that a stage needs; by `cluster_limit`, when the cluster has grown."""
     meta_worker_cpus: PositiveFloat = 0.5
     meta_worker_gpus: NonNegative = 0
     memory_servers: PositiveInt = 1
@@ -72,14 +73,19 @@ class ResourcesConfig(Section):
     @property
     def range_of_reference_workers(self) -> tuple[int, int]:
         """Fewest and most."""
-        asked = self.reference_workers
-        return (asked, asked) if isinstance(asked, int) else asked
+        return _range(self.reference_workers)
+
+    @property
+    def range_of_meta_workers(self) -> tuple[int, int]:
+        """Fewest and most."""
+        return _range(self.meta_workers)
 
     @model_validator(mode="after")
     def _ranges_are_ordered(self) -> ResourcesConfig:
         ranges = {
             "scoring_actors": self.scoring_actors,
             "reference_workers": self.range_of_reference_workers,
+            "meta_workers": self.range_of_meta_workers,
         }
         for key, (low, high) in ranges.items():
             if low > high:
@@ -95,6 +101,10 @@ class ResourcesConfig(Section):
                 "workers of the reference would be taken to hang; raise the one or lower the other"
             )
         return self
+
+
+def _range(asked: int | tuple[int, int]) -> tuple[int, int]:
+    return (asked, asked) if isinstance(asked, int) else asked
 
 
 class RunConfig(Section):

@@ -143,6 +143,7 @@ def _optimise(stage: Stage, memory: MemoryCoordinator) -> Ended:
             except ServerLostError:
                 telemetry.RETRIES.add(1, what="memory rollback")
                 reached = memory.step
+                stage.workers.adapt()  # so that they take no room that a server needs
                 memory.rollback()
                 phase.skip(memory.step - reached)
                 losses = losses + 1 if memory.step == durable else 1
@@ -165,6 +166,7 @@ def _round(stage: Stage, memory: MemoryCoordinator, task: RoundTask, phase: prog
     while memory.step < end:
         step = memory.step
         whereabouts.enter(step=step)
+        memory.leave_nodes()
         losses = stage.workers.meta_gradients(shared, step, distill.logical_shards)
         dropped = sum(map(math.isnan, losses))
         factor = schedule(distill.outer, step, total)

@@ -4,10 +4,14 @@ Results come in the order of the tasks, whichever worker computed them. Work goe
 have answered: one that still starts, or that the cluster has no room for, is told of and waited
 for while the others work. A task whose worker died is given to another. Ray restarts the dead
 worker meanwhile; it gets work again once it answers. An error that is the task's own is raised.
+
+Before each list of tasks the pool takes the size that the cluster has room for, and its workers
+leave the nodes that are about to go (`draining.py`).
 """
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -19,14 +23,15 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 
-from diet_ray import progress, telemetry
+from diet_ray import progress, runtime, telemetry
 from diet_ray.config import RunConfig
 from diet_ray.distill.positions import Positions
 from diet_ray.distill.sources import BATCH_ROWS, Source
 from diet_ray.distill.worker import MetaWorker
 from diet_ray.logs.blocks import Block, Blocks, BlocksError
 from diet_ray.memory.files import RowFiles
-from diet_ray.patience import Patience
+from diet_ray.running.draining import on_leaving_nodes, start_elsewhere
+from diet_ray.running.patience import Patience
 
 MOST_RANGES = 256
 """Into how many ranges of rows a sum is cut at most. A fixed number: more workers change no bit."""
@@ -45,43 +50,74 @@ class MetaWorkers:
     """The meta-workers of a run, kept over rounds and stages."""
 
     def __init__(self, config: RunConfig) -> None:
+        self._config = config
         resources = config.resources
         self._needs = {"CPU": resources.meta_worker_cpus, "GPU": resources.meta_worker_gpus}
-        actor = ray.remote(MetaWorker)
-        self._workers = [
-            actor.options(
-                name=f"meta-worker-{number}",
-                num_cpus=resources.meta_worker_cpus,
-                num_gpus=resources.meta_worker_gpus,
-                max_restarts=-1,
-            ).remote(config)
-            for number in range(resources.meta_workers)
-        ]
+        self._actor = ray.remote(MetaWorker)
+        self._numbers = itertools.count()
+        self._workers: list[ActorHandle] = []
         # asked whether they are ready, with no answer yet
-        self._starting: dict[ray.ObjectRef, ActorHandle] = {
-            w.ready.remote(): w for w in self._workers
-        }
+        self._starting: dict[ray.ObjectRef, ActorHandle] = {}
+        self.adapt()
+
+    def adapt(self) -> None:
+        """Start what the cluster has room for, give up what there is none for any more, and have
+        those on a node that will leave start elsewhere. Only while none of them works."""
+        wanted = runtime.room_for_meta_workers(self._config.resources)
+        while len(self._workers) < wanted:
+            self._workers.append(self._start())
+        leaving = on_leaving_nodes(self._workers)
+        for worker in self._least_useful(leaving)[: len(self._workers) - wanted]:
+            self._workers.remove(worker)
+            ray.kill(worker)
+        moved = [worker for worker in leaving if worker in self._workers]
+        start_elsewhere(moved)
+        waited_for = [(c, w) for c, w in self._starting.items() if w in self._workers]
+        self._starting = {call: worker for call, worker in waited_for if worker not in moved}
+        for worker in moved:
+            self._starting[worker.ready.remote()] = worker
+
+    def _least_useful(self, leaving: Sequence[ActorHandle]) -> list[ActorHandle]:
+        """All of them: first those that have not answered yet, then those on nodes that leave."""
+        calls = [*self._starting]
+        silent = ray.wait(calls, num_returns=len(calls), timeout=0)[1] if calls else []
+        absent = [self._starting[call] for call in silent]
+        return sorted(self._workers, key=lambda w: (w not in absent, w not in leaving))
+
+    def _start(self) -> ActorHandle:
+        worker = self._actor.options(
+            name=f"meta-worker-{next(self._numbers)}",
+            num_cpus=self._needs["CPU"],
+            num_gpus=self._needs["GPU"],
+            max_restarts=-1,
+        ).remote(self._config)
+        self._starting[worker.ready.remote()] = worker
+        return worker
 
     def run(self, tasks: Sequence[Task]) -> list[Any]:
         """The tasks' results, in order. Raises what a task raises, WorkersLostError."""
-        return list(self._results(tasks, len(tasks)))
+        return list(self._results(tasks))
 
-    def _results(self, tasks: Sequence[Task], ahead: int) -> Iterator[Any]:
-        """The same one by one; no task starts `ahead` of the one whose result is due."""
+    def _results(self, tasks: Sequence[Task], *, bounded: bool = False) -> Iterator[Any]:
+        """The same one by one; bounded: no task starts AHEAD_PER_WORKER of each worker before its
+        result is due."""
+        self.adapt()
+        ahead = AHEAD_PER_WORKER * len(self._workers) if bounded else len(tasks)
         waiting = deque(range(len(tasks)))
         idle = deque(w for w in self._workers if w not in self._starting.values())
         running: dict[ray.ObjectRef, tuple[int, ActorHandle]] = {}
         results: dict[int, Any] = {}
         losses, due = [0] * len(tasks), 0
         patience = Patience("meta-workers", "resources.meta_workers", self._needs, WorkersLostError)
+        fewest, _ = self._config.resources.range_of_meta_workers
         while due < len(tasks):
             while waiting and idle and waiting[0] < due + ahead:
                 number, worker = waiting.popleft(), idle.popleft()
                 running[tasks[number](worker)] = (number, worker)
             finished = patience.first(
                 [*running, *self._starting],
-                missing=len(self._starting),
-                of=len(self._workers),
+                missing=max(fewest - len(self._workers) + len(self._starting), 0),
+                of=fewest,
                 working=bool(running),
             )
             if finished in self._starting:
@@ -100,7 +136,7 @@ class MetaWorkers:
                 self._starting[worker.ready.remote()] = worker
                 losses[number] += 1
                 telemetry.RETRIES.add(1, what="meta-worker task")
-                if losses[number] == len(self._workers) + LOSSES_PER_TASK:
+                if losses[number] >= len(self._workers) + LOSSES_PER_TASK:
                     raise WorkersLostError(
                         f"a task's worker died {losses[number]} times, last: {error}"
                     ) from None
@@ -173,7 +209,7 @@ class MetaWorkers:
 
         tasks = [partial(task, part=part) for part in _ranges(rows)]
         total = np.zeros(len(theta))
-        for part in self._results(tasks, AHEAD_PER_WORKER * len(self._workers)):
+        for part in self._results(tasks, bounded=True):
             total += part
         return total.astype(np.float32)
 

@@ -2,7 +2,7 @@
 
 A :class:`MemoryClient` is what meta-workers get: pull and push. The driver's
 :class:`MemoryCoordinator` also starts the servers, decides a step's clipping, commits, makes
-steps durable, and rolls back when a server was lost.
+steps durable, rolls back when a server was lost, and has servers leave nodes that are about to go.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import ObjectLostError, RayActorError
 
-from diet_ray import telemetry
+from diet_ray import progress, telemetry
 from diet_ray.config import OuterConfig, ResourcesConfig
 from diet_ray.memory.durable import DurableStep, durable_steps, publish_step, read_step
 from diet_ray.memory.files import RowFiles
 from diet_ray.memory.rows import SyntheticRows
 from diet_ray.memory.server import MemoryServer, StaleServerError
 from diet_ray.memory.update import Clipping, RowGradients
-from diet_ray.patience import Patience
+from diet_ray.running.draining import on_leaving_nodes, start_elsewhere
+from diet_ray.running.patience import Patience
 
 WASTE = 2
 """A durable step saves all that was learned once the saved changes hold more than so many times
@@ -178,6 +179,21 @@ class MemoryCoordinator:
         self.dropped = self._durable.dropped
         # how much the files hold is not known: the next durable step saves everything
         self._touched, self._saved_rows = 0, len(self._durable.files)
+
+    def leave_nodes(self) -> None:
+        """Have the servers on nodes that will be gone soon start elsewhere, at the current step."""
+        leaving = on_leaving_nodes(self.client.servers)
+        if not leaving:
+            return
+        if self._durable.step < self.step:
+            self.make_durable()
+        progress.logger.info(
+            "%d of %d memory servers leave nodes that will be gone soon",
+            len(leaving),
+            len(self.client.servers),
+        )
+        start_elsewhere(leaving)
+        self.rollback()
 
     def write(self, target: RowFiles) -> RowFiles:
         """Write the memory as it is now, every server its own files; returns them with their

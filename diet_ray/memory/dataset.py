@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from diet_ray import lease, progress, storage
+from diet_ray import progress, storage
 from diet_ray.memory import artifact
 from diet_ray.memory.artifact import Description
 from diet_ray.memory.files import ArtifactError
 from diet_ray.memory.rows import SyntheticRows
 from diet_ray.models.embedding import EmbeddingTable
+from diet_ray.running import lease
 from diet_ray.training.reference import CheckpointError, load_reference
 
 

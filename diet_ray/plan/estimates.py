@@ -84,7 +84,7 @@ def _distilled_stages(config: RunConfig, blocks: Blocks) -> int:
 
 def _stage(config: RunConfig, block: Block, pace: Pace) -> float:
     distill, proxies = config.distill, proxy_networks(config)
-    workers = processes(config, config.resources.meta_workers)
+    workers = processes(config, config.resources.range_of_meta_workers[1])
     steps = distill.steps_of_stage * math.ceil(distill.logical_shards / workers)
     gradient = mean(pace.meta_gradient(network, distill) for network in proxies) if steps else 0.0
     return PROCESS_START + steps * gradient + _scans(config, block, pace)

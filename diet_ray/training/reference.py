@@ -212,26 +212,28 @@ def _train_stream(loop_config: dict[str, Any]) -> None:
     config, blocks = loop_config["config"], loop_config["blocks"]
     whereabouts.enter(run=config.name)
     torch.set_num_threads(config.threads)
-    device = ray.train.torch.get_device()
+    device, context = ray.train.torch.get_device(), ray.train.get_context()
+    workers = Workers(context.get_world_rank(), context.get_world_size())
+    nodes = workers.nodes(device)
     done = published_stages(config, blocks)
     model = _starting_model(config, blocks, done)
     for stage, block in enumerate(blocks.historical[done:], start=done + 1):
         model.table.grow(block.vocabulary_sizes)
-        partway = _partway(config, blocks, stage)
+        partway = _partway(config, blocks, stage, nodes)
         try:
-            loss = _train_block(config, blocks, block, model.to(device), partway)
+            loss = _train_block(config, blocks, block, model.to(device), workers, partway)
         except DivergedError as error:
             ray.train.report({DIVERGED: str(error)})  # raised, it would be tried again
             return
-        if ray.train.get_context().get_world_rank() == 0:
+        if workers.rank == 0:
             _publish(config, blocks, stage, model, loss)
             partway.remove()
         ray.train.report({"stage": stage, "loss": loss})
 
 
-def _partway(config: RunConfig, blocks: Blocks, stage: int) -> Partway:
+def _partway(config: RunConfig, blocks: Blocks, stage: int, nodes: frozenset[str]) -> Partway:
     every = config.resources.reference_checkpoint_minutes
-    return Partway(reference_uri(config, stage), _made_from(config, blocks), every)
+    return Partway(reference_uri(config, stage), _made_from(config, blocks), every, nodes)
 
 
 def _starting_model(config: RunConfig, blocks: Blocks, done: int) -> Recommender:
@@ -252,10 +254,14 @@ def _starting_model(config: RunConfig, blocks: Blocks, done: int) -> Recommender
 
 
 def _train_block(
-    config: RunConfig, blocks: Blocks, block: Block, model: Recommender, partway: Partway
+    config: RunConfig,
+    blocks: Blocks,
+    block: Block,
+    model: Recommender,
+    workers: Workers,
+    partway: Partway,
 ) -> float:
-    reference, context = config.reference, ray.train.get_context()
-    workers = Workers(context.get_world_rank(), context.get_world_size())
+    reference = config.reference
     noise = (config.seed, "reference noise", block.name)
     epoch = Epoch(model, reference.learning_rate, reference.logical_shards, workers, noise)
     partway.resume(epoch)
@@ -302,7 +308,7 @@ def _publish(
         "models": config.models.model_dump(),
         "made_from": _made_from(config, blocks),
     }
-    storage.write_json(_description_uri(uri), description)
+    documents.write_sealed(_description_uri(uri), description)
     telemetry.durable()
 
 
@@ -322,7 +328,7 @@ def _again(uri: str) -> str:
 def _description(path: str) -> _Description:
     remedy = _again(path.rpartition("/")[0])
     try:
-        description = documents.read_mapping(path, remedy)
+        description = documents.read_sealed(path, remedy)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file; train the reference first") from None
     if description.get("format") != FORMAT:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import ray
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -44,6 +45,12 @@ class Workers:
             for place in range(len(Workers(rank, self.count).own(parts)))
         ]
         return [found[place][: everyones[place]] for place in filled_parts]
+
+    def nodes(self, device: torch.device) -> frozenset[str]:
+        """Ids (hex) of the nodes that they run on; asked by all of them at once, of `device`."""
+        own = bytes.fromhex(ray.get_runtime_context().get_node_id())
+        vector = torch.tensor(list(own), dtype=torch.uint8, device=device)
+        return frozenset(bytes(v.tolist()).hex() for v in self.gather([vector], self.count))
 
     def _from_all(self, tensor: Tensor) -> list[Tensor]:
         found = [torch.empty_like(tensor) for _ in range(self.count)]

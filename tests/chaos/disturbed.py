@@ -8,7 +8,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -144,10 +145,20 @@ class Job:
         self.process.wait()
 
 
+@contextmanager
+def running(nodes: Nodes, config: RunConfig) -> Iterator[Job]:
+    """A job that has ended when the block has."""
+    job = Job(nodes, config)
+    try:
+        yield job
+    finally:
+        job.end()
+
+
 def undisturbed(nodes: Nodes, config: RunConfig) -> dict[str, bytes]:
     """The bytes of a run in peace."""
-    job = Job(nodes, config)
-    assert job.wait(None) == 0, "\n".join(job.said)
+    with running(nodes, config) as job:
+        assert job.wait(None) == 0, "\n".join(job.said)
     return bytes_of(Path(config.output))
 
 
@@ -162,22 +173,21 @@ class Disturbed:
         self.outcomes: list[Outcome] = []
         self.ended: list[str] = []
         self.failure: str | None = None
-        self._nodes, self._job = nodes, Job(nodes, config)
-        try:
-            for kill in plan.kills:
-                self._carry_out(kill)
-            while self._job.wait(None) != 0:
-                self._start_again()
-            found = bytes_of(Path(config.output))
-            differing = [n for n in {**found, **expected} if found.get(n) != expected.get(n)]
-            if differing:
-                self.failure = f"other bytes: {', '.join(differing)}"
-        except TimeoutError as error:
-            self.failure = f"hangs: {error}\n" + "\n".join(self._job.said[-20:])
-        except AssertionError as error:
-            self.failure = str(error)
-        finally:
-            self._job.end()
+        self._nodes = nodes
+        with running(nodes, config) as self._job:
+            try:
+                for kill in plan.kills:
+                    self._carry_out(kill)
+                while self._job.wait(None) != 0:
+                    self._start_again()
+            except TimeoutError as error:
+                self.failure = f"hangs: {error}\n" + "\n".join(self._job.said[-20:])
+            except AssertionError as error:
+                self.failure = str(error)
+        found = bytes_of(Path(config.output))
+        differing = [n for n in {**found, **expected} if found.get(n) != expected.get(n)]
+        if differing and not self.failure:
+            self.failure = f"other bytes: {', '.join(differing)}"
         if self.failure and self.outcomes:
             self.outcomes[-1].became = FAILED
 

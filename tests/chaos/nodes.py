@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -86,6 +88,19 @@ class Nodes:
         """One node less, by default the youngest: it ends its processes itself, or is killed."""
         self._cluster.remove_node(self._nodes.pop(choice), allow_graceful=graceful)
 
+    def drain(self, kind: str, seconds: int) -> Leaving:
+        """Announce that the node of the oldest process of a kind will be gone in so many seconds,
+        as it is for a preempted machine."""
+        (first, *_), nodes = self.processes(kind), self._nodes
+        (node,) = (node for node in nodes if first in family(_raylet(node).pid))
+        nodes.remove(node)
+        announce = [str(Path(sys.executable).with_name("ray")), "drain-node"]
+        which = ["--address", self.address, "--node-id", node.node_id]
+        why = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "a test"]
+        when = ["--deadline-remaining-seconds", str(seconds)]
+        subprocess.run([*announce, *which, *why, *when], check=True, capture_output=True)
+        return Leaving(self._cluster, node)
+
     def kill(self, victim: str, choice: int) -> bool:
         """Kill one of the processes of that kind, or a whole node, for which another joins; False
         if there is none."""
@@ -108,9 +123,29 @@ class Nodes:
         """Ids of the living ones of a kind of TITLES."""
         found = []
         for node in [self._cluster.head_node, *self._nodes]:
-            for process in node.all_processes["raylet"]:
-                found += [p for p in family(process.process.pid) if _is_titled(p, TITLES[kind])]
+            found += [p for p in family(_raylet(node).pid) if _is_titled(p, TITLES[kind])]
         return sorted(found)
+
+
+class Leaving:
+    """A node that is announced to leave."""
+
+    def __init__(self, cluster: Cluster, node: Any) -> None:
+        self._cluster, self._node = cluster, node
+
+    def is_gone(self) -> bool:
+        """Ray ends it when nothing runs there."""
+        return _raylet(self._node).poll() is not None
+
+    def end(self) -> None:
+        """As its machine does, whatever runs there."""
+        self._cluster.remove_node(self._node, allow_graceful=False)
+
+
+def _raylet(node: Any) -> subprocess.Popen[bytes]:
+    (info,) = node.all_processes["raylet"]
+    process: subprocess.Popen[bytes] = info.process
+    return process
 
 
 def _is_titled(pid: int, title: str) -> bool:

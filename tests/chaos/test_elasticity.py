@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.disturbed import Job, bytes_of, chaos_config, undisturbed
+from tests.chaos.disturbed import Job, bytes_of, chaos_config, running, undisturbed
 from tests.chaos.nodes import Nodes
 from tests.chaos.plan import PHASES
 from tests.cluster.ray_processes import wait_until
@@ -17,73 +17,113 @@ REFERENCE, META_GRADIENTS = PHASES.index("reference"), PHASES.index("meta-gradie
 SMALL = {  # one node of one CPU holds a server, two meta-workers and two scoring actors
     "memory_servers": 1,
     "memory_server_cpus": 0.1,
-    "meta_workers": 4,
+    "meta_workers": [1, 4],
     "meta_worker_cpus": 0.4,
     "scoring_actors": [1, 4],
     "scoring_cpus": 0.05,
-    "cluster_limit": {"CPU": 3},
 }
+MANY_STEPS = {"outer_steps": 300}
+ONE_ROW_A_STEP = {"batch_size": 1}  # hundreds of steps a block of the reference
 
 
-def during(job: Job, phase: str) -> Callable[[Callable[[], bool], str], None]:
+def during(job: Job, phase: str) -> Callable[..., None]:
     """Waits, and asserts that what was waited for came while the job was in the phase."""
 
-    def wait(ready: Callable[[], bool], what: str) -> None:
-        wait_until(lambda: ready() or job.process.poll() is not None, what)
+    def wait(ready: Callable[[], bool], what: str, seconds: float = 120) -> None:
+        wait_until(lambda: ready() or job.process.poll() is not None, what, seconds)
         assert job.process.poll() is None, "\n".join(job.said[-20:])
         assert job.phase == phase, f"{what}: not before {job.phase}"
 
     return wait
 
 
+def processes(nodes: Nodes, kind: str, count: int) -> Callable[[], bool]:
+    """Whether there are so many."""
+    return lambda: len(nodes.processes(kind)) == count
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_stage_goes_on_with_more_nodes_and_with_fewer(tmp_path: Path) -> None:
-    steps = {"outer_steps": 300}
+    config = chaos_config(tmp_path / "run", 0, **MANY_STEPS, resources=SMALL)
     with Nodes(count=1) as nodes:
-        config = chaos_config(tmp_path / "run", 0, **steps, resources=SMALL)
-        job = Job(nodes, config)
-        try:
+        with running(nodes, config) as job:
             assert job.wait((1, META_GRADIENTS)) is None
             wait = during(job, "meta-gradients")
-            wait(lambda: len(nodes.processes("meta-worker")) == 2, "meta-workers of one node")
+            wait(processes(nodes, "meta-worker", 2), "meta-workers of one node")
             nodes.join()
-            wait(lambda: len(nodes.processes("meta-worker")) == 4, "meta-workers of two nodes")
+            wait(processes(nodes, "meta-worker", 4), "meta-workers of two nodes")
             nodes.leave(graceful=True)
-            wait(lambda: len(nodes.processes("meta-worker")) == 2, "those of one again")
+            wait(processes(nodes, "meta-worker", 2), "those of one again")
             nodes.join()
             assert job.wait((2, META_GRADIENTS)) is None
-            wait(lambda: len(nodes.processes("meta-worker")) == 4, "those of another second node")
+            wait(processes(nodes, "meta-worker", 4), "those of another second node")
             nodes.leave(graceful=False)
             assert job.wait(None) == 0, "\n".join(job.said[-20:])
-        finally:
-            job.end()
         nodes.join()
-        expected = undisturbed(nodes, chaos_config(tmp_path / "peace", 0, **steps))
+        expected = undisturbed(nodes, chaos_config(tmp_path / "peace", 0, **MANY_STEPS))
     assert bytes_of(tmp_path / "run") == expected
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_reference_takes_what_workers_there_is_room_for(tmp_path: Path) -> None:
-    slow = {"batch_size": 1}  # a thousand steps a block
+    grows = {"cluster_limit": {"CPU": 3}}
+    config = chaos_config(tmp_path / "run", (1, 2), **ONE_ROW_A_STEP, resources=grows)
     with Nodes(count=1) as nodes:
-        config = chaos_config(
-            tmp_path / "run", (1, 2), **slow, resources={"cluster_limit": {"CPU": 3}}
-        )
-        job = Job(nodes, config)
-        try:
+        with running(nodes, config) as job:
             assert job.wait((0, REFERENCE)) is None
             wait = during(job, "reference")
-            wait(lambda: len(nodes.processes("reference worker")) == 1, "a worker")
+            wait(processes(nodes, "reference worker", 1), "a worker")
             nodes.join()
-            wait(lambda: len(nodes.processes("reference worker")) == 2, "two workers")
+            wait(processes(nodes, "reference worker", 2), "two workers")
             nodes.leave(graceful=False)
-            wait(lambda: len(nodes.processes("reference worker")) == 1, "one worker again")
+            wait(processes(nodes, "reference worker", 1), "one worker again")
             nodes.join()
             nodes.join()
             assert job.wait(None) == 0, "\n".join(job.said[-20:])
-        finally:
-            job.end()
-        expected = undisturbed(nodes, chaos_config(tmp_path / "peace", 0, **slow))
+        expected = undisturbed(nodes, chaos_config(tmp_path / "peace", 0, **ONE_ROW_A_STEP))
+    assert bytes_of(tmp_path / "run") == expected
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_stage_leaves_a_node_before_it_is_gone(tmp_path: Path) -> None:
+    """The node ends by itself, before it would be ended, and nothing is lost with it."""
+    config = chaos_config(tmp_path / "run", 0, **MANY_STEPS, resources=SMALL)
+    with Nodes(count=2) as nodes:
+        with running(nodes, config) as job:
+            assert job.wait((1, META_GRADIENTS)) is None
+            wait = during(job, "meta-gradients")
+            wait(processes(nodes, "meta-worker", 4), "meta-workers of two nodes")
+            node = nodes.drain("server", seconds=110)
+            wait(node.is_gone, "an empty node", 60)
+            wait(processes(nodes, "meta-worker", 2), "meta-workers of the other node")
+            assert job.wait(None) == 0, "\n".join(job.said[-20:])
+        told = "\n".join(job.said)
+        assert "1 of 1 memory servers leave nodes that will be gone soon" in told
+        assert "a memory server was lost" not in told
+        nodes.join()
+        expected = undisturbed(nodes, chaos_config(tmp_path / "peace", 0, **MANY_STEPS))
+    assert bytes_of(tmp_path / "run") == expected
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_reference_keeps_its_state_before_a_node_is_gone(tmp_path: Path) -> None:
+    seldom = {"reference_checkpoint_minutes": 10, "stall_minutes": 20}
+    config = chaos_config(tmp_path / "run", (1, 2), **ONE_ROW_A_STEP, resources=seldom)
+    with Nodes(count=3) as nodes:
+        with running(nodes, config) as job:
+            assert job.wait((0, REFERENCE)) is None
+            wait = during(job, "reference")
+            wait(processes(nodes, "reference worker", 2), "two workers")
+            kept = "run/reference/t=*/partway.safetensors"
+            assert not [*tmp_path.glob(kept)]
+            node = nodes.drain("reference worker", seconds=20)
+            wait(lambda: bool([*tmp_path.glob(kept)]), "its state")
+            node.end()
+            assert job.wait(None) == 0, "\n".join(job.said[-20:])
+        nodes.join()
+        expected = undisturbed(nodes, chaos_config(tmp_path / "peace", 0, **ONE_ROW_A_STEP))
     assert bytes_of(tmp_path / "run") == expected

@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 import yaml
+from ray._private import ray_constants
 
 from diet_ray.pipeline import check_networks
+from diet_ray.running import stopping
 from diet_ray.search.sweep import check_space
 from diet_ray.version import __version__
 from tests.cluster.composed import (
@@ -237,7 +239,7 @@ def demands(overlay: Path) -> list[tuple[str, int, Manifest, dict[str, str]]]:
     server = {"CPU": asked.memory_server_cpus, "GPU": 0}
     reference = {"CPU": 1, "GPU": int(asked.reference_gpu)}
     return [
-        ("meta_workers", asked.meta_workers, worker, {}),
+        ("meta_workers", asked.range_of_meta_workers[1], worker, {}),
         ("scoring_actors", asked.scoring_actors[1], scoring, {}),
         ("memory_servers", asked.memory_servers, server, asked.memory_server_labels),
         ("reference_workers", asked.range_of_reference_workers[1], reference, {}),
@@ -287,6 +289,16 @@ def test_the_cluster_limit_is_what_the_groups_can_grow_to(overlay: Path) -> None
     }
     stated = run_config(overlay).resources.cluster_limit
     assert {"GPU": 0.0, **stated} == total
+
+
+@every_folder
+def test_a_pod_has_the_time_to_be_left(folder: Path) -> None:
+    """Ray announces the end of a node and waits so long before it ends its processes."""
+    announced = ray_constants.RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S
+    for _, spec in cluster_specs(folder):
+        for group in [spec["headGroupSpec"], *groups(spec)]:
+            granted = group["template"]["spec"].get("terminationGracePeriodSeconds", 30)
+            assert granted >= announced + stopping.GRACE_SECONDS
 
 
 @every_overlay

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from diet_ray import storage
+from diet_ray import documents, storage
 from diet_ray.config import RunConfig
 from diet_ray.distill import stream
 from diet_ray.distill.context import stage_uri
@@ -219,7 +219,7 @@ def test_an_artifact_of_another_configuration_is_refused(undisturbed: Prepared) 
 def test_an_artifact_of_another_reference_is_refused(undisturbed: Prepared, tmp_path: Path) -> None:
     config = undisturbed.config(tmp_path, "distilled")
     path = storage.join(reference_uri(config, 2), "reference.json")
-    storage.write_json(path, {**storage.read_json(path), "identity": "f" * 64})
+    documents.write_sealed(path, {**documents.read_sealed(path), "identity": "f" * 64})
     check_artifact(config, undisturbed.blocks, stage_uri(config, 1))
     message = "stage=2: belongs to reference [0-9a-f]{12}, this run's phi_2 is ffffffffffff; set"
     with pytest.raises(ArtifactError, match=message):

@@ -16,13 +16,16 @@ import ray
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diet_ray import patience, telemetry
+from diet_ray import telemetry
+from diet_ray.config import RunConfig
 from diet_ray.distill import workers as module
 from diet_ray.distill.proxy import inner_start
 from diet_ray.distill.sources import BlockRows
 from diet_ray.distill.worker import MetaWorker
 from diet_ray.distill.workers import MetaWorkers, Task, WorkersLostError
 from diet_ray.logs.blocks import BlocksError, read_block
+from diet_ray.running import patience
+from tests.cluster.ray_processes import wait_until
 from tests.distill.prepared import Prepared, run_config
 from tests.recorded import Recorded
 
@@ -44,6 +47,11 @@ every_pool = pytest.mark.parametrize("workers", [1, 3], indirect=True)
 def task(work: Work) -> Task:
     """A task that does `work` in the worker's process."""
     return lambda worker: worker.__ray_call__.remote(lambda _: work())
+
+
+def pid_after(seconds: float) -> int:
+    time.sleep(seconds)
+    return os.getpid()
 
 
 def killed(times: int, notes: Path, result: Any) -> Any:
@@ -107,6 +115,49 @@ def test_workers_that_the_cluster_has_no_room_for_are_told_of(
         pool.close()
 
 
+def test_the_pool_has_the_size_that_there_is_room_for(prepared: Prepared) -> None:
+    """Beside a server and a scoring actor; it grows and shrinks with what the cluster can give."""
+    room = ray.cluster_resources()["CPU"]
+    needs = {"meta_worker_cpus": 0.3 * room, "memory_server_cpus": 0.05 * room}
+    beside = {"scoring_actors": [1, 4], "scoring_cpus": 0.05 * room}
+
+    def config(most: int, limit: float) -> RunConfig:
+        asked = {"meta_workers": [1, most], "cluster_limit": {"CPU": limit * room}}
+        return run_config(prepared.folder, resources={**needs, **beside, **asked})
+
+    pool = MetaWorkers(config(9, 1.0))
+    try:
+        three = [task(partial(pid_after, 0.1))] * 3
+        wait_until(lambda: len({*pool.run(three)}) == 3, "three workers")
+        pool._config = config(9, 2.0)
+        here = {*pool.run(three)}
+        assert len(here) == 3
+        assert len(pool._workers) == 6  # three of them for nodes that may come
+        pool._config = config(9, 1.0)
+        assert {*pool.run(three)} == here
+        assert len(pool._workers) == 3
+        pool._config = config(2, 1.0)
+        assert {*pool.run(three)} < here
+        assert len(pool._workers) == 2
+    finally:
+        pool.close()
+
+
+def test_workers_leave_a_node_between_tasks(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = MetaWorkers(run_config(prepared.folder, resources={"meta_workers": 2}))
+    try:
+        before = {*pool.run([task(partial(pid_after, 0.2))] * 2)}
+        monkeypatch.setattr(module, "on_leaving_nodes", list)
+        moved = {*pool.run([task(partial(pid_after, 0.2))] * 2)}
+        assert moved
+        assert not moved & before
+        assert len(pool._workers) == 2
+    finally:
+        pool.close()
+
+
 @every_pool
 def test_sums_do_not_depend_on_the_number_of_workers(
     prepared: Prepared, workers: MetaWorkers, monkeypatch: pytest.MonkeyPatch
@@ -158,8 +209,11 @@ def test_an_error_of_the_task_is_raised_and_not_repeated(
 
 
 @every_pool
-def test_results_that_wait_for_their_turn_are_few(workers: MetaWorkers, tmp_path: Path) -> None:
-    """No task starts before the one whose result is due is less than two tasks behind."""
+def test_results_that_wait_for_their_turn_are_few(
+    workers: MetaWorkers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No task starts before the one whose result is due is less than one a worker behind."""
+    monkeypatch.setattr(module, "AHEAD_PER_WORKER", 1)
 
     def noted(number: int) -> int:
         (tmp_path / str(number)).touch()
@@ -168,9 +222,9 @@ def test_results_that_wait_for_their_turn_are_few(workers: MetaWorkers, tmp_path
 
     tasks = [task(partial(noted, number)) for number in range(8)]
     found = []
-    for result in workers._results(tasks, 2):
+    for result in workers._results(tasks, bounded=True):
         found.append(result)
-        assert len(list(tmp_path.iterdir())) <= result + 1 + 2
+        assert len(list(tmp_path.iterdir())) <= result + 1 + len(workers._workers)
     assert found == list(range(8))
 
 

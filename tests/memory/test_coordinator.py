@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 import ray
 
-from diet_ray import patience, storage
+from diet_ray import storage
 from diet_ray.config import OuterConfig, ResourcesConfig
+from diet_ray.memory import coordinator as module
 from diet_ray.memory.coordinator import (
     WASTE,
     MemoryClient,
@@ -29,6 +30,7 @@ from diet_ray.memory.durable import durable_steps, read_step
 from diet_ray.memory.files import RowFiles
 from diet_ray.memory.rows import SyntheticRows
 from diet_ray.memory.update import Clipping, Learned, RowGradients, squared_norms, sum_shards
+from diet_ray.running import patience
 from tests.sets import assert_same, files_of, random_rows
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -121,8 +123,12 @@ def expected_after(steps: int) -> tuple[SyntheticRows, list[float]]:
 
 
 def kill_server(coordinator: MemoryCoordinator, number: int) -> None:
-    server = coordinator.client.servers[number]
-    os.kill(ray.get(server.__ray_call__.remote(lambda _: os.getpid())), signal.SIGKILL)
+    os.kill(server_processes(coordinator)[number], signal.SIGKILL)
+
+
+def server_processes(coordinator: MemoryCoordinator) -> list[int]:
+    servers = coordinator.client.servers
+    return ray.get([server.__ray_call__.remote(lambda _: os.getpid()) for server in servers])
 
 
 @pytest.mark.parametrize("servers", [1, 3])
@@ -206,6 +212,28 @@ def test_a_killed_server_is_noticed_and_rolled_back(tmp_path: Path, number: int)
         assert_same(content(coordinator), expected_after(2)[0])
         advance(coordinator, 2)
         assert_same(content(coordinator), expected_after(4)[0])
+
+
+def test_servers_leave_a_node_without_losing_a_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with memory(tmp_path, 2) as coordinator:
+        advance(coordinator, 2)
+        coordinator.make_durable()
+        advance(coordinator, 1)
+        first = server_processes(coordinator)
+        coordinator.leave_nodes()
+        assert server_processes(coordinator) == first
+        monkeypatch.setattr(module, "on_leaving_nodes", lambda servers: servers[1:])
+        for _ in range(2):  # the second time the step is durable already
+            coordinator.leave_nodes()
+            assert coordinator.step == 3
+            assert_same(content(coordinator), expected_after(3)[0])
+        here, *moved = server_processes(coordinator)
+        assert here == first[0]
+        assert not {*moved} & {*first}
+        advance(coordinator, 2)
+        assert_same(content(coordinator), expected_after(5)[0])
 
 
 @ray.remote

@@ -11,6 +11,7 @@ import torch
 from diet_ray import storage
 from diet_ray.models.embedding import EmbeddingTable
 from diet_ray.models.registry import fresh_network
+from diet_ray.training import partway as module
 from diet_ray.training.model import Epoch, Recommender
 from diet_ray.training.partway import Partway
 from tests.made import made_rows, small_config
@@ -19,6 +20,7 @@ SIZES = {"a": 9, "b": 8}
 ROWS, BATCH = 160, 16
 AT_ONCE, NEVER = 1e-9, 60.0  # minutes
 MADE_FROM = {"seed": 1}
+STATE = "partway.safetensors"
 
 
 def fresh() -> tuple[Recommender, Epoch]:
@@ -60,6 +62,41 @@ def test_nothing_is_written_before_its_time(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_it_is_written_once_for_a_node_of_the_training_that_will_leave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SECONDS_BETWEEN_LOOKS", 0.0)
+    leaving: set[str] = set()
+    monkeypatch.setattr(module, "leaving_nodes", lambda: frozenset(leaving))
+    _, epoch = fresh()
+    train(epoch, 0, BATCH)
+    partway, path = Partway(str(tmp_path), MADE_FROM, NEVER, frozenset("ab")), tmp_path / STATE
+
+    def written() -> bool:
+        partway.save_if_due(epoch)
+        found = path.exists()
+        path.unlink(missing_ok=True)
+        return found
+
+    assert not written()
+    leaving.add("another")
+    assert not written()
+    leaving.add("a")
+    assert written()
+    assert not written()
+    leaving.add("b")
+    assert written()
+    assert not written()
+
+
+def test_looks_for_nodes_that_leave_are_rare(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "leaving_nodes", lambda: pytest.fail("asked"))
+    _, epoch = fresh()
+    Partway(str(tmp_path), MADE_FROM, NEVER, frozenset("a")).save_if_due(epoch)
+
+
 def test_anothers_state_is_not_taken_up(tmp_path: Path) -> None:
     _, epoch = fresh()
     train(epoch, 0, BATCH)
@@ -76,7 +113,7 @@ def test_a_damaged_state_is_named_and_a_done_one_removed(tmp_path: Path) -> None
     train(epoch, 0, BATCH)
     partway = Partway(str(tmp_path), MADE_FROM, AT_ONCE)
     partway.save_if_due(epoch)
-    path = tmp_path / "partway.safetensors"
+    path = tmp_path / STATE
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(storage.StorageError, match=r"partway\.safetensors: damaged tensors"):
         partway.resume(epoch)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diet_ray import storage
+from diet_ray import documents, storage
 from diet_ray.config import ConfigError, NetworkConfig, RunConfig
 from diet_ray.errors import DivergedError
 from diet_ray.logs.blocks import Block, Blocks, Rows, iterate_batches, open_blocks, read_block
@@ -308,7 +308,9 @@ def republished(uri: str, change: Callable[[dict[str, np.ndarray]], object]) -> 
     arrays = storage.read_tensors(path)
     change(arrays)
     identity = storage.write_tensors(path, arrays)
-    storage.write_json(description, {**storage.read_json(description), "identity": identity})
+    documents.write_sealed(
+        description, {**documents.read_sealed(description), "identity": identity}
+    )
 
 
 def test_a_missing_tensor_is_named(trained: RunConfig, tmp_path: Path) -> None:
@@ -349,8 +351,10 @@ def test_a_description_that_is_none_is_told_by_its_field(
 ) -> None:
     config = copy_of(trained, tmp_path, 1)
     path = storage.join(reference_uri(config, 1), "reference.json")
-    whole = storage.read_json(path)
-    storage.write_json(path, {**whole, **change} if isinstance(change, dict) else change)
+    if isinstance(change, dict):
+        documents.write_sealed(path, {**documents.read_sealed(path), **change})
+    else:
+        storage.write_json(path, change)
     reads = (
         lambda: load_reference(reference_uri(config, 1)),
         lambda: published_stages(config, blocks),
@@ -368,8 +372,8 @@ def test_a_description_that_lacks_a_field_is_told(
 ) -> None:
     uri = reference_uri(copy_of(trained, tmp_path, 1), 1)
     path = storage.join(uri, "reference.json")
-    whole = storage.read_json(path)
-    storage.write_json(path, {name: whole[name] for name in whole if name != key})
+    whole = documents.read_sealed(path)
+    documents.write_sealed(path, {name: whole[name] for name in whole if name != key})
     with pytest.raises(storage.StorageError, match=rf"reference\.json: {key}: Field required"):
         describe_reference(uri)
 
@@ -389,7 +393,7 @@ def test_a_gpu_that_is_not_there_is_told(
 def test_another_format_is_refused(blocks: Blocks, trained: RunConfig, tmp_path: Path) -> None:
     uri = reference_uri(copy_of(trained, tmp_path, 1), 1)
     path = storage.join(uri, "reference.json")
-    storage.write_json(path, {**storage.read_json(path), "format": 99})
+    documents.write_sealed(path, {**documents.read_sealed(path), "format": 99})
     message = rf"{path}: format 99 is not {FORMAT}; remove the reference folder to train it again"
     for read in (load_reference, describe_reference, reference_identity):
         with pytest.raises(CheckpointError, match=message):

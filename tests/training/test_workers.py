@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
+import ray
 import torch
 from torch import Tensor
 
@@ -24,6 +27,25 @@ def test_all_get_all_parts_in_order(count: int) -> None:
 
     for found in [work(Workers())] if count == 1 else together(count, work):
         assert [part.tolist() for part in found] == [vector(n).tolist() for n in range(PARTS)]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_all_know_the_nodes_of_all(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads are all on one node, as Ray knows; here each says that it is on its own."""
+    rank = threading.local()
+
+    class Context:
+        def get_node_id(self) -> str:
+            return ids[rank.value]
+
+    def work(workers: Workers) -> frozenset[str]:
+        rank.value = workers.rank
+        return workers.nodes(torch.device("cpu"))
+
+    ids = [bytes([1, 2, 250 + number]).hex() for number in range(count)]
+    monkeypatch.setattr(ray, "get_runtime_context", Context)
+    for found in [work(Workers())] if count == 1 else together(count, work):
+        assert found == frozenset(ids)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 6])

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import ray
 
-from diet_ray import runtime, stopping
+from diet_ray import runtime
 from diet_ray.config import RunConfig, parse_command_line
+from diet_ray.running import stopping
 
-QUICKSTART = str(Path(__file__).parents[1] / "configs/quickstart.yaml")
+QUICKSTART = str(Path(__file__).parents[2] / "configs/quickstart.yaml")
 
 
 @ray.remote(num_cpus=0)

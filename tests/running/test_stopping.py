@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from diet_ray import lease, stopping
+from diet_ray.running import lease, stopping
 from tests.ports import HOST, free_port
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_a_job_that_is_told_to_stop_says_so_and_ends(
     environment["RAY_AUTH_MODE"] = "disabled"  # it warns where it is on
     environment.pop("RAY_ADDRESS", None)
     job = subprocess.Popen(
-        [sys.executable, str(ROOT / "tests" / "stopped_job.py"), str(tmp_path), how],
+        [sys.executable, str(ROOT / "tests/running/stopped_job.py"), str(tmp_path), how],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -64,7 +64,7 @@ def test_a_job_that_is_told_to_stop_says_so_and_ends(
 
 STUCK = """
 import time
-from diet_ray import stopping
+from diet_ray.running import stopping
 
 stopping.GRACE_SECONDS = 1
 with stopping.stoppable():

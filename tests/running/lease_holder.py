@@ -9,7 +9,8 @@ from __future__ import annotations
 import sys
 import time
 
-from diet_ray import lease, storage
+from diet_ray import storage
+from diet_ray.running import lease
 
 if __name__ == "__main__":
     folder, heartbeat, stale, seconds = sys.argv[1:]

@@ -10,15 +10,17 @@ from pathlib import Path
 import pytest
 import ray
 
-from diet_ray import progress, watchdog
+from diet_ray import progress
 from diet_ray.config import ResourcesConfig
+from diet_ray.running import watchdog
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 JOB = """
 import sys
 import time
-from diet_ray import progress, watchdog
+from diet_ray import progress
+from diet_ray.running import watchdog
 from diet_ray.config import ResourcesConfig
 
 STALL_SECONDS, WORK = 1.0, sys.argv[1]

@@ -17,11 +17,12 @@ from typing import Any
 
 import pytest
 
-from diet_ray import lease, storage
+from diet_ray import storage
 from diet_ray.errors import UserError
-from diet_ray.lease import Holder, LeaseError, held
+from diet_ray.running import lease
+from diet_ray.running.lease import Holder, LeaseError, held
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 HEARTBEAT, STALE = 0.1, 1.5
 NEVER = 1e6
 Start = Callable[..., subprocess.Popen[str]]
@@ -43,7 +44,7 @@ def start() -> Iterator[Start]:
     def start(folder: object, heartbeat: float = HEARTBEAT) -> subprocess.Popen[str]:
         arguments = [str(value) for value in (folder, heartbeat, STALE, 100)]
         process = subprocess.Popen(
-            [sys.executable, str(ROOT / "tests" / "lease_holder.py"), *arguments],
+            [sys.executable, str(ROOT / "tests/running/lease_holder.py"), *arguments],
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
