@@ -18,11 +18,12 @@ from typing import Any
 from diet_ray.config import RunConfig
 from tests.chaos.nodes import Nodes
 from tests.chaos.plan import PHASES, Kill, Plan, Position
-from tests.distill.prepared import run_config
+from tests.distill.prepared import STAGES, run_config
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 240.0
 """Without an end of the run after the last kill, or a phase to be reached, a run hangs."""
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 WENT_ON, STARTED_AGAIN, FAILED, NOBODY = "went on", "started again", "failed", "nobody there"
 
 
@@ -39,13 +40,14 @@ def chaos_config(
     output: Path,
     reference_workers: int | tuple[int, int],
     *,
-    outer_steps: int = 20,
+    stages: int = STAGES,
     batch_size: int = 32,
-    resources: Mapping[str, Any] = MappingProxyType({}),
+    distill: Mapping[str, Any] = NOTHING,
+    resources: Mapping[str, Any] = NOTHING,
 ) -> RunConfig:
-    """Every part of the method on a log of 2,000 rows, two stages.
+    """Every part of the method on a log of 2,000 rows.
 
-    batch_size: of the reference; resources: in the place of these.
+    batch_size: of the reference; distill, resources: in the place of these.
     """
     days = [f"2024-01-0{day}" for day in range(1, 6)]
     names = ("subsequent", "validation", "test")
@@ -55,12 +57,12 @@ def chaos_config(
         logs={
             "source": "synthetic",
             "synthetic": {**made, "rows_per_part": 500},
-            "intervals": {"historical": days[:2], **dict(zip(names, days[2:], strict=True))},
+            "intervals": {"historical": days[:stages], **dict(zip(names, days[2:], strict=True))},
             "fragment_rows": 200,
             "row_group_rows": 100,
         },
         evaluation={"methods": []},
-        distill={"rounds": 1, "outer_steps": outer_steps, "commit_every": 2},
+        distill={"rounds": 1, "outer_steps": 20, "commit_every": 2, **distill},
         reference={"batch_size": batch_size},
         resources={
             "reference_workers": reference_workers,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,8 +23,8 @@ SMALL = {  # one node of one CPU holds a server, two meta-workers and two scorin
     "scoring_actors": [1, 4],
     "scoring_cpus": 0.05,
 }
-MANY_STEPS = {"outer_steps": 300}
-ONE_ROW_A_STEP = {"batch_size": 1}  # hundreds of steps a block of the reference
+MANY_STEPS: dict[str, Any] = {"distill": {"outer_steps": 300}}
+ONE_ROW_A_STEP: dict[str, Any] = {"batch_size": 1}  # hundreds of steps a block of the reference
 
 
 def during(job: Job, phase: str) -> Callable[..., None]:

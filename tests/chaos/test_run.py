@@ -3,14 +3,44 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.chaos.disturbed import NOBODY, Disturbed, chaos_config, undisturbed
+from tests.chaos.disturbed import (
+    NOBODY,
+    STARTED_AGAIN,
+    WENT_ON,
+    Disturbed,
+    chaos_config,
+    undisturbed,
+)
 from tests.chaos.nodes import Nodes
-from tests.chaos.plan import draw_plan
+from tests.chaos.plan import Kill, Plan, draw_plan
 
 SEED, KILLS = 3, 6
+SHORT = Plan(
+    seed=0,
+    reference_workers=0,
+    kills=(
+        Kill(1, "scan", "node", 2.0, 0),
+        Kill(1, "meta-gradients", "server", 0.3, 0),
+        Kill(1, "meta-gradients", "meta-worker", 0.5, 1),
+        Kill(1, "meta-gradients", "driver", 1.0, 0),
+    ),
+)
+"""One of a kind."""
+ONE_SCAN: dict[str, Any] = {"stages": 1, "distill": {"hard_fraction": 1.0}}
+
+
+@pytest.mark.timeout(280)
+def test_a_short_run_that_loses_one_of_each_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    with Nodes(count=2) as nodes:
+        expected = undisturbed(nodes, chaos_config(tmp_path / "undisturbed", 0, **ONE_SCAN))
+        run = Disturbed(nodes, chaos_config(tmp_path / "run", 0, **ONE_SCAN), SHORT, expected)
+    assert expected
+    assert run.failure is None, run.failure
+    assert [outcome.became for outcome in run.outcomes] == [WENT_ON] * 3 + [STARTED_AGAIN]
 
 
 @pytest.mark.slow

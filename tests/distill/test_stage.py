@@ -262,6 +262,9 @@ class UnluckyMemory:
     def rollback(self) -> None:
         self.rollbacks += 1
 
+    def leave_nodes(self) -> None:
+        pass
+
     def _lose(self) -> None:
         self._losses -= 1
         if self._losses >= 0:
