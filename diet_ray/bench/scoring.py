@@ -7,8 +7,10 @@ import dataclasses
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import get_context
 from typing import ClassVar
 
 import numpy as np
@@ -49,7 +51,9 @@ class Scan(Measure):
     """EL2N scan through Ray, two actors, over a plain pyarrow + torch loop on one thread.
 
     Both read the same Parquet with the same checkpoint and write a score per row; the scan also
-    keeps its ledger. Start-up is that of a pipeline over a block of a few thousand rows.
+    keeps its ledger. Start-up is that of a pipeline over a block of a few thousand rows. As many
+    plain loops side by side as there are actors, each over its share of the files, tell what the
+    machine would give without Ray.
     """
 
     name: ClassVar[str] = "scan"
@@ -60,7 +64,7 @@ class Scan(Measure):
 
     def needs(self) -> Needs:
         row = BYTES_PER_ROW + 2 * SIDE_CAR_BYTES
-        return Needs((2 + self.actors) * PROCESS_BYTES, row * self.rows)
+        return Needs((2 + 2 * self.actors) * PROCESS_BYTES, row * self.rows)
 
     def run(self, folder: str) -> Found:
         config = run_config(
@@ -70,16 +74,20 @@ class Scan(Measure):
         )
         blocks = made_blocks(storage.join(folder, "blocks"), [FIRST_ROWS, self.rows], self.ids)
         started = time.perf_counter()
-        with runtime.connect():
+        with runtime.connect(), ProcessPoolExecutor(self.actors, get_context("spawn")) as pool:
             ray_start = time.perf_counter() - started
             scanned = scan_of(config, blocks, folder)
-            scanned(blocks.historical[0])  # what only the first pipeline of a session pays
+            loop = partial(plain_loop, config, blocks, folder=folder)
+            first, long = blocks.historical
+            scanned(first)  # what only the first pipeline of a session pays
+            list(pool.map(loop, [first] * self.actors))
             taken = by_turns(
                 {
-                    "start-up": lambda: scanned(blocks.historical[0]),
-                    "scan": lambda: scanned(blocks.historical[1]),
-                    "plain": lambda: seconds_of(
-                        lambda: plain_loop(config, blocks, blocks.historical[1], folder)
+                    "start-up": lambda: scanned(first),
+                    "scan": lambda: scanned(long),
+                    "plain": lambda: seconds_of(lambda: loop(long)),
+                    "side by side": lambda: seconds_of(
+                        lambda: list(pool.map(loop, shares(long, self.actors)))
                     ),
                 },
                 self.repeats,
@@ -98,10 +106,14 @@ class Scan(Measure):
             "highest": apart.high,
         }
         starting = {"pipeline start s": starts, "ray.init s": ray_start}
+        most = ratio(taken["plain"], taken["side by side"])
+        without = {"rows/s": self.rows / most.under, "lowest": most.low, "highest": most.high}
+        beside = f"{self.actors} plain threads side by side / one, {self.rows:,} rows"
         return Found(
             [
                 Figure(f"{of}, start-up apart", apart.median, Goal(low=1.8), parts=parts),
                 Figure(f"{of}, the pipeline's start-up included", whole.median, parts=starting),
+                Figure(f"EL2N rows/s, {beside}", most.median, parts=without),
             ]
         )
 
@@ -167,6 +179,12 @@ def scan_of(config: RunConfig, blocks: Blocks, folder: str) -> Callable[[Block],
         return seconds_of(lambda: scan(config, blocks, block, scoring, place))
 
     return scanned
+
+
+def shares(block: Block, count: int) -> list[Block]:
+    """The block's files dealt out to so many."""
+    dealt = [block.fragments[first::count] for first in range(count)]
+    return [dataclasses.replace(block, fragments=fragments) for fragments in dealt]
 
 
 def plain_loop(config: RunConfig, blocks: Blocks, block: Block, folder: str) -> None:

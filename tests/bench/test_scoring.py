@@ -21,6 +21,7 @@ from diet_ray.bench.scoring import (
     plain_loop,
     plain_uri,
     scan_of,
+    shares,
 )
 
 ROWS = 300
@@ -33,7 +34,8 @@ def test_the_plain_loop_finds_the_scans_scores(tmp_path: Path) -> None:
     blocks = made_blocks(f"{folder}/blocks", [100, ROWS], ids=140, fragment_rows=ROWS // 2)
     block = blocks.historical[1]
     scan_of(config, blocks, folder)(block)
-    plain_loop(config, blocks, block, folder)
+    for share in shares(block, 3):  # of two files
+        plain_loop(config, blocks, share, folder)
     for fragment in block.fragments:
         plain = pq.read_table(plain_uri(folder, fragment.path))
         scanned = pq.read_table(f"{folder}/scan/{fragment.path}")
@@ -45,9 +47,10 @@ def test_the_plain_loop_finds_the_scans_scores(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_scan_is_measured(tmp_path: Path) -> None:
     found = Scan(rows=2_000, ids=700, actors=1, repeats=1).run(str(tmp_path))
-    apart, included = found.figures
+    apart, included, side_by_side = found.figures
     assert apart.goal is not None
     assert included.value > 0
+    assert side_by_side.value > 0
     assert included.parts["pipeline start s"] > 0
 
 
