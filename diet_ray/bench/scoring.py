@@ -146,12 +146,9 @@ class LongScan(Measure):
             scoring={"el2n_precision": precisions[self.bits]},
         )
         blocks = made_blocks(storage.join(folder, "blocks"), [FIRST_ROWS, self.rows], self.ids)
-        with own_ray():
-            scanned = scan_of(config, blocks, folder)
-            with watched() as peaks:
-                seconds = scanned(blocks.historical[1])
+        seconds, driver, worker = in_child(scan_alone, config, blocks, folder)
         of = f"EL2N of {self.rows:,} rows, {self.actors} actors, {precisions[self.bits]}"
-        largest = {"driver MB": peaks.driver / 1e6, "worker MB": peaks.largest_worker / 1e6}
+        largest = {"driver MB": driver / 1e6, "worker MB": worker / 1e6}
         return Found(
             [
                 Figure(
@@ -166,6 +163,16 @@ class LongScan(Measure):
 
 BILLION = 1e9
 SMALL_DCN = {"num_cross_layers": 2, "dnn_hidden_units": [128, 64]}
+
+
+def scan_alone(config: RunConfig, blocks: Blocks, folder: str) -> tuple[float, int, int]:
+    """Seconds of a scan of the second block, and the peaks of its driver and its largest worker,
+    in bytes; for a fresh process."""
+    with own_ray():
+        scanned = scan_of(config, blocks, folder)
+        with watched() as peaks:
+            seconds = scanned(blocks.historical[1])
+    return seconds, peaks.driver, peaks.largest_worker
 
 
 def scan_of(config: RunConfig, blocks: Blocks, folder: str) -> Callable[[Block], float]:
