@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help quickstart test test-all fuzz chaos lint types clean
+.PHONY: help quickstart test test-all fuzz chaos chaos-short lint types clean
 .NOTPARALLEL:
 
 help:  ## This list
@@ -27,6 +27,9 @@ fuzz: $(INSTALLED)  ## Damaged inputs, CASES of each kind: make fuzz CASES=1000
 
 chaos: $(INSTALLED)  ## Distillations whose processes and nodes are killed, N kills from SEED on
 	@PYTHONPATH=. RAY_worker_niceness=0 $(BIN)/python -m tests.chaos.campaign --kills $(or $(N),100) --seed $(or $(SEED),1) $(ARGS)
+
+chaos-short: $(INSTALLED)  ## One small distillation that loses one of each, as continuous integration has it
+	@$(BIN)/python -m pytest -m "" -k a_short_run tests/chaos/test_run.py
 
 lint: $(INSTALLED)  ## Style and layout of the code
 	@$(BIN)/ruff check .

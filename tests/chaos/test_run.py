@@ -33,6 +33,7 @@ SHORT = Plan(
 ONE_SCAN: dict[str, Any] = {"stages": 1, "distill": {"hard_fraction": 1.0}}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(280)
 def test_a_short_run_that_loses_one_of_each_ends_with_the_same_bytes(tmp_path: Path) -> None:
     with Nodes(count=2) as nodes:
