@@ -65,17 +65,18 @@ class MetaWorkers:
         those on a node that will leave start elsewhere. Only while none of them works."""
         wanted = runtime.room_for_meta_workers(self._config.resources)
         while len(self._workers) < wanted:
-            self._workers.append(self._start())
+            self._start()
         leaving = on_leaving_nodes(self._workers)
-        for worker in self._least_useful(leaving)[: len(self._workers) - wanted]:
-            self._workers.remove(worker)
+        given_up = self._least_useful(leaving)[: len(self._workers) - wanted]
+        moved = [worker for worker in leaving if worker not in given_up]
+        for worker in given_up:
             ray.kill(worker)
-        moved = [worker for worker in leaving if worker in self._workers]
         start_elsewhere(moved)
-        waited_for = [(c, w) for c, w in self._starting.items() if w in self._workers]
-        self._starting = {call: worker for call, worker in waited_for if worker not in moved}
+        ended = [*given_up, *moved]
+        self._workers = [w for w in self._workers if w not in given_up]
+        self._starting = {call: w for call, w in self._starting.items() if w not in ended}
         for worker in moved:
-            self._starting[worker.ready.remote()] = worker
+            self._wait_for(worker)
 
     def _least_useful(self, leaving: Sequence[ActorHandle]) -> list[ActorHandle]:
         """All of them: first those that have not answered yet, then those on nodes that leave."""
@@ -84,15 +85,19 @@ class MetaWorkers:
         absent = [self._starting[call] for call in silent]
         return sorted(self._workers, key=lambda w: (w not in absent, w not in leaving))
 
-    def _start(self) -> ActorHandle:
+    def _start(self) -> None:
         worker = self._actor.options(
             name=f"meta-worker-{next(self._numbers)}",
             num_cpus=self._needs["CPU"],
             num_gpus=self._needs["GPU"],
             max_restarts=-1,
         ).remote(self._config)
+        self._workers.append(worker)
+        self._wait_for(worker)
+
+    def _wait_for(self, worker: ActorHandle) -> None:
+        """It gets work when it answers."""
         self._starting[worker.ready.remote()] = worker
-        return worker
 
     def run(self, tasks: Sequence[Task]) -> list[Any]:
         """The tasks' results, in order. Raises what a task raises, WorkersLostError."""
@@ -133,7 +138,7 @@ class MetaWorkers:
             except (RayActorError, ObjectLostError) as error:
                 if isinstance(error, RayTaskError):
                     raise  # the worker lives; something that the task asked died
-                self._starting[worker.ready.remote()] = worker
+                self._wait_for(worker)
                 losses[number] += 1
                 telemetry.RETRIES.add(1, what="meta-worker task")
                 if losses[number] >= len(self._workers) + LOSSES_PER_TASK:
@@ -152,7 +157,7 @@ class MetaWorkers:
             ray.get(answer)
         except RayActorError:
             time.sleep(0.1)  # a call to an actor that is starting fails at once
-            self._starting[worker.ready.remote()] = worker
+            self._wait_for(worker)
             return None
         return worker
 
