@@ -32,6 +32,9 @@ from diet_ray.version import __version__
 
 HEAD_ANSWERS_SECONDS = 5.0
 """Within which a Ray head takes a connection."""
+IDLE_WORKER_SECONDS = 30
+"""That a Ray which is started here keeps a worker that has nothing to do. With Ray's own, 1, each
+short task of a run would start a process and import torch anew, which takes three."""
 
 
 class ClusterError(UserError, RuntimeError):
@@ -52,6 +55,7 @@ def connect() -> Iterator[None]:
         quiet_ray_data()
         yield
         return
+    keep_idle_workers()
     try:
         ray.init(address=_address(), logging_level=logging.WARNING, log_to_driver=False)
     except ConnectionError as error:
@@ -64,6 +68,13 @@ def connect() -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def keep_idle_workers() -> None:
+    """Has a Ray that this process starts keep its idle workers for IDLE_WORKER_SECONDS, unless the
+    environment says how long; a cluster that is there already is not changed."""
+    milliseconds = str(1000 * IDLE_WORKER_SECONDS)
+    os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", milliseconds)
 
 
 def _address() -> str | None:

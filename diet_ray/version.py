@@ -4,4 +4,4 @@ It is part of every key and `made_from`: raise it with any change after which th
 to other bits.
 """
 
-__version__ = "0.5.0"
+__version__ = "0.6.0"

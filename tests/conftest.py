@@ -152,6 +152,7 @@ def ray_session() -> Iterator[None]:
 
     from diet_ray import runtime  # noqa: PLC0415
 
+    runtime.keep_idle_workers()
     ray.init(
         address="local",  # never a cluster that happens to run on this machine
         num_cpus=2,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import time
 from contextlib import nullcontext
 from functools import partial
 from itertools import chain
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -125,6 +128,22 @@ def test_a_named_cluster_that_is_gone_is_told_in_words(monkeypatch: pytest.Monke
     told = "Failed to connect to Ray cluster at head:6379; start that cluster, or set RAY_ADDRESS"
     with pytest.raises(ClusterError, match=told), runtime.connect():
         raise AssertionError("connected")
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_idle_workers_are_kept_for_the_next_tasks() -> None:
+    """More of them than there are CPUs, where Ray itself would end some after a second."""
+
+    @ray.remote(num_cpus=0)
+    def number() -> int:
+        time.sleep(2)  # until the others have started
+        return os.getpid()
+
+    workers = set(ray.get([number.remote() for _ in range(4)]))
+    assert len(workers) == 4
+    time.sleep(4)
+    for worker in workers:
+        os.kill(worker, 0)  # raises if there is no such process
 
 
 def test_any_other_error_keeps_its_traceback(done: list[str]) -> None:

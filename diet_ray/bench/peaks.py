@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 import ray
 
-from diet_ray import progress
+from diet_ray import progress, runtime
 from diet_ray.bench.measure import KIBIBYTE
 
 SET_PEAK_BACK = "5"
@@ -63,6 +63,7 @@ def in_child(function: Callable[..., Result], *arguments: Any) -> Result:
 @contextmanager
 def own_ray() -> Iterator[None]:
     """A Ray of this process's own, whose workers `watched` sees; for a fresh child."""
+    runtime.keep_idle_workers()
     ray.init(
         address="local",
         include_dashboard=False,

@@ -1,7 +1,7 @@
 """Second pass: one fragment of a block, encoded and in time order.
 
 Protocol: a fragment is planned before it is written: neighbouring time bins of its block with at
-most `fragment_rows` rows together, or a single bin. Its rows are all staged rows in that time
+most so many rows together (`most_rows`), or a single bin. Its rows are all staged rows in that time
 range, ordered by time, part and row; so a fragment is a function of the log and the plan, and one
 that exists need not be written again.
 """
@@ -18,12 +18,15 @@ import numpy as np
 import pyarrow as pa
 
 from diet_ray import storage
+from diet_ray.config import LogsConfig
 from diet_ray.logs.blocks import ROW_ID, TIME_MS, Fragment
 from diet_ray.logs.cells import read_cells
 from diet_ray.logs.encoder import Encoder
 from diet_ray.logs.sources.source import PART, ROW, LogsError
 from diet_ray.logs.staging import BINS, StagedFile, Window
 
+FEWEST_FRAGMENTS = 16
+"""Of a block: scored one by one, they keep a few actors busy until nearly the end."""
 UNSEEN = b"unseen_rows"  # key of a fragment's metadata
 
 
@@ -39,14 +42,18 @@ class Plan:
     end: int
 
 
-def plan_block(
-    window: Window, histogram: np.ndarray, fragment_rows: int, first_row_id: int
-) -> list[Plan]:
-    """Fragments of a block. histogram: (BINS,) rows per bin, not all zero."""
+def most_rows(logs: LogsConfig, block_rows: int) -> int:
+    """Of a fragment of a block with so many rows."""
+    fair = math.ceil(block_rows / FEWEST_FRAGMENTS)
+    return min(logs.fragment_rows, max(logs.row_group_rows, fair))
+
+
+def plan_block(window: Window, histogram: np.ndarray, most: int, first_row_id: int) -> list[Plan]:
+    """Fragments of a block. histogram: (BINS,) rows per bin, not all zero; most: rows of one."""
     counts = histogram.tolist()
     starts, rows = [0], 0  # bins at which a fragment starts
     for number, count in enumerate(counts):
-        if rows and count and rows + count > fragment_rows:
+        if rows and count and rows + count > most:
             starts.append(number)
             rows = 0
         rows += count

@@ -39,6 +39,7 @@ from diet_ray.logs.fragments import (
     FragmentWriter,
     Plan,
     finished,
+    most_rows,
     plan_block,
     unseen_rows,
 )
@@ -150,7 +151,7 @@ def _open_published(uri: str, fingerprint: str) -> Blocks:
     blocks = open_blocks(uri)
     if blocks.fingerprint != fingerprint:
         raise LogsError(
-            f"{uri}: holds the blocks of another log or configuration (fingerprint "
+            f"{uri}: holds the blocks of another log, configuration or default (fingerprint "
             f"{blocks.fingerprint}, this run's is {fingerprint}); set another output, or remove "
             "the folder to prepare anew"
         )
@@ -243,7 +244,8 @@ def _plan(work: _Work, ledgers: list[Ledger]) -> list[Plan]:
         found = [ledger.histograms.get(window.block) for ledger in ledgers]
         histogram = np.sum([bins for bins in found if bins is not None], axis=0)
         first = plans[-1].first_row_id + plans[-1].rows if plans else 0
-        plans += plan_block(window, histogram, work.logs.fragment_rows, first)
+        most = most_rows(work.logs, int(histogram.sum()))
+        plans += plan_block(window, histogram, most, first)
     return plans
 
 

@@ -32,7 +32,7 @@ from diet_ray.logs.sources.source import BadRow, Part, Source
 from diet_ray.logs.staged_values import write_values
 
 STAGING, QUARANTINE = "staging", "quarantine"
-STAGING_FORMAT = 2  # what is staged otherwise is staged again
+STAGING_FORMAT = 3  # what was staged or planned otherwise is begun again
 BINS = 4096
 RUN_ROWS = 1 << 19
 CELL_ROWS = 1 << 11

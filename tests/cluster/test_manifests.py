@@ -16,6 +16,7 @@ from ray._private import ray_constants
 
 from diet_ray.pipeline import check_networks
 from diet_ray.running import stopping
+from diet_ray.runtime import IDLE_WORKER_SECONDS
 from diet_ray.search.sweep import check_space
 from diet_ray.version import __version__
 from tests.cluster.composed import (
@@ -332,6 +333,8 @@ def test_the_image_is_slim_and_not_root() -> None:
     users = re.findall(r"^USER (.+)$", dockerfile, re.MULTILINE)
     assert users[-1] == "1000:1000"
     assert "digest: sha256" in text_of_all("kustomization.yaml")
+    idle = f"ENV RAY_idle_worker_killing_time_threshold_ms={1000 * IDLE_WORKER_SECONDS}\n"
+    assert idle in dockerfile
 
 
 def text_of_all(name: str) -> str:
