@@ -22,9 +22,9 @@ FIRST_MS = 1_704_067_200_000  # 2024-01-01 UTC
 LAST_ROWS = 1_000  # of each of the three blocks after the historical one
 FILE_ROWS = 500_000
 TIMES = 5  # that an id comes in the log with fewer
-MOST_BYTES_PER_ID = 25
-"""In one process, beside what each takes: 12 of the encoder's tables, as much again while they are
-joined; measured at 24 with 200 million ids."""
+MOST_BYTES_PER_ID = 14
+"""In one process, beside what each takes: 12 of the encoder's index, and a little while its parts
+are sorted."""
 RAW_BYTES_PER_ROW = 60  # of the raw log and of what is staged and encoded of it
 
 

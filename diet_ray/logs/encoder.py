@@ -6,6 +6,9 @@ Two values of a vocabulary never share an id: where two of its hashes are equal,
 with another key. A value that is not in the vocabulary gets 0, unless its hash is that of one which
 is, with the probability n / 2^64 for n ids: 1e-11 for 200 million.
 
+A large index is in parts, by the first bits of the hash: sorted, handed over and let go one after
+the other, they take hardly more memory than the index itself.
+
 A hashed field's id is 1 + hash(value) mod buckets; it has no vocabulary.
 """
 
@@ -17,7 +20,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from diet_ray.logs.sources.source import LogsError
 from diet_ray.logs.vocabulary import read_vocabulary, vocabulary_uri
@@ -27,6 +29,7 @@ HASH_KEY = "diet_ray-hash-v1"
 INDEX_KEYS = tuple(f"diet_ray-index-{attempt}" for attempt in range(8))
 MISSING = "\x00missing"
 HASHED_AT_ONCE = 1 << 16
+PART_VALUES = 1 << 24  # of an index, at most; about
 
 
 def hash_texts(values: pa.Array, key: str) -> np.ndarray:
@@ -42,31 +45,51 @@ def hashed(values: pa.Array, buckets: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Index:
-    """A vocabulary of n values that are not missing, to look ids up."""
+class IndexPart:
+    """Those of an index whose hashes begin with the same bits."""
 
     hashes: np.ndarray  # (n,) uint64, ascending
     ids: np.ndarray  # (n,) int32, of the values with these hashes
+
+    def find(self, hashes: np.ndarray) -> np.ndarray:
+        """Ids of hashes, ascending, (m,) int32; 0 for one that is not here."""
+        if not len(self.hashes):
+            return np.zeros(len(hashes), np.int32)
+        at = np.minimum(np.searchsorted(self.hashes, hashes), len(self.hashes) - 1)
+        return np.where(self.hashes[at] == hashes, self.ids[at], 0)
+
+
+@dataclass(frozen=True)
+class Index:
+    """A vocabulary's values, to look ids up."""
+
+    parts: list[IndexPart]  # a power of two, in the order of their hashes
     missing: int  # id of the missing value, 0 if it has none
     key: str  # of the hashes
 
     def look_up(self, values: pa.Array) -> np.ndarray:
         """Ids of values, (m,) int32; 0 for one that is not in the vocabulary."""
         ids = np.zeros(len(values), np.int32)
-        if len(self.hashes):
-            hashes = hash_texts(values.fill_null(MISSING), self.key)
-            order = np.argsort(hashes)  # so that the index is walked from front to back
-            at = np.minimum(np.searchsorted(self.hashes, hashes[order]), len(self.hashes) - 1)
-            ids[order] = np.where(self.hashes[at] == hashes[order], self.ids[at], 0)
+        hashes = hash_texts(values.fill_null(MISSING), self.key)
+        order = np.argsort(hashes)  # so that a part is walked from front to back
+        for part, within in zip(self.parts, _split(order, hashes, len(self.parts)), strict=True):
+            ids[within] = part.find(hashes[within])
         ids[values.is_null().to_numpy(zero_copy_only=False)] = self.missing
         return ids
 
 
-def load_index(uri: str, field: str) -> Index:
-    """The index of a field's vocabulary. Takes about 25 bytes an id while it is made."""
+def _split(order: np.ndarray, hashes: np.ndarray, parts: int) -> list[np.ndarray]:
+    """`order`, by which `hashes` ascend, cut where the parts' first bits change."""
+    shift = np.uint64(65 - parts.bit_length())
+    firsts = np.arange(1, parts, dtype=np.uint64) << shift
+    return np.split(order, np.searchsorted(hashes[order], firsts))
+
+
+def load_index(uri: str, field: str, values: int) -> Index:
+    """The index of a field's vocabulary of about so many values. Raises LogsError."""
     for key in INDEX_KEYS:
-        index = _sorted_by_hash(uri, field, key)
-        if not (index.hashes[1:] == index.hashes[:-1]).any():
+        index = _hashed_with(key, uri, field, values)
+        if index is not None:
             return index
     raise LogsError(
         f"{vocabulary_uri(uri, field)}: holds a value twice, for no key tells their hashes apart; "
@@ -74,24 +97,50 @@ def load_index(uri: str, field: str) -> Index:
     )
 
 
-def _sorted_by_hash(uri: str, field: str, key: str) -> Index:
-    """The index under a key; values of the same hash stand beside each other."""
-    parts, missing, before = [np.empty(0, np.uint64)], 0, 0
-    for values in read_vocabulary(uri, field):
-        for start in range(0, len(values), HASHED_AT_ONCE):
-            some = values.slice(start, HASHED_AT_ONCE)
-            parts.append(hash_texts(some.fill_null(MISSING), key))
-        if values.null_count:
-            missing = before + 1 + int(pc.index(values.is_null(), True).as_py())
-        before += len(values)
-    hashes = np.concatenate(parts)
-    parts.clear()
-    order = np.argsort(hashes)
-    if missing:
-        order = order[order != missing - 1]
-    hashes = hashes[order]
-    order += 1  # in place: the index may be as large as memory allows
-    return Index(hashes, order.astype(np.int32), missing, key)
+def _hashed_with(key: str, uri: str, field: str, values: int) -> Index | None:
+    """The index under a key; None if two of its hashes are equal."""
+    count = 1 << (max(values - 1, 0) // PART_VALUES).bit_length()
+    filled = [_Filling(values // count * 9 // 8 + HASHED_AT_ONCE) for _ in range(count)]
+    first, missing = 1, 0
+    for group in read_vocabulary(uri, field):
+        for start in range(0, len(group), HASHED_AT_ONCE):
+            some = group.slice(start, HASHED_AT_ONCE)
+            present = some.is_valid().to_numpy(zero_copy_only=False)
+            ids = first + np.arange(len(some), dtype=np.int32)
+            first += len(some)
+            if some.null_count:
+                missing = int(ids[~present][0])
+            hashes, ids = hash_texts(some.drop_null(), key), ids[present]
+            for filling, of in zip(filled, _split(np.argsort(hashes), hashes, count), strict=True):
+                filling.add(hashes[of], ids[of])
+    parts = []
+    while filled:
+        part = filled.pop(0).sorted()
+        if (part.hashes[1:] == part.hashes[:-1]).any():
+            return None
+        parts.append(part)
+    return Index(parts, missing, key)
+
+
+class _Filling:
+    """A part that grows; memory that is not filled yet is none."""
+
+    def __init__(self, room: int) -> None:
+        self._hashes, self._ids = np.empty(room, np.uint64), np.empty(room, np.int32)
+        self._end = 0
+
+    def add(self, hashes: np.ndarray, ids: np.ndarray) -> None:
+        end = self._end + len(hashes)
+        if end > len(self._hashes):  # hashes that are not spread evenly
+            self._hashes = np.resize(self._hashes, 2 * end)
+            self._ids = np.resize(self._ids, 2 * end)
+        self._hashes[self._end : end], self._ids[self._end : end] = hashes, ids
+        self._end = end
+
+    def sorted(self) -> IndexPart:
+        hashes, ids = self._hashes[: self._end], self._ids[: self._end]
+        order = np.argsort(hashes)
+        return IndexPart(hashes[order], ids[order])
 
 
 class Encoder:

@@ -2,8 +2,9 @@
 
 Protocol: a field's values are cut into ranges of text. One task per range finds the first block of
 each value and writes the range's pieces below `staging/vocabulary/`; one task per field joins the
-pieces in the order of ids to the vocabulary's file, and makes the index that encodes with it, which
-stays in Ray's object store. Nothing is kept of a run that breaks off: all this is done again.
+pieces in the order of ids to the vocabulary's file, and makes the index that encodes with it. It
+hands the index to Ray's object store part by part, and keeps no part that it has handed over.
+Nothing is kept of a run that breaks off: all this is done again.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import ray
 
 from diet_ray import storage
 from diet_ray.logs.cells import Cell, read_cells, write_cells
-from diet_ray.logs.encoder import Index, load_index
+from diet_ray.logs.encoder import Index, IndexPart, load_index
 from diet_ray.logs.staged_values import Range, ranges, read_values
 from diet_ray.logs.staging import STAGING, Ledger
 from diet_ray.logs.vocabulary import grow, write_vocabulary
@@ -27,11 +28,23 @@ from diet_ray.runtime import plain_errors
 
 
 @dataclass(frozen=True)
+class SharedIndex:
+    """Where the object store holds an index; carried to tasks, each maps its node's copy."""
+
+    parts: list[ray.ObjectRef]  # of an IndexPart each
+    missing: int
+    key: str
+
+    def open(self) -> Index:
+        return Index(ray.get(self.parts), self.missing, self.key)
+
+
+@dataclass(frozen=True)
 class Extended:
     """A field's vocabulary, published."""
 
     sizes: list[int]  # number of ids after each block that adds any, with id 0
-    index: ray.ObjectRef  # of an Index
+    index: SharedIndex
 
 
 def extend_vocabularies(
@@ -42,7 +55,7 @@ def extend_vocabularies(
     blocks: those that add values, in stream order, as the first of the log's windows.
     """
     files = ray.put([name for ledger in ledgers for name in ledger.value_files])
-    begun: dict[str, tuple[ray.ObjectRef, ray.ObjectRef]] = {}
+    begun: dict[str, ray.ObjectRefGenerator] = {}
     for field in fields:
         marks = itertools.chain.from_iterable(ledger.marks[field] for ledger in ledgers)
         counts = [
@@ -52,8 +65,9 @@ def extend_vocabularies(
         begun[field] = _join_ranges.remote(uri, field, blocks, *counts)
     extended: dict[str, Extended] = {}
     with phase("extending vocabularies", len(fields), "fields") as progress, plain_errors():
-        for field, (sizes, index) in begun.items():
-            extended[field] = Extended(ray.get(sizes), index)
+        for field, (facts, *parts) in begun.items():
+            sizes, missing, key = ray.get(facts)
+            extended[field] = Extended(sizes, SharedIndex(parts, missing, key))
             progress.advance()
     return extended
 
@@ -83,11 +97,12 @@ def _grow_range(
     return [high - low for low, high in bounds]
 
 
-@ray.remote(num_returns=2)
+@ray.remote
 def _join_ranges(
     uri: str, field: str, blocks: Sequence[str], *counts: list[int]
-) -> tuple[list[int], Index]:
-    """Write a field's vocabulary from its pieces; returns its sizes and its index."""
+) -> Iterator[tuple[list[int], int, str] | IndexPart]:
+    """Write a field's vocabulary from its pieces; yields its sizes and its index: the id of the
+    missing value, the key, then the parts."""
 
     def added() -> Iterator[tuple[str, pa.Array]]:
         for block, name in enumerate(blocks):
@@ -96,7 +111,10 @@ def _join_ranges(
 
     write_vocabulary(uri, field, added())
     sizes = (np.cumsum(np.sum(counts, axis=0)) + 1).tolist()
-    return sizes, load_index(uri, field)
+    index = load_index(uri, field, sizes[-1] - 1)
+    yield sizes, index.missing, index.key
+    while index.parts:
+        yield index.parts.pop(0)
 
 
 def _added_by(block: int, piece: str) -> pa.Array:

@@ -33,7 +33,7 @@ from diet_ray.logs.blocks import (
 )
 from diet_ray.logs.doubts import doubts, unseen_table
 from diet_ray.logs.encoder import Encoder
-from diet_ray.logs.extending import Extended, extend_vocabularies
+from diet_ray.logs.extending import Extended, SharedIndex, extend_vocabularies
 from diet_ray.logs.fragments import (
     Encoding,
     FragmentWriter,
@@ -151,9 +151,9 @@ def _open_published(uri: str, fingerprint: str) -> Blocks:
     blocks = open_blocks(uri)
     if blocks.fingerprint != fingerprint:
         raise LogsError(
-            f"{uri}: holds the blocks of another log, configuration or default (fingerprint "
-            f"{blocks.fingerprint}, this run's is {fingerprint}); set another output, or remove "
-            "the folder to prepare anew"
+            f"{uri}: holds the blocks of another log or configuration, or of another version's "
+            f"defaults (fingerprint {blocks.fingerprint}, this run's is {fingerprint}); set "
+            "another output, or remove the folder to prepare anew"
         )
     check_whole(blocks)
     storage.remove(storage.join(uri, STAGING))
@@ -265,7 +265,7 @@ def _write(
     plans: list[Plan],
     ledgers: list[Ledger],
     known: dict[str, dict[str, int]],
-    indexes: dict[str, ray.ObjectRef],
+    indexes: dict[str, SharedIndex],
 ) -> None:
     waiting = [plan for plan in plans if not storage.exists(storage.join(work.uri, plan.path))]
     encoding = Encoding(
@@ -278,8 +278,7 @@ def _write(
     with phase("writing encoded blocks", sum(plan.rows for plan in plans)) as progress:
         progress.skip(sum(plan.rows for plan in set(plans) - set(waiting)))
         if waiting:
-            shared = {field: _Shared(index) for field, index in indexes.items()}
-            arguments = (encoding, files, known, shared, work.logs.hash_buckets)
+            arguments = (encoding, files, known, indexes, work.logs.hash_buckets)
             dataset = one_task_each([asdict(plan) for plan in waiting])
             for written in _results(dataset.map(_write_one, fn_args=arguments)):
                 progress.advance(int(written["rows"]))
@@ -290,11 +289,10 @@ def _write_one(
     encoding: Encoding,
     files: list[StagedFile],
     known: dict[str, dict[str, int]],
-    indexes: dict[str, _Shared],
+    indexes: dict[str, SharedIndex],
     hash_buckets: dict[str, int],
 ) -> dict[str, Any]:
-    mapped = {field: ray.get(shared.reference) for field, shared in indexes.items()}
-    encoder = Encoder(mapped, hash_buckets)
+    encoder = Encoder({field: index.open() for field, index in indexes.items()}, hash_buckets)
     return {"rows": FragmentWriter(encoding, files, known, encoder).write(Plan(**row)).rows}
 
 

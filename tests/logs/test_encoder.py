@@ -16,24 +16,51 @@ TEXTS = st.one_of(st.none(), st.text("ab\x00é", max_size=3), st.just(MISSING))
 
 def index_of(folder: Path, values: list[str | None]) -> Index:
     write_vocabulary(str(folder), "f", [("block", pa.array(values, pa.string()))])
-    return load_index(str(folder), "f")
+    return load_index(str(folder), "f", len(values))
 
 
-@given(st.lists(TEXTS, unique=True), st.lists(TEXTS))
+@given(st.lists(TEXTS, unique=True), st.lists(TEXTS), st.integers(1, 40), st.integers(1, 3))
 @settings(deadline=None)
 def test_looks_up_as_a_dictionary_does(
-    tmp_path_factory: pytest.TempPathFactory, known: list[str | None], asked: list[str | None]
+    tmp_path_factory: pytest.TempPathFactory,
+    known: list[str | None],
+    asked: list[str | None],
+    part_values: int,
+    at_once: int,
 ) -> None:
-    index = index_of(tmp_path_factory.mktemp("index"), known)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encoder, "PART_VALUES", part_values)
+        patch.setattr(encoder, "HASHED_AT_ONCE", at_once)
+        index = index_of(tmp_path_factory.mktemp("index"), known)
+    assert len(index.parts) >= len(known) / part_values
     ids = {value: number for number, value in enumerate(known, start=1)}
     found = index.look_up(pa.array([*asked, *known], pa.string()))
     assert found.tolist() == [ids.get(value, 0) for value in [*asked, *known]]
     assert found.dtype == np.int32
 
 
-def test_takes_twelve_bytes_a_value(tmp_path: Path) -> None:
+def test_takes_twelve_bytes_a_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoder, "PART_VALUES", 300)
     index = index_of(tmp_path, [None, *(str(number) for number in range(1_000))])
-    assert index.hashes.nbytes + index.ids.nbytes == 12 * 1_000
+    assert len(index.parts) == 4
+    assert sum(part.hashes.nbytes + part.ids.nbytes for part in index.parts) == 12 * 1_000
+
+
+def test_hashes_may_all_begin_with_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hash_texts = encoder.hash_texts
+
+    def low(values: pa.Array, key: str) -> np.ndarray:
+        return hash_texts(values, key) >> np.uint64(8)
+
+    monkeypatch.setattr(encoder, "hash_texts", low)
+    monkeypatch.setattr(encoder, "PART_VALUES", 300)
+    monkeypatch.setattr(encoder, "HASHED_AT_ONCE", 100)
+    values = [str(number) for number in range(1_000)]
+    index = index_of(tmp_path, values)
+    assert [len(part.hashes) for part in index.parts] == [1_000, 0, 0, 0]
+    assert index.look_up(pa.array(["no", *values])).tolist() == [*range(1_001)]
 
 
 def test_equal_hashes_are_told_apart_by_another_key(

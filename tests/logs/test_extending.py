@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-import ray
 
 from diet_ray.config import LogsConfig
 from diet_ray.logs import staged_values, staging
@@ -77,5 +76,5 @@ def test_vocabularies_are_the_obvious_ones_however_they_are_cut(
         assert written["value"].to_pylist() == values
         assert written["block"].to_pylist() == added
         assert vocabulary.sizes == sizes
-        found = ray.get(vocabulary.index).look_up(written["value"].combine_chunks())
+        found = vocabulary.index.open().look_up(written["value"].combine_chunks())
         assert found.tolist() == list(range(1, len(values) + 1))
