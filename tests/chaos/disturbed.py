@@ -41,22 +41,24 @@ def chaos_config(
     reference_workers: int | tuple[int, int],
     *,
     stages: int = STAGES,
+    rows: int = 2_000,
     batch_size: int = 32,
     distill: Mapping[str, Any] = NOTHING,
     resources: Mapping[str, Any] = NOTHING,
 ) -> RunConfig:
-    """Every part of the method on a log of 2,000 rows.
+    """Every part of the method on a short log.
 
-    batch_size: of the reference; distill, resources: in the place of these.
+    rows: of the log, a fifth of them in each block; batch_size: of the reference; distill,
+    resources: in the place of these.
     """
     days = [f"2024-01-0{day}" for day in range(1, 6)]
     names = ("subsequent", "validation", "test")
-    made: dict[str, Any] = {"rows": 2_000, "users": 40, "items": 30, "days": 5}
+    made: dict[str, Any] = {"rows": rows, "users": 40, "items": 30, "days": 5}
     return run_config(
         output,
         logs={
             "source": "synthetic",
-            "synthetic": {**made, "rows_per_part": 500},
+            "synthetic": {**made, "rows_per_part": rows // 4},
             "intervals": {"historical": days[:stages], **dict(zip(names, days[2:], strict=True))},
             "fragment_rows": 200,
             "row_group_rows": 100,

@@ -26,7 +26,7 @@ SMALL = {  # one node of one CPU holds a server, two meta-workers and two scorin
     "scoring_cpus": 0.05,
 }
 MANY_STEPS: dict[str, Any] = {"distill": {"outer_steps": 300}}
-ONE_ROW_A_STEP: dict[str, Any] = {"batch_size": 1}  # hundreds of steps a block of the reference
+MANY_SMALL_STEPS: dict[str, Any] = {"rows": 20_000, "batch_size": 1}  # of the reference
 
 
 Wait = Callable[..., None]
@@ -78,7 +78,7 @@ def test_a_stage_goes_on_with_more_nodes_and_with_fewer(tmp_path: Path) -> None:
 @pytest.mark.timeout(900)
 def test_the_reference_takes_what_workers_there_is_room_for(tmp_path: Path) -> None:
     grows = {"cluster_limit": {"CPU": 3}}
-    config = chaos_config(tmp_path / "run", (1, 2), **ONE_ROW_A_STEP, resources=grows)
+    config = chaos_config(tmp_path / "run", (1, 2), **MANY_SMALL_STEPS, resources=grows)
     with Nodes(count=1) as nodes:
         with in_phase(nodes, config, (0, REFERENCE)) as (_, wait):
             wait(processes(nodes, "reference worker", 1), "a worker")
@@ -88,7 +88,7 @@ def test_the_reference_takes_what_workers_there_is_room_for(tmp_path: Path) -> N
             wait(processes(nodes, "reference worker", 1), "one worker again")
             nodes.join()
             nodes.join()
-        expected = undisturbed(nodes, chaos_config(tmp_path / "peace", 0, **ONE_ROW_A_STEP))
+        expected = undisturbed(nodes, chaos_config(tmp_path / "peace", 0, **MANY_SMALL_STEPS))
     assert bytes_of(tmp_path / "run") == expected
 
 
@@ -115,7 +115,7 @@ def test_a_stage_leaves_a_node_before_it_is_gone(tmp_path: Path) -> None:
 @pytest.mark.timeout(900)
 def test_a_reference_keeps_its_state_before_a_node_is_gone(tmp_path: Path) -> None:
     seldom = {"reference_checkpoint_minutes": 10, "stall_minutes": 20}
-    config = chaos_config(tmp_path / "run", (1, 2), **ONE_ROW_A_STEP, resources=seldom)
+    config = chaos_config(tmp_path / "run", (1, 2), **MANY_SMALL_STEPS, resources=seldom)
     with Nodes(count=3) as nodes:
         with in_phase(nodes, config, (0, REFERENCE)) as (_, wait):
             wait(processes(nodes, "reference worker", 2), "two workers")
@@ -125,5 +125,5 @@ def test_a_reference_keeps_its_state_before_a_node_is_gone(tmp_path: Path) -> No
             wait(lambda: bool([*tmp_path.glob(kept)]), "its state")
             node.end()
         nodes.join()
-        expected = undisturbed(nodes, chaos_config(tmp_path / "peace", 0, **ONE_ROW_A_STEP))
+        expected = undisturbed(nodes, chaos_config(tmp_path / "peace", 0, **MANY_SMALL_STEPS))
     assert bytes_of(tmp_path / "run") == expected
