@@ -82,7 +82,7 @@ def _split(order: np.ndarray, hashes: np.ndarray, parts: int) -> list[np.ndarray
     """`order`, by which `hashes` ascend, cut where the parts' first bits change."""
     shift = np.uint64(65 - parts.bit_length())
     firsts = np.arange(1, parts, dtype=np.uint64) << shift
-    return np.split(order, np.searchsorted(hashes[order], firsts))
+    return np.split(order, np.searchsorted(hashes, firsts, sorter=order))
 
 
 def load_index(uri: str, field: str, values: int) -> Index:

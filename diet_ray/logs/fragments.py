@@ -1,9 +1,9 @@
 """Second pass: one fragment of a block, encoded and in time order.
 
 Protocol: a fragment is planned before it is written: neighbouring time bins of its block with at
-most so many rows together (`most_rows`), or a single bin. Its rows are all staged rows in that time
-range, ordered by time, part and row; so a fragment is a function of the log and the plan, and one
-that exists need not be written again.
+most so many rows together (`fragment_limit`), or a single bin. Its rows are all staged rows in that
+time range, ordered by time, part and row; so a fragment is a function of the log and the plan, and
+one that exists need not be written again.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Plan:
     end: int
 
 
-def most_rows(logs: LogsConfig, block_rows: int) -> int:
-    """Of a fragment of a block with so many rows."""
+def fragment_limit(logs: LogsConfig, block_rows: int) -> int:
+    """Most rows of a fragment of a block with so many rows."""
     fair = math.ceil(block_rows / FEWEST_FRAGMENTS)
     return min(logs.fragment_rows, max(logs.row_group_rows, fair))
 

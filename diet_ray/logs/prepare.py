@@ -39,7 +39,7 @@ from diet_ray.logs.fragments import (
     FragmentWriter,
     Plan,
     finished,
-    most_rows,
+    fragment_limit,
     plan_block,
     unseen_rows,
 )
@@ -244,7 +244,7 @@ def _plan(work: _Work, ledgers: list[Ledger]) -> list[Plan]:
         found = [ledger.histograms.get(window.block) for ledger in ledgers]
         histogram = np.sum([bins for bins in found if bins is not None], axis=0)
         first = plans[-1].first_row_id + plans[-1].rows if plans else 0
-        most = most_rows(work.logs, int(histogram.sum()))
+        most = fragment_limit(work.logs, int(histogram.sum()))
         plans += plan_block(window, histogram, most, first)
     return plans
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diet_ray.config import LogsConfig
-from diet_ray.logs.fragments import FEWEST_FRAGMENTS, most_rows, plan_block
+from diet_ray.logs.fragments import FEWEST_FRAGMENTS, fragment_limit, plan_block
 from diet_ray.logs.staging import BINS, Window
 
 COUNTS = st.dictionaries(st.integers(0, BINS - 1), st.integers(1, 30), min_size=1, max_size=40)
@@ -41,7 +41,7 @@ def test_plans_cover_the_block_once(counts: dict[int, int], most: int, length: i
 )
 def test_a_block_has_many_fragments_but_none_smaller_than_a_row_group(rows: int, most: int) -> None:
     logs = LogsConfig.model_construct(fragment_rows=400, row_group_rows=100)
-    assert most_rows(logs, rows) == most
+    assert fragment_limit(logs, rows) == most
 
 
 @given(st.integers(1, 10**6), st.lists(st.integers(0, 10**6), min_size=1))
