@@ -230,7 +230,7 @@ def check_resources(config: RunConfig) -> None:
         if count > limit:
             raise ConfigError(
                 f"resources: the run needs {count:g} {resource} at once (meta_workers, "
-                f"memory_servers, scoring_actors, reference_workers), the cluster can give "
+                f"memory_servers, scoring_workers, reference_workers), the cluster can give "
                 f"{limit:g}; ask for less, or set resources.cluster_limit if the cluster can grow"
             )
 
@@ -253,7 +253,7 @@ def room_for_meta_workers(asked: ResourcesConfig) -> int:
 
 def _beside_meta_workers(asked: ResourcesConfig) -> dict[str, float]:
     """What else a stage needs at once."""
-    scoring, _ = asked.scoring_actors
+    scoring, _ = asked.scoring_workers
     servers = asked.memory_servers * asked.memory_server_cpus
     return {"CPU": servers + scoring * asked.scoring_cpus, "GPU": scoring * asked.scoring_gpus}
 

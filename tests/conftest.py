@@ -156,6 +156,7 @@ def ray_session() -> Iterator[None]:
     ray.init(
         address="local",  # never a cluster that happens to run on this machine
         num_cpus=2,
+        num_gpus=1,  # which it need not have: actors are given it, and work on their CPU
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.WARNING,

@@ -173,7 +173,7 @@ SMALL: dict[str, Any] = {
         },
         "cotrain": {"batch_size": 16, "learning_rate": 0.01, "steps": 6, "seeds": 2},
     },
-    "resources": {"scoring_actors": [1, 1], "meta_workers": 1},
+    "resources": {"scoring_workers": [1, 1], "meta_workers": 1},
 }
 
 

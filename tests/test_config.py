@@ -67,11 +67,11 @@ def refusal(uri: str, *overrides: str) -> str:
 
 
 def test_a_configuration_survives_being_written_and_read(write: Any) -> None:
-    config = load_config(write(SMALLEST), ["memory.ratio=0.02", "resources.scoring_actors=[2, 3]"])
+    config = load_config(write(SMALLEST), ["memory.ratio=0.02", "resources.scoring_workers=[2, 3]"])
     again = load_config(write(config.model_dump(mode="json")))
     assert again == config
     assert again.memory.ratio == 0.02
-    assert again.resources.scoring_actors == (2, 3)
+    assert again.resources.scoring_workers == (2, 3)
 
 
 def test_a_configuration_comes_in_any_form(write: Any) -> None:
@@ -289,7 +289,7 @@ def test_overlapping_intervals(
         (["logs.source=kuairand"], "source 'kuairand' needs logs.path"),
         (["logs.source=table", "logs.path=raw"], "source 'table' needs logs.table"),
         (["logs.source=csv"], "logs.source: 'csv' Input should be 'kuairand', 'tmall'"),
-        (["resources.scoring_actors=[3, 2]"], "scoring_actors 3, 2: the fewest exceed the most"),
+        (["resources.scoring_workers=[3, 2]"], "scoring_workers 3, 2: the fewest exceed the most"),
         (["resources.reference_workers=[4, 2]"], "reference_workers 4, 2: the fewest exceed"),
         (["resources.meta_workers=[4, 2]"], "meta_workers 4, 2: the fewest exceed"),
         (["evaluation.candidates=[{name: dcn}, {name: dcn}]"], "give each its own label"),

@@ -155,7 +155,7 @@ def test_any_other_error_keeps_its_traceback(done: list[str]) -> None:
 
 
 def stage_needs(asked: ResourcesConfig, workers: int) -> dict[str, float]:
-    scoring = asked.scoring_actors[0]
+    scoring = asked.scoring_workers[0]
     return {
         "CPU": workers * asked.meta_worker_cpus
         + scoring * asked.scoring_cpus
@@ -198,7 +198,7 @@ def test_what_a_cluster_can_never_run_is_refused(monkeypatch: pytest.MonkeyPatch
         settings = (("--set", f"resources.{key}={value}") for key, value in resources.items())
         runtime.check_resources(command(*chain(*settings)).config)
 
-    beside = {"scoring_cpus": 1, "scoring_actors": [1, 9], "memory_server_cpus": 0.5}
+    beside = {"scoring_cpus": 1, "scoring_workers": [1, 9], "memory_server_cpus": 0.5}
     check(**beside, meta_workers=[3, 99], meta_worker_cpus=0.5)
     check(**beside, meta_workers=1, reference_workers=[3, 9])
     told = r"the run needs {} {} at once \(meta_workers.*the cluster can give {}; ask for less, or"

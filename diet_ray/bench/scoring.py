@@ -48,46 +48,46 @@ PROCESS_BYTES = 1.2e9
 
 @dataclass(frozen=True)
 class Scan(Measure):
-    """EL2N scan through Ray, two actors, over a plain pyarrow + torch loop on one thread.
+    """EL2N scan through Ray, two workers, over a plain pyarrow + torch loop on one thread.
 
     Both read the same Parquet with the same checkpoint and write a score per row; the scan also
     keeps its ledger. Start-up is that of a pipeline over a block of a few thousand rows. As many
-    plain loops side by side as there are actors, each over its share of the files, tell what the
+    plain loops side by side as there are workers, each over its share of the files, tell what the
     machine would give without Ray.
     """
 
     name: ClassVar[str] = "scan"
     rows: int = size(10_000_000, "rows of the block")
     ids: int = size(200_000, "ids over all fields")
-    actors: int = size(2, "scoring actors")
+    workers: int = size(2, "scoring workers")
     repeats: int = size(3, "times that both run, by turns")
 
     def needs(self) -> Needs:
         row = BYTES_PER_ROW + 2 * SIDE_CAR_BYTES
-        return Needs((2 + 2 * self.actors) * PROCESS_BYTES, row * self.rows)
+        return Needs((2 + 2 * self.workers) * PROCESS_BYTES, row * self.rows)
 
     def run(self, folder: str) -> Found:
         config = run_config(
             storage.join(folder, "run"),
             reference={"network": {"name": "dcn", "parameters": SMALL_DCN}},
-            resources={"scoring_actors": [self.actors, self.actors]},
+            resources={"scoring_workers": [self.workers, self.workers]},
         )
         blocks = made_blocks(storage.join(folder, "blocks"), [FIRST_ROWS, self.rows], self.ids)
         started = time.perf_counter()
-        with runtime.connect(), ProcessPoolExecutor(self.actors, get_context("spawn")) as pool:
+        with runtime.connect(), ProcessPoolExecutor(self.workers, get_context("spawn")) as pool:
             ray_start = time.perf_counter() - started
             scanned = scan_of(config, blocks, folder)
             loop = partial(plain_loop, config, blocks, folder=folder)
             first, long = blocks.historical
             scanned(first)  # what only the first pipeline of a session pays
-            list(pool.map(loop, [first] * self.actors))
+            list(pool.map(loop, [first] * self.workers))
             taken = by_turns(
                 {
                     "start-up": lambda: scanned(first),
                     "scan": lambda: scanned(long),
                     "plain": lambda: seconds_of(lambda: loop(long)),
                     "side by side": lambda: seconds_of(
-                        lambda: list(pool.map(loop, shares(long, self.actors)))
+                        lambda: list(pool.map(loop, shares(long, self.workers)))
                     ),
                 },
                 self.repeats,
@@ -98,7 +98,7 @@ class Scan(Measure):
         starts = ratio(taken["start-up"], taken["plain"]).over
         whole = ratio(taken["plain"], taken["scan"])
         apart = ratio(taken["plain"], [max(s - starts, 1e-9) for s in taken["scan"]])
-        of = f"EL2N rows/s, {self.actors} actors through Ray / one plain thread, {self.rows:,} rows"
+        of = f"EL2N rows/s, {self.workers} workers of Ray / one plain thread, {self.rows:,} rows"
         parts = {
             "scan rows/s": self.rows / apart.under,
             "plain rows/s": self.rows / apart.over,
@@ -108,7 +108,7 @@ class Scan(Measure):
         starting = {"pipeline start s": starts, "ray.init s": ray_start}
         most = ratio(taken["plain"], taken["side by side"])
         without = {"rows/s": self.rows / most.under, "lowest": most.low, "highest": most.high}
-        beside = f"{self.actors} plain threads side by side / one, {self.rows:,} rows"
+        beside = f"{self.workers} plain threads side by side / one, {self.rows:,} rows"
         return Found(
             [
                 Figure(f"{of}, start-up apart", apart.median, Goal(low=1.8), parts=parts),
@@ -128,12 +128,12 @@ class LongScan(Measure):
     name: ClassVar[str] = "long-scan"
     rows: int = size(10_000_000, "rows of the block")
     ids: int = size(200_000, "ids over all fields")
-    actors: int = size(2, "scoring actors")
+    workers: int = size(2, "scoring workers")
     bits: int = size(16, "of the numbers that are multiplied: 32, or 16 (bfloat16)")
 
     def needs(self) -> Needs:
         row = BYTES_PER_ROW + SIDE_CAR_BYTES
-        return Needs((2 + self.actors) * PROCESS_BYTES, row * self.rows)
+        return Needs((2 + self.workers) * PROCESS_BYTES, row * self.rows)
 
     def run(self, folder: str) -> Found:
         precisions = {16: "bfloat16", 32: "float32"}
@@ -142,12 +142,12 @@ class LongScan(Measure):
         config = run_config(
             storage.join(folder, "run"),
             reference={"network": {"name": "dcn", "parameters": SMALL_DCN}},
-            resources={"scoring_actors": [self.actors, self.actors]},
+            resources={"scoring_workers": [self.workers, self.workers]},
             scoring={"el2n_precision": precisions[self.bits]},
         )
         blocks = made_blocks(storage.join(folder, "blocks"), [FIRST_ROWS, self.rows], self.ids)
         seconds, driver, worker = in_child(scan_alone, config, blocks, folder)
-        of = f"EL2N of {self.rows:,} rows, {self.actors} actors, {precisions[self.bits]}"
+        of = f"EL2N of {self.rows:,} rows, {self.workers} workers, {precisions[self.bits]}"
         largest = {"driver MB": driver / 1e6, "worker MB": worker / 1e6}
         return Found(
             [

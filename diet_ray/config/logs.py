@@ -170,8 +170,8 @@ class LogsConfig(Section):
     hash_buckets: dict[str, Buckets] = {}
     """Fields encoded as 1 + hash(value) mod buckets instead of by a vocabulary."""
     fragment_rows: HeldCount = 262_144
-    """Most rows of a Parquet file, which one scoring actor reads, holds and scores at a time. A
-    block has sixteen files at least, so that several actors end together, unless they would have
+    """Most rows of a Parquet file, which one scoring worker reads, holds and scores at a time. A
+    block has sixteen files at least, so that several workers end together, unless they would have
     fewer rows than a row group."""
     row_group_rows: HeldCount = 65_536
     """Rows per Parquet row group."""

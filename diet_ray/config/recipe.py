@@ -33,8 +33,8 @@ Precision = Literal["float32", "bfloat16"]
 
 class ScoringConfig(Section):
     batch_rows: PositiveInt = 1_024
-    """Rows per forward or JVP pass of a scoring actor: few enough that a network's activations stay
-    in a core's cache (a tenth faster than 8,192). A GPU wants tens of thousands."""
+    """Rows per forward or JVP pass: few enough that a network's activations stay in a core's cache
+    (a tenth faster than 8,192). A GPU wants tens of thousands."""
     el2n_precision: Precision = "float32"
     """Of the matrix products that EL2N's forward passes take. bfloat16 takes three fifths of the
     time on a CPU that multiplies it; of a band of a tenth of the rows it selects the same but for

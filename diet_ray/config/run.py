@@ -30,14 +30,15 @@ NO_LOGS = (
 
 
 class ResourcesConfig(Section):
-    scoring_actors: tuple[PositiveInt, PositiveInt] = (2, 2)
-    """Fewest and most scoring actors; the pool scales between them, but slowly: a scan of a minute
-    is over before a second one has started."""
+    scoring_workers: tuple[PositiveInt, PositiveInt] = (2, 2)
+    """Fewest and most processes that score at once: as many as there is room for. On GPUs they are
+    actors, the fewest from the start, and more are added but slowly: a scan of a minute is over
+    before."""
     scoring_cpus: PositiveFloat = 0.4
-    """CPUs of one scoring actor; under half, since scoring and meta-workers take turns on a core
+    """CPUs of one scoring worker; under half, since scoring and meta-workers take turns on a core
     and the memory's servers need a little."""
     scoring_gpus: NonNegative = 0
-    """GPUs of one scoring actor."""
+    """GPUs of one scoring worker."""
     reference_workers: NonNegativeInt | tuple[PositiveInt, PositiveInt] = 0
     """Data-parallel workers of the reference, or the fewest and the most: then training goes on
     with as many as the cluster has room for, from its last state whenever that changes. At most
@@ -83,7 +84,7 @@ class ResourcesConfig(Section):
     @model_validator(mode="after")
     def _ranges_are_ordered(self) -> ResourcesConfig:
         ranges = {
-            "scoring_actors": self.scoring_actors,
+            "scoring_workers": self.scoring_workers,
             "reference_workers": self.range_of_reference_workers,
             "meta_workers": self.range_of_meta_workers,
         }

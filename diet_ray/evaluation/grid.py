@@ -40,7 +40,7 @@ class _Data:
     def _rows(self, cell: Cell) -> ray.ObjectRef:
         key, config = _rows_key(cell), cell.run.config
         if key not in self.rows:
-            # The scan behind EL2N has actors of its own; a task that held CPUs while it waits for
+            # The scan behind EL2N has workers of its own; a task that held CPUs while it waits for
             # them could take the last ones.
             cpus = 0 if cell.method == "el2n" else config.threads
             task = ray.remote(reduced_rows).options(num_cpus=cpus, max_retries=3)

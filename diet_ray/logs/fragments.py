@@ -26,7 +26,7 @@ from diet_ray.logs.sources.source import PART, ROW, LogsError
 from diet_ray.logs.staging import BINS, StagedFile, Window
 
 FEWEST_FRAGMENTS = 16
-"""Of a block: scored one by one, they keep a few actors busy until nearly the end."""
+"""Of a block: scored one by one, they keep a few workers busy until nearly the end."""
 UNSEEN = b"unseen_rows"  # key of a fragment's metadata
 
 

@@ -93,15 +93,15 @@ def _stage(config: RunConfig, block: Block, pace: Pace) -> float:
 def _scans(config: RunConfig, block: Block, pace: Pace) -> float:
     """Of the block's rows: for the boundary, and for the hard targets of every round."""
     distill, proxy = config.distill, proxy_networks(config)[0]
-    actors = processes(config, config.resources.scoring_actors[1])
+    workers = processes(config, config.resources.scoring_workers[1])
     seconds = 0.0
     if config.memory.new_rows == "boundary":
         a_row = pace.prediction(config.reference.network)
-        seconds += PIPELINE_START + block.rows * a_row / actors
+        seconds += PIPELINE_START + block.rows * a_row / workers
     if distill.candidate_fraction < 1 or distill.hard_fraction < 1:
         a_row = pace.alignment(proxy, config.scoring.batch_rows)
         scored = distill.candidate_fraction * block.rows
-        seconds += distill.rounds * (PIPELINE_START + scored * a_row / actors)
+        seconds += distill.rounds * (PIPELINE_START + scored * a_row / workers)
     return seconds
 
 

@@ -1,11 +1,12 @@
-"""Score every row of a block, or a stated sample of them, with a pool of Ray Data actors."""
+"""Score every row of a block, or a stated sample of them, by Ray Data."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import partial
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +24,9 @@ from diet_ray.training.reference import Reference
 from diet_ray.training.shared_reference import SharedReference, share_reference
 
 SIDE_CAR_ENCODINGS = {"row_id": "DELTA_BINARY_PACKED", "score": "PLAIN"}
-FRAGMENTS_AT_ONCE = 2  # that an actor holds: one is scored while the other is read or written
+FRAGMENTS_AT_ONCE = 2  # that a process holds: one is scored while the other is read or written
+MOST_FRAGMENTS = 4  # of a task: few enough that progress is told every few seconds
+TURNS = 8  # that workers take at least, where fragments suffice: they end at about the same time
 
 
 class ScanError(UserError, ValueError):
@@ -109,7 +112,7 @@ def scan(
             with runtime.plain_errors():
                 cpus = config.resources.scoring_cpus
                 reference = share_reference(scoring.reference_uri, cpus)
-                task = FragmentTask(config, blocks, block, uri, sample, keys, reference)
+                task = ScanTask(config, blocks, block, uri, sample, keys, reference)
                 for row in _pipeline(task, scoring, waiting).iter_rows():
                     phase.advance(int(row["rows"]))
                     telemetry.ROWS_SCORED.add(int(row["rows"]))
@@ -130,8 +133,8 @@ def _key(blocks: Blocks, fragment: Fragment, identity: str) -> str:
 
 
 @dataclass(frozen=True)
-class FragmentTask:
-    """All that an actor needs beside the scoring."""
+class ScanTask:
+    """All that a worker needs beside the scoring."""
 
     config: RunConfig
     blocks: Blocks
@@ -142,58 +145,72 @@ class FragmentTask:
     reference: SharedReference
 
 
-def _pipeline(task: FragmentTask, scoring: Scoring, waiting: list[Fragment]) -> ray.data.Dataset:
+def _pipeline(task: ScanTask, scoring: Scoring, waiting: list[Fragment]) -> ray.data.Dataset:
+    """Tasks on CPUs, whose processes Ray keeps from one scan to the next; on GPUs a pool of actors,
+    since Ray ends the process of a task that had a GPU."""
     resources = task.config.resources
-    low, high = (min(count, len(waiting)) for count in resources.scoring_actors)
-    pool = ray.data.ActorPoolStrategy(
-        min_size=low,
-        max_size=high,
-        max_concurrent_calls_per_actor=FRAGMENTS_AT_ONCE,
-        max_tasks_in_flight_per_actor=FRAGMENTS_AT_ONCE,
-        enable_true_multi_threading=True,
-    )
+    low, high = (min(count, len(waiting)) for count in resources.scoring_workers)
+    together = max(1, min(MOST_FRAGMENTS, len(waiting) // (TURNS * high)))
+    fragments = runtime.one_task_each([{"fragment": f.path} for f in waiting])
+    if not resources.scoring_gpus:
+        return fragments.map_batches(
+            score_fragments,
+            fn_args=(task, scoring),
+            batch_size=together,
+            compute=ray.data.TaskPoolStrategy(high),
+            num_cpus=resources.scoring_cpus,
+        )
+    pool = ray.data.ActorPoolStrategy(min_size=low, max_size=high, max_tasks_in_flight_per_actor=2)
     context = DataContext.get_current().copy()
-    # no fragment waits in line at an actor, so a pool whose actors are all busy is one to enlarge
+    # a pool whose actors are all busy is one to enlarge
     context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
     with DataContext.current(context):
-        return runtime.one_task_each([{"fragment": f.path} for f in waiting]).map_batches(
-            ScoringActor,
+        return fragments.map_batches(
+            FragmentScorer,
             fn_constructor_args=(task, scoring),
-            batch_size=1,
+            batch_size=together,
             compute=pool,
             num_cpus=resources.scoring_cpus,
-            num_gpus=resources.scoring_gpus or None,
+            num_gpus=resources.scoring_gpus,
         )
 
 
-class ScoringActor:
+Batch = dict[str, np.ndarray]
+
+
+def score_fragments(batch: Batch, task: ScanTask, scoring: Scoring) -> Batch:
+    """What a task does: as a `FragmentScorer`, made for its batch."""
+    return FragmentScorer(task, scoring)(batch)
+
+
+class FragmentScorer:
     """Reads its own Parquet, writes scores and ledger entries, returns only counts.
 
-    Ray calls it on several threads, each with a fragment of its own, which returns when its ledger
-    entry is written. All scoring is done by one thread more, in turn, so that a fragment is read or
-    written while another is scored.
+    A batch names fragments. Two are worked on at once, each by a thread that returns when its
+    ledger entry is written. All scoring is done by one thread more, in turn, so that a fragment is
+    read or written while another is scored.
     """
 
-    def __init__(self, task: FragmentTask, scoring: Scoring) -> None:
+    def __init__(self, task: ScanTask, scoring: Scoring) -> None:
         whereabouts.enter(run=task.config.name)
         self._task = task
-        resources = task.config.resources
-        threads = task.config.threads
-        self._device = runtime.use_device(resources.scoring_gpus, threads)
-        # torch counts threads for each thread that calls it
-        self._scorer = ThreadPoolExecutor(1, "scorer", torch.set_num_threads, (threads,))
+        self._device = runtime.use_device(task.config.resources.scoring_gpus, task.config.threads)
         self._score = scoring.load(task.reference.open(), self._device)
         self._fragments = {fragment.path: fragment for fragment in task.block.fragments}
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        for path in batch["fragment"]:
-            self._score_fragment(self._fragments[str(path)])
-        return {"rows": [self._fragments[str(path)].rows for path in batch["fragment"]]}
+    def __call__(self, batch: Batch) -> Batch:
+        fragments = [self._fragments[str(path)] for path in batch["fragment"]]
+        threads = self._task.config.threads
+        # torch counts threads for each thread that calls it
+        scoring = ThreadPoolExecutor(1, "scorer", torch.set_num_threads, (threads,))
+        with scoring as scorer, ThreadPoolExecutor(FRAGMENTS_AT_ONCE, "fragment") as pool:
+            list(pool.map(partial(self._score_fragment, scorer), fragments))
+        return {"rows": np.array([fragment.rows for fragment in fragments])}
 
-    def _score_fragment(self, fragment: Fragment) -> None:
+    def _score_fragment(self, scorer: Executor, fragment: Fragment) -> None:
         task = self._task
         rows = task.sample.of(read_fragment(task.blocks, task.block, fragment))
-        scores = self._scorer.submit(self._score_rows, rows).result()
+        scores = scorer.submit(self._score_rows, rows).result()
         _check_scores(scores, rows, fragment)
         groups = label_groups(rows.labels)
         table = pa.table({"row_id": rows.row_ids, "group": groups, "score": scores})

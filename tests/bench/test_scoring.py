@@ -46,7 +46,7 @@ def test_the_plain_loop_finds_the_scans_scores(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.slow
 def test_a_scan_is_measured(tmp_path: Path) -> None:
-    found = Scan(rows=2_000, ids=700, actors=1, repeats=1).run(str(tmp_path))
+    found = Scan(rows=2_000, ids=700, workers=1, repeats=1).run(str(tmp_path))
     apart, included, side_by_side = found.figures
     assert apart.goal is not None
     assert included.value > 0
@@ -57,7 +57,7 @@ def test_a_scan_is_measured(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("bits", [16, 32])
 def test_a_long_scan_is_measured(bits: int, tmp_path: Path) -> None:
-    (figure,) = LongScan(rows=2_000, ids=700, actors=1, bits=bits).run(str(tmp_path)).figures
+    (figure,) = LongScan(rows=2_000, ids=700, workers=1, bits=bits).run(str(tmp_path)).figures
     assert figure.value > 0
     assert figure.parts["worker MB"] > 100
 

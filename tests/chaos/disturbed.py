@@ -71,7 +71,7 @@ def chaos_config(
             "reference_checkpoint_minutes": 0.01,
             "meta_workers": 2,
             "memory_servers": 2,
-            "scoring_actors": [2, 2],
+            "scoring_workers": [2, 2],
             **resources,
         },
     )

@@ -20,7 +20,7 @@ from tests.cluster.ray_processes import family
 NODES = 3  # that work, beside the head
 OBJECT_STORE_BYTES = 100 << 20
 TITLES = {
-    "scoring actor": r"ray::.*ScoringActor",
+    "scoring worker": r"ray::.*score_fragments",
     "meta-worker": r"ray::.*MetaWorker",
     "server": r"ray::.*MemoryServer",
     "reference worker": r"ray::.*RayTrainWorker",

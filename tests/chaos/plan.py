@@ -10,7 +10,7 @@ from tests.distill.prepared import STAGES
 VICTIMS = {
     "preparation": ("data worker", "node", "driver"),
     "reference": ("reference worker", "node", "driver"),
-    "scan": ("scoring actor", "meta-worker", "node", "driver"),
+    "scan": ("scoring worker", "meta-worker", "node", "driver"),
     "meta-gradients": ("meta-worker", "server", "node", "driver"),
     "publishing": ("meta-worker", "server", "node", "driver"),
 }

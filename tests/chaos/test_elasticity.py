@@ -17,12 +17,12 @@ from tests.cluster.ray_processes import wait_until
 
 REFERENCE, META_GRADIENTS = PHASES.index("reference"), PHASES.index("meta-gradients")
 
-SMALL = {  # one node of one CPU holds a server, two meta-workers and two scoring actors
+SMALL = {  # one node of one CPU holds a server, two meta-workers and two scoring workers
     "memory_servers": 1,
     "memory_server_cpus": 0.1,
     "meta_workers": [1, 4],
     "meta_worker_cpus": 0.4,
-    "scoring_actors": [1, 4],
+    "scoring_workers": [1, 4],
     "scoring_cpus": 0.05,
 }
 MANY_STEPS: dict[str, Any] = {"distill": {"outer_steps": 300}}

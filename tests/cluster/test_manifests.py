@@ -241,7 +241,7 @@ def demands(overlay: Path) -> list[tuple[str, int, Manifest, dict[str, str]]]:
     reference = {"CPU": 1, "GPU": int(asked.reference_gpu)}
     return [
         ("meta_workers", asked.range_of_meta_workers[1], worker, {}),
-        ("scoring_actors", asked.scoring_actors[1], scoring, {}),
+        ("scoring_workers", asked.scoring_workers[1], scoring, {}),
         ("memory_servers", asked.memory_servers, server, asked.memory_server_labels),
         ("reference_workers", asked.range_of_reference_workers[1], reference, {}),
         ("evaluation_tasks", asked.evaluation_tasks, {"CPU": config.threads, "GPU": 0}, {}),
@@ -264,7 +264,7 @@ def test_the_groups_can_grow_to_what_the_configuration_asks_for(overlay: Path) -
         assert sum(room(group, one) for group in fitting) >= count, name
     total = {"CPU": 0.0, "GPU": 0.0}
     for name, count, one, _ in demands(overlay):
-        if name in ("meta_workers", "scoring_actors", "memory_servers"):  # side by side
+        if name in ("meta_workers", "scoring_workers", "memory_servers"):  # side by side
             total = {kind: total[kind] + count * one[kind] for kind in total}
     limit = run_config(overlay).resources.cluster_limit
     assert all(total[kind] <= limit.get(kind, 0) for kind in total), total

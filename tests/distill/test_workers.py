@@ -116,10 +116,10 @@ def test_workers_that_the_cluster_has_no_room_for_are_told_of(
 
 
 def test_the_pool_has_the_size_that_there_is_room_for(prepared: Prepared) -> None:
-    """Beside a server and a scoring actor; it grows and shrinks with what the cluster can give."""
+    """Beside a server and a scoring worker; it grows and shrinks with what the cluster can give."""
     room = ray.cluster_resources()["CPU"]
     needs = {"meta_worker_cpus": 0.3 * room, "memory_server_cpus": 0.05 * room}
-    beside = {"scoring_actors": [1, 4], "scoring_cpus": 0.05 * room}
+    beside = {"scoring_workers": [1, 4], "scoring_cpus": 0.05 * room}
 
     def config(most: int, limit: float) -> RunConfig:
         asked = {"meta_workers": [1, most], "cluster_limit": {"CPU": limit * room}}

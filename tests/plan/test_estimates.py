@@ -52,7 +52,7 @@ def test_a_reference_is_every_block_that_is_left(prepared: Prepared) -> None:
 
 def test_a_distillation_is_gradients_and_scans(prepared: Prepared) -> None:
     storage.remove(prepared.config().place("distilled"))
-    config = prepared.config(resources={"meta_workers": 2, "scoring_actors": [1, 1]})
+    config = prepared.config(resources={"meta_workers": 2, "scoring_workers": [1, 1]})
     distill = config.distill
     step = estimates.distillation(config, prepared.blocks, SteadyPace())
     gradients = distill.rounds * distill.outer_steps * distill.logical_shards / 2

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,13 +23,12 @@ from diet_ray.scoring.el2n import EL2NScoring
 from diet_ray.scoring.ledger import merged_sketch, read_entries, side_car_uri
 from diet_ray.scoring.scan import (
     ALL_ROWS,
-    FRAGMENTS_AT_ONCE,
-    FragmentTask,
+    FragmentScorer,
     Sample,
     Scan,
     ScanError,
+    ScanTask,
     Scoring,
-    ScoringActor,
     label_groups,
     scan,
 )
@@ -71,7 +69,7 @@ def bytes_of(folder: str) -> dict[str, bytes]:
 def scanned(
     prepared: Prepared, tmp_path_factory: pytest.TempPathFactory, ray_session: None
 ) -> Scan:
-    """EL2N of the whole block by one actor; only to be read."""
+    """EL2N of the whole block by one worker; only to be read."""
     uri = str(tmp_path_factory.mktemp("scan"))
     return scan(prepared.config, prepared.blocks, prepared.block, el2n_scoring(prepared), uri)
 
@@ -96,8 +94,21 @@ def test_the_ledger_counts_every_label_group(prepared: Prepared, scanned: Scan) 
         assert sketch.get_max_value() == scores[groups == group].max()
 
 
-def test_two_actors_write_the_same_bytes(prepared: Prepared, scanned: Scan, tmp_path: Path) -> None:
-    resources = prepared.config.resources.model_copy(update={"scoring_actors": (2, 2)})
+@pytest.mark.parametrize(
+    ("gpus", "turns"), [(0, 8), (0, 1), (0.5, 8)], ids=["tasks", "tasks of several", "actors"]
+)
+def test_two_workers_write_the_same_bytes(
+    prepared: Prepared,
+    scanned: Scan,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    gpus: float,
+    turns: int,
+) -> None:
+    """The GPU is one that the tests' Ray only says it has."""
+    monkeypatch.setattr(scan_module, "TURNS", turns)
+    asked = {"scoring_workers": (2, 2), "scoring_gpus": gpus}
+    resources = prepared.config.resources.model_copy(update=asked)
     config = prepared.config.model_copy(update={"resources": resources})
     scan(config, prepared.blocks, prepared.block, el2n_scoring(prepared), str(tmp_path))
     assert bytes_of(str(tmp_path)) == bytes_of(scanned.uri)
@@ -135,10 +146,10 @@ def test_what_is_damaged_is_scored_again(prepared: Prepared, scanned: Scan, tmp_
     assert bytes_of(str(tmp_path)) == bytes_of(scanned.uri)
 
 
-def test_a_finished_scan_starts_no_actor(
+def test_a_finished_scan_starts_no_pipeline(
     prepared: Prepared, scanned: Scan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scan_module, "ScoringActor", None)
+    monkeypatch.setattr(scan_module, "_pipeline", None)
     again = scan(
         prepared.config, prepared.blocks, prepared.block, el2n_scoring(prepared), scanned.uri
     )
@@ -171,7 +182,7 @@ def test_a_sample_is_scored_by_alignment(prepared: Prepared, tmp_path: Path) -> 
     np.testing.assert_allclose(table["score"], expected, rtol=1e-4, atol=1e-6)
 
 
-def test_a_killed_actor_does_not_lose_the_scan(prepared: Prepared, tmp_path: Path) -> None:
+def test_a_killed_worker_does_not_lose_the_scan(prepared: Prepared, tmp_path: Path) -> None:
     row_id = prepared.block.fragments[2].first_row_id + 5
     scoring = Deadly(prepared.reference_uri, row_id, tmp_path / "killed")
     found = scan(prepared.config, prepared.blocks, prepared.block, scoring, str(tmp_path / "scan"))
@@ -181,13 +192,13 @@ def test_a_killed_actor_does_not_lose_the_scan(prepared: Prepared, tmp_path: Pat
     assert np.array_equal(side_cars(found)["score"], row_ids.astype(np.float32))
 
 
-def actor_of(prepared: Prepared, scoring: Scoring, uri: str) -> ScoringActor:
+def scorer_of(prepared: Prepared, scoring: Scoring, uri: str) -> FragmentScorer:
     reference = share_reference(prepared.reference_uri, prepared.config.resources.scoring_cpus)
     keys = {fragment.path: "key" for fragment in prepared.block.fragments}
-    task = FragmentTask(
+    task = ScanTask(
         prepared.config, prepared.blocks, prepared.block, uri, ALL_ROWS, keys, reference
     )
-    return ScoringActor(task, scoring)
+    return FragmentScorer(task, scoring)
 
 
 def test_a_fragment_is_read_while_another_is_scored(
@@ -195,7 +206,7 @@ def test_a_fragment_is_read_while_another_is_scored(
 ) -> None:
     """The first fragment's scores wait for the second to be read."""
     first, second = (fragment.path for fragment in prepared.block.fragments[:2])
-    is_scoring, is_read, scored_by = threading.Event(), threading.Event(), set()
+    is_read, scored_by = threading.Event(), set()
 
     def read(blocks: Blocks, block: Block, fragment: Fragment) -> Rows:
         rows = read_fragment(blocks, block, fragment)
@@ -206,7 +217,6 @@ def test_a_fragment_is_read_while_another_is_scored(
     class Waiting(RowIds):
         def load(self, reference: Reference, device: torch.device) -> Callable[[Rows], Tensor]:
             def score(rows: Rows) -> Tensor:
-                is_scoring.set()
                 assert is_read.wait(timeout=60)
                 scored_by.add((threading.get_ident(), torch.get_num_threads()))
                 return torch.from_numpy(rows.row_ids).float()
@@ -214,14 +224,10 @@ def test_a_fragment_is_read_while_another_is_scored(
             return score
 
     monkeypatch.setattr(scan_module, "read_fragment", read)
-    actor = actor_of(prepared, Waiting(prepared.reference_uri), str(tmp_path))
-    with ThreadPoolExecutor(FRAGMENTS_AT_ONCE) as calls:
-        one = calls.submit(actor, {"fragment": [first]})
-        assert is_scoring.wait(timeout=60)
-        other = calls.submit(actor, {"fragment": [second]})
-        rows = [call.result()["rows"] for call in (one, other)]
-    assert rows == [[f.rows] for f in prepared.block.fragments[:2]]
-    assert len(scored_by) == 1  # one thread, whichever thread called
+    scorer = scorer_of(prepared, Waiting(prepared.reference_uri), str(tmp_path))
+    counts = scorer({"fragment": np.array([first, second])})
+    assert counts["rows"].tolist() == [f.rows for f in prepared.block.fragments[:2]]
+    assert len(scored_by) == 1  # one thread, whichever thread read
     assert scored_by.pop()[1] == prepared.config.threads
 
 
@@ -234,9 +240,9 @@ def test_a_fragment_that_cannot_be_written_has_no_entry(
 
     monkeypatch.setattr(storage, lost, full)
     fragment = prepared.block.fragments[0]
-    actor = actor_of(prepared, row_ids(prepared), str(tmp_path))
+    scorer = scorer_of(prepared, row_ids(prepared), str(tmp_path))
     with pytest.raises(storage.StorageError, match="no space left"):
-        actor({"fragment": [fragment.path]})
+        scorer({"fragment": np.array([fragment.path])})
     assert read_entries(str(tmp_path), {fragment.path: fragment}, {fragment.path: "key"}) == []
 
 

@@ -344,10 +344,10 @@ def test_a_trial_that_no_cluster_can_run_is_refused(output: Path) -> None:
     config = config_at(output).model_copy(update={"threads": 500})
     with pytest.raises(ConfigError, match="threads: a trial needs 500 CPUs"):
         sweeping.check_resources(config)
-    on_gpus = config_at(output, resources={"trial_gpus": 0.5})
-    with pytest.raises(ConfigError, match=r"resources\.trial_gpus: a trial needs 0.5 GPUs"):
+    on_gpus = config_at(output, resources={"trial_gpus": 1.5})
+    with pytest.raises(ConfigError, match=r"resources\.trial_gpus: a trial needs 1.5 GPUs"):
         sweeping.check_resources(on_gpus)
-    sweeping.check_resources(config_at(output, resources={"cluster_limit": {"GPU": 1}}))
+    sweeping.check_resources(config_at(output, resources={"cluster_limit": {"GPU": 2}}))
 
 
 def test_the_shared_table_is_the_reference_table(output: Path) -> None:
