@@ -4,31 +4,27 @@ One entry per fragment, keyed by the fragment's file, its size and time of chang
 identity of the scoring; published after the fragment's side-car, so an entry means that the
 side-car is whole. An entry carries a mergeable KLL sketch of the scores of every label group.
 
-What damage leaves behind is no entry: one whose SHA-256 is another, or whose side-car is gone or
-has another size. Its fragment is scored again.
+What damage leaves behind is no entry: one that its seal does not vouch for, or whose side-car is
+gone or has another size. Its fragment is scored again.
 """
 
 from __future__ import annotations
 
 import base64
-import hashlib
-import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
 import numpy as np
 from datasketches import kll_floats_sketch
-from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from diet_ray import progress, storage
+from diet_ray import documents, progress, storage
+from diet_ray.errors import StorageError
 from diet_ray.logs.blocks import Fragment
 
 
 @dataclass(frozen=True)
 class Entry:
     """One scored fragment."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
 
     fragment: str  # path of the fragment in the blocks folder
     key: str  # fingerprint of its file, and of the scoring
@@ -37,19 +33,6 @@ class Entry:
     group_sketches: dict[int, str]  # base64 of the serialised sketch
     side_car_bytes: int  # size of the side-car
     side_car_sha256: str  # of its content
-
-
-@dataclass(frozen=True)
-class _Stored:
-    """What an entry's file holds."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
-
-    entry: Entry
-    sha256: str
-
-
-_STORED = TypeAdapter(_Stored)
 
 
 def side_car_uri(scan_uri: str, fragment: Fragment) -> str:
@@ -83,14 +66,9 @@ def merged_sketch(entries: list[Entry], group: int) -> kll_floats_sketch:
     return merged
 
 
-def _digest(entry: Entry) -> str:
-    return hashlib.sha256(json.dumps(asdict(entry), sort_keys=True).encode()).hexdigest()
-
-
 def write_entry(scan_uri: str, fragment: Fragment, entry: Entry) -> None:
     """Publish an entry; its side-car must be there already."""
-    stored = _Stored(entry, _digest(entry))
-    storage.write_json(_entry_uri(scan_uri, fragment), asdict(stored))
+    documents.write_sealed(_entry_uri(scan_uri, fragment), asdict(entry))
 
 
 def read_entries(
@@ -117,13 +95,10 @@ def read_entries(
 
 def _read_entry(uri: str) -> Entry | None:
     try:
-        stored = _STORED.validate_json(storage.read_bytes(uri))
+        # its seal comes first: the sketches' library does not survive damaged bytes
+        return documents.read_document(uri, Entry)
     except FileNotFoundError:
         return None
-    except ValidationError:
-        stored = None
-    # the sketches' library does not survive damaged bytes, so they are compared before it sees them
-    if stored is None or stored.sha256 != _digest(stored.entry):
+    except StorageError:
         progress.logger.warning("%s: damaged; its fragment is scored again", uri)
         return None
-    return stored.entry

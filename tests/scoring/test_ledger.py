@@ -81,13 +81,13 @@ def truncated(content: bytes) -> bytes:
 
 def without_rows(content: bytes) -> bytes:
     stored = json.loads(content)
-    del stored["entry"]["rows"]
+    del stored["rows"]
     return json.dumps(stored).encode()
 
 
 def with_another_key(content: bytes) -> bytes:
     stored = json.loads(content)
-    stored["entry"]["new"] = 1
+    stored["new"] = 1
     return json.dumps(stored).encode()
 
 
@@ -98,7 +98,7 @@ def with_another_count(content: bytes) -> bytes:
 def with_another_sketch(content: bytes) -> bytes:
     """One that the sketches' library would not survive."""
     stored = json.loads(content)
-    stored["entry"]["group_sketches"]["0"] = base64.b64encode(b"\x05" * 100).decode()
+    stored["group_sketches"]["0"] = base64.b64encode(b"\x05" * 100).decode()
     return json.dumps(stored).encode()
 
 
