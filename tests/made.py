@@ -14,7 +14,16 @@ import pyarrow as pa
 
 from diet_ray import storage
 from diet_ray.config import RunConfig
-from diet_ray.logs.blocks import ROW_ID, TIME_MS, Block, Blocks, Fragment, Role, Rows
+from diet_ray.logs.blocks import (
+    ROW_ID,
+    TIME_MS,
+    Block,
+    Blocks,
+    Fragment,
+    Role,
+    Rows,
+    write_fragment,
+)
 
 ROW_GROUP_ROWS = 40
 FRAGMENT_ROWS = 100
@@ -99,7 +108,7 @@ def _write_fragments(
         columns |= {field: part.ids[:, f].astype(np.int32) for f, field in enumerate(fields)}
         columns |= {task: part.labels[:, k].astype(np.uint8) for k, task in enumerate(tasks)}
         place = storage.join(uri, path)
-        storage.write_parquet(place, pa.table(columns), ROW_GROUP_ROWS)
+        write_fragment(place, pa.table(columns), ROW_GROUP_ROWS)
         groups = -(-len(part) // ROW_GROUP_ROWS)
         yield Fragment(path, len(part), int(part.row_ids[0]), groups, storage.size(place))
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from diet_ray import progress, storage
 from diet_ray.config import RunConfig, fit
-from diet_ray.logs.blocks import ROW_ID, TIME_MS, Block, Blocks, Fragment, Role
+from diet_ray.logs.blocks import ROW_ID, TIME_MS, Block, Blocks, Fragment, Role, write_fragment
 from diet_ray.models.functional import FlatNetwork, flatten_parameters
 from diet_ray.models.registry import fresh_network
 from diet_ray.seeds import numpy_generator, torch_generator
@@ -111,7 +111,7 @@ def _fragment(
     count = min(fragment_rows, rows - start)
     path = f"{block}/fragment-{number:05d}.parquet"
     place = storage.join(uri, path)
-    storage.write_parquet(place, _table(first + start, count, sizes, tasks), ROW_GROUP_ROWS)
+    write_fragment(place, _table(first + start, count, sizes, tasks), ROW_GROUP_ROWS)
     return Fragment(path, count, first + start, -(-count // ROW_GROUP_ROWS), storage.size(place))
 
 

@@ -3,7 +3,8 @@
 Layout below a blocks folder::
 
     manifest.json                        published last; what it names is whole
-    <block>/fragment-00000.parquet       row_id, time_ms, one int32 per field, one uint8 per task
+    <block>/fragment-00000.parquet       row_id, time_ms, one int32 per field, one uint8 per task;
+                                         in its metadata a checksum of each row group
     vocabulary/<field>.parquet           value, id, and the block that added it
 
 Rows are in time order over all fragments of a block and all blocks of a log; `row_id` counts
@@ -13,23 +14,28 @@ A later block's vocabulary only appends to an earlier one's.
 
 from __future__ import annotations
 
+import json
+import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from itertools import islice
+from itertools import accumulate, islice
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pydantic import TypeAdapter, ValidationError
 
 from diet_ray import documents, storage, telemetry
 from diet_ray.errors import UserError
 
 FORMAT = 1
 ROW_ID, TIME_MS = "row_id", "time_ms"
+CHECKSUMS = b"row_group_crc32"  # key of a fragment's metadata
+_CHECKSUMS = TypeAdapter(list[int])
 CACHED_ROWS = 4_096  # with tens of fields they fit a core's cache
 
 Role = Literal["historical", "subsequent", "validation", "test"]
@@ -167,45 +173,104 @@ def _name(fragment: Fragment) -> str:
     return fragment.path.rpartition("/")[2]
 
 
+def write_fragment(uri: str, table: pa.Table, row_group_rows: int) -> None:
+    """Publish a fragment's file. table: row_id, time_ms, one column per field, one per task.
+
+    Its metadata has the CRC-32 of the rows of each row group. Parquet has one for the content of a
+    page, and none for a page's header.
+    """
+    columns = [table[name].to_numpy() for name in table.column_names if name != TIME_MS]
+    starts = range(0, table.num_rows, row_group_rows)
+    checksums = [_checksum(columns, slice(start, start + row_group_rows)) for start in starts]
+    metadata = {**(table.schema.metadata or {}), CHECKSUMS: json.dumps(checksums)}
+    storage.write_parquet(uri, table.replace_schema_metadata(metadata), row_group_rows)
+
+
+def _checksum(columns: Sequence[np.ndarray], rows: slice) -> int:
+    """CRC-32 of these rows, one column after another."""
+    checksum = 0
+    for column in columns:
+        checksum = zlib.crc32(np.ascontiguousarray(column[rows]).data, checksum)
+    return checksum
+
+
 def read_fragment(
     blocks: Blocks, block: Block, fragment: Fragment, row_groups: Sequence[int] | None = None
 ) -> Rows:
     """Rows of a fragment, or of some of its row groups.
 
     Raises StorageError for a truncated file, BlocksError for a missing one, a missing column, other
-    rows than the manifest's, or an id outside the block's vocabulary.
+    rows than the manifest's or than were written, or an id outside the block's vocabulary.
     """
     uri, anew = storage.join(blocks.uri, fragment.path), _anew(blocks.uri)
+    groups = list(range(fragment.row_groups) if row_groups is None else row_groups)
+    names = [ROW_ID, *blocks.fields, *blocks.tasks]
     try:
         with storage.open_parquet(uri, anew) as file:
             _check_schema(file, blocks, fragment, uri)
-            groups = range(fragment.row_groups) if row_groups is None else row_groups
-            columns = [ROW_ID, *blocks.fields, *blocks.tasks]
-            table = file.read_row_groups(list(groups), columns, use_threads=False)
+            checksums = _stated_checksums(file, uri, anew)
+            table = file.read_row_groups(groups, names, use_threads=False)
     except FileNotFoundError:
         raise BlocksError(f"{uri}: no such file; {anew}") from None
     if fragment.row_groups:
         share = fragment.bytes * len(groups) // fragment.row_groups
         telemetry.READ_BYTES.add(share, of="blocks")
-    length = blocks.row_group_rows
-    stated = sum(min(length, fragment.rows - length * group) for group in groups)
-    if table.num_rows != stated:
-        raise BlocksError(
-            f"{uri}: {table.num_rows} rows in {len(groups)} row groups, the manifest says "
-            f"{stated}; {anew}"
-        )
-    first = fragment.first_row_id + length * min(groups, default=0)
-    if table.num_rows and table[ROW_ID][0].as_py() != first:
-        raise BlocksError(
-            f"{uri}: begins with row {table[ROW_ID][0]}, the manifest says {first}, so it is "
-            f"another fragment's file; {anew}"
-        )
+    columns = {name: table[name].to_numpy() for name in names}
+    _check_rows(list(columns.values()), checksums, blocks, fragment, groups)
     _check_ids(table, block, uri, anew)
     return Rows(
-        table[ROW_ID].to_numpy(),
-        _side_by_side(table, blocks.fields, np.int64),
-        _side_by_side(table, blocks.tasks, np.float32),
+        columns[ROW_ID],
+        _side_by_side([columns[name] for name in blocks.fields], table.num_rows, np.int64),
+        _side_by_side([columns[name] for name in blocks.tasks], table.num_rows, np.float32),
     )
+
+
+def _check_rows(
+    columns: Sequence[np.ndarray],
+    checksums: Sequence[int],
+    blocks: Blocks,
+    fragment: Fragment,
+    groups: Sequence[int],
+) -> None:
+    """Whether these are the rows that the manifest says of some row groups, and as they were
+    written. columns: row ids first. Raises BlocksError."""
+    uri, anew = storage.join(blocks.uri, fragment.path), _anew(blocks.uri)
+    row_ids, length = columns[0], blocks.row_group_rows
+    sizes = [min(length, fragment.rows - length * group) for group in groups]
+    if len(row_ids) != sum(sizes):
+        raise BlocksError(
+            f"{uri}: {len(row_ids)} rows in {len(groups)} row groups, the manifest says "
+            f"{sum(sizes)}; {anew}"
+        )
+    ends = accumulate(sizes)
+    for group, size, end in zip(groups, sizes, ends, strict=True):
+        found = _checksum(columns, slice(end - size, end))
+        if checksums and found != checksums[group]:
+            raise BlocksError(
+                f"{uri}: damaged: the CRC-32 of row group {group} is {found}, its metadata says "
+                f"{checksums[group]}; {anew}"
+            )
+    first = fragment.first_row_id + length * min(groups, default=0)
+    if len(row_ids) and row_ids[0] != first:
+        raise BlocksError(
+            f"{uri}: begins with row {row_ids[0]}, the manifest says {first}, so it is another "
+            f"fragment's file; {anew}"
+        )
+
+
+def _stated_checksums(file: pq.ParquetFile, uri: str, anew: str) -> list[int]:
+    """Of a fragment's row groups; empty if it was written before there were any."""
+    stated = (file.schema_arrow.metadata or {}).get(CHECKSUMS)
+    if stated is None:
+        return []
+    try:
+        checksums = _CHECKSUMS.validate_json(stated)
+    except ValidationError:
+        checksums = []
+    if len(checksums) != file.metadata.num_row_groups:
+        told = f"{CHECKSUMS.decode()} in its metadata is not a number for each row group"
+        raise BlocksError(f"{uri}: damaged: {told}; {anew}")
+    return checksums
 
 
 def _check_schema(file: pq.ParquetFile, blocks: Blocks, fragment: Fragment, uri: str) -> None:
@@ -226,14 +291,13 @@ def _check_schema(file: pq.ParquetFile, blocks: Blocks, fragment: Fragment, uri:
         )
 
 
-def _side_by_side(table: pa.Table, names: Sequence[str], dtype: type) -> np.ndarray:
-    """Columns as one array (n, len(names)).
+def _side_by_side(columns: Sequence[np.ndarray], length: int, dtype: type) -> np.ndarray:
+    """Columns (length,) as one array (length, len(columns)).
 
     A stretch of rows after another: whole columns would pass through memory once per column.
     """
-    columns = [table[name].to_numpy() for name in names]
-    together = np.empty((table.num_rows, len(names)), dtype)
-    for start in range(0, table.num_rows, CACHED_ROWS):
+    together: np.ndarray = np.empty((length, len(columns)), dtype)
+    for start in range(0, length, CACHED_ROWS):
         rows = slice(start, start + CACHED_ROWS)
         for number, column in enumerate(columns):
             together[rows, number] = column[rows]

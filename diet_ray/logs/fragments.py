@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from diet_ray import storage
 from diet_ray.config import LogsConfig
-from diet_ray.logs.blocks import ROW_ID, TIME_MS, Fragment
+from diet_ray.logs.blocks import ROW_ID, TIME_MS, Fragment, write_fragment
 from diet_ray.logs.cells import read_cells
 from diet_ray.logs.encoder import Encoder
 from diet_ray.logs.sources.source import PART, ROW, LogsError
@@ -133,7 +133,7 @@ class FragmentWriter:
             columns[task] = pa.array(rows[task].to_numpy()[order])
         place = storage.join(self.uri, plan.path)
         table = pa.table(columns).replace_schema_metadata({UNSEEN: json.dumps(unseen)})
-        storage.write_parquet(place, table, self.row_group_rows)
+        write_fragment(place, table, self.row_group_rows)
         return finished(plan, self.uri, self.row_group_rows)
 
     def _staged(self, plan: Plan) -> Iterator[pa.Table]:
