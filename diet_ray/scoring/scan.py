@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,8 +26,11 @@ from diet_ray.training.shared_reference import SharedReference, share_reference
 
 SIDE_CAR_ENCODINGS = {"row_id": "DELTA_BINARY_PACKED", "score": "PLAIN"}
 FRAGMENTS_AT_ONCE = 2  # that a process holds: one is scored while the other is read or written
-MOST_FRAGMENTS = 4  # of a task: few enough that progress is told every few seconds
-TURNS = 8  # that workers take at least, where fragments suffice: they end at about the same time
+MOST_FRAGMENTS = 8
+"""Of a task: few enough that progress is told every few seconds; Ray Data lets a worker wait for
+a fifth of a second from one task to the next."""
+TURNS = 3
+"""That workers take at least, where fragments suffice, so that all end at about the same time."""
 
 
 class ScanError(UserError, ValueError):
@@ -150,13 +154,14 @@ def _pipeline(task: ScanTask, scoring: Scoring, waiting: list[Fragment]) -> ray.
     since Ray ends the process of a task that had a GPU."""
     resources = task.config.resources
     low, high = (min(count, len(waiting)) for count in resources.scoring_workers)
-    together = max(1, min(MOST_FRAGMENTS, len(waiting) // (TURNS * high)))
-    fragments = runtime.one_task_each([{"fragment": f.path} for f in waiting])
+    tasks = max(math.ceil(len(waiting) / MOST_FRAGMENTS), min(len(waiting), TURNS * high))
+    parts = np.array_split([fragment.path for fragment in waiting], tasks)
+    fragments = runtime.one_task_each([{"fragments": paths.tolist()} for paths in parts])
     if not resources.scoring_gpus:
         return fragments.map_batches(
             score_fragments,
             fn_args=(task, scoring),
-            batch_size=together,
+            batch_size=1,
             compute=ray.data.TaskPoolStrategy(high),
             num_cpus=resources.scoring_cpus,
         )
@@ -168,7 +173,7 @@ def _pipeline(task: ScanTask, scoring: Scoring, waiting: list[Fragment]) -> ray.
         return fragments.map_batches(
             FragmentScorer,
             fn_constructor_args=(task, scoring),
-            batch_size=together,
+            batch_size=1,
             compute=pool,
             num_cpus=resources.scoring_cpus,
             num_gpus=resources.scoring_gpus,
@@ -186,9 +191,9 @@ def score_fragments(batch: Batch, task: ScanTask, scoring: Scoring) -> Batch:
 class FragmentScorer:
     """Reads its own Parquet, writes scores and ledger entries, returns only counts.
 
-    A batch names fragments. Two are worked on at once, each by a thread that returns when its
-    ledger entry is written. All scoring is done by one thread more, in turn, so that a fragment is
-    read or written while another is scored.
+    A batch is a list of fragments. Two are worked on at once, each by a thread that returns when
+    its ledger entry is written. All scoring is done by one thread more, in turn, so that a fragment
+    is read or written while another is scored.
     """
 
     def __init__(self, task: ScanTask, scoring: Scoring) -> None:
@@ -199,13 +204,13 @@ class FragmentScorer:
         self._fragments = {fragment.path: fragment for fragment in task.block.fragments}
 
     def __call__(self, batch: Batch) -> Batch:
-        fragments = [self._fragments[str(path)] for path in batch["fragment"]]
+        fragments = [self._fragments[str(path)] for path in batch["fragments"][0]]
         threads = self._task.config.threads
         # torch counts threads for each thread that calls it
         scoring = ThreadPoolExecutor(1, "scorer", torch.set_num_threads, (threads,))
         with scoring as scorer, ThreadPoolExecutor(FRAGMENTS_AT_ONCE, "fragment") as pool:
             list(pool.map(partial(self._score_fragment, scorer), fragments))
-        return {"rows": np.array([fragment.rows for fragment in fragments])}
+        return {"rows": np.array([sum(fragment.rows for fragment in fragments)])}
 
     def _score_fragment(self, scorer: Executor, fragment: Fragment) -> None:
         task = self._task
