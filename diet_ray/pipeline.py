@@ -39,7 +39,7 @@ from diet_ray.search.sweep import Swept, fitted, sweep
 from diet_ray.search.verify import Verification, points, verify
 from diet_ray.search.verify import render as render_verification
 from diet_ray.training.metrics import check_measurable
-from diet_ray.training.reference import check_device, train_reference
+from diet_ray.training.stream import check_device, train_reference
 
 ANY_ROWS = 1
 """Before the blocks are there; what is left to the log's size is valid at every size."""

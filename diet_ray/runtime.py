@@ -1,4 +1,4 @@
-"""The one home of Ray's connection, of devices, and of what a run may ask of a cluster.
+"""The one home of Ray's connection, and of what a run may ask of a cluster.
 
 Protocol: a job calls :func:`connect` once. Inside `ray job submit` or with RAY_ADDRESS set it
 joins that cluster; else it starts one on this machine. Before long work starts,
@@ -16,10 +16,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-import numpy as np
 import ray
 import ray.data
-import torch
 from ray.data import DataContext
 from ray.exceptions import RayError
 
@@ -28,7 +26,6 @@ from diet_ray.config import Command, ConfigError, ResourcesConfig, RunConfig
 from diet_ray.errors import UserError
 from diet_ray.running import lease, stopping, watchdog
 from diet_ray.running.draining import leaving_nodes
-from diet_ray.version import __version__
 
 HEAD_ANSWERS_SECONDS = 5.0
 """Within which a Ray head takes a connection."""
@@ -186,33 +183,6 @@ def quiet_ray_data() -> None:
     context.enable_operator_progress_bars = False
     for name in ("ray.data", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-
-
-def use_device(gpus: float, threads: int) -> torch.device:
-    """The device of a worker that was given `gpus`; also fixes its number of torch threads."""
-    torch.set_num_threads(threads)
-    return torch.device("cuda" if gpus and torch.cuda.is_available() else "cpu")
-
-
-def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
-    """The array on `device`: on a CPU the same memory; to a GPU from pinned memory, which lets the
-    caller go on while it is copied."""
-    tensor = torch.from_numpy(array)
-    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
-
-
-def numerics(gpus: float = 0) -> dict[str, str]:
-    """What decides a result's bits beside its inputs: code, torch, kind of device."""
-    return {
-        "diet_ray": __version__,
-        "torch": torch.__version__,
-        "device": device_kind(gpus),
-    }
-
-
-def device_kind(gpus: float) -> str:
-    """Of a worker that is given `gpus`."""
-    return "cuda" if gpus else "cpu"
 
 
 def check_resources(config: RunConfig) -> None:

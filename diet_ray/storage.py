@@ -20,22 +20,20 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
-from safetensors.numpy import load as load_safetensors
-from safetensors.numpy import save as save_safetensors
 
 from diet_ray import filesystems
-from diet_ray.errors import StorageError, shown
+from diet_ray.errors import StorageError
 
 AGAIN = "remove it and run again"
 """The remedy for a file that is made anew where it is missing. Whoever reads another one, above
 all a raw file of the user's, names another."""
 
-SEAL = "sha256"
-"""Key of a checksum in a safetensors file's own metadata."""
+GOOGLE = "gcs"
+"""Name of pyarrow's filesystem for ``gs://``. Of a folder that only names of objects make, without
+an object that stands for it, it lists nothing, and misses it when all in it is removed."""
 
 SETTLE_SECONDS = 1.0
 """Longer than one write of a small file takes, from the look whether there is one to its end."""
@@ -105,7 +103,13 @@ def list_files(uri: str, suffix: str = "") -> list[str]:
 
 def list_folders(uri: str) -> list[str]:
     """Names of the folders directly below a folder, sorted; empty if the folder is absent."""
-    return sorted(i.base_name for i in _entries(uri) if i.type == pafs.FileType.Directory)
+    names = {i.base_name for i in _entries(uri) if i.type == pafs.FileType.Directory}
+    fs, path = filesystem(uri)
+    if fs.type_name == GOOGLE:
+        below = fs.get_file_info(pafs.FileSelector(path, allow_not_found=True, recursive=True))
+        places = (i.path.removeprefix(f"{path}/").split("/") for i in below)
+        names |= {place[0] for place in places if len(place) > 1}
+    return sorted(names)
 
 
 def _entries(uri: str) -> list[pafs.FileInfo]:
@@ -138,12 +142,16 @@ def sizes(uri: str) -> dict[str, int]:
 
 
 def fingerprint(uri: str) -> str:
-    """Identity of a file's content as far as its filesystem tells: size and time of change."""
+    """Identity of a file's content as far as its filesystem tells: size, and time of change or all
+    that an fsspec store says of it."""
     fs, path = filesystem(uri)
     info = fs.get_file_info(path)
     if info.type != pafs.FileType.File:
         raise FileNotFoundError(f"{uri}: no such file")
-    return f"{info.size}-{info.mtime_ns}"
+    changed = info.mtime_ns
+    if changed is None and isinstance(fs, pafs.PyFileSystem):
+        changed = fs.handler.fs.ukey(path)
+    return f"{info.size}-{changed}"
 
 
 def remove(uri: str) -> None:
@@ -151,7 +159,9 @@ def remove(uri: str) -> None:
     fs, path = filesystem(uri)
     kind = fs.get_file_info(path).type
     if kind == pafs.FileType.Directory:
-        fs.delete_dir(path)
+        missed = (FileNotFoundError,) if fs.type_name == GOOGLE else ()
+        with contextlib.suppress(*missed):
+            fs.delete_dir(path)
     elif kind == pafs.FileType.File:
         fs.delete_file(path)
 
@@ -169,41 +179,6 @@ def read_json(uri: str, remedy: str = AGAIN) -> Any:
         return json.loads(read_bytes(uri))
     except (ValueError, RecursionError) as error:
         raise StorageError(f"{uri}: damaged JSON ({error}); {remedy}") from None
-
-
-def read_tensors(uri: str, remedy: str = AGAIN, sha256: str | None = None) -> dict[str, np.ndarray]:
-    """A safetensors file's arrays. Raises StorageError, which ends in `remedy`, if it is damaged,
-    by its own seal if it has one, or another one than that with this SHA-256."""
-    content = read_bytes(uri)
-    if sha256 is not None and (found := hashlib.sha256(content).hexdigest()) != sha256:
-        raise StorageError(
-            f"{uri}: damaged tensors, or another file's: their SHA-256 is {found}, their "
-            f"description says {shown(sha256)}; {remedy}"
-        )
-    try:
-        arrays, seal = load_safetensors(content), _stated_seal(content)
-    except Exception as error:
-        raise StorageError(f"{uri}: damaged tensors ({error}); {remedy}") from None
-    if seal is not None and seal != _seal(arrays):
-        raise StorageError(f"{uri}: damaged tensors, which are not those of its seal; {remedy}")
-    return arrays
-
-
-def _stated_seal(content: bytes) -> str | None:
-    """What a safetensors file says in its header."""
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    seal: str | None = header.get("__metadata__", {}).get(SEAL)
-    return seal
-
-
-def _seal(arrays: dict[str, np.ndarray]) -> str:
-    """SHA-256 of names, types, shapes and numbers."""
-    digest = hashlib.sha256()
-    for name, array in sorted(arrays.items()):
-        stored = np.ascontiguousarray(array)  # as `write_tensors` does: a scalar gets an axis
-        digest.update(repr((name, stored.dtype.str, stored.shape)).encode())
-        digest.update(stored.data)
-    return digest.hexdigest()
 
 
 @contextmanager
@@ -347,18 +322,6 @@ def replace_alone(uri: str, content: bytes) -> bool:
 def write_json(uri: str, content: Any) -> str:
     """Publish a JSON file with sorted keys; returns the SHA-256 of its bytes."""
     return write_bytes(uri, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
-
-
-def write_tensors(uri: str, arrays: dict[str, np.ndarray], **metadata: str) -> str:
-    """Publish a safetensors file; returns the SHA-256 of its bytes."""
-    whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    return write_bytes(uri, save_safetensors(whole, metadata or None))
-
-
-def write_sealed_tensors(uri: str, arrays: dict[str, np.ndarray]) -> None:
-    """Publish a safetensors file that no other file vouches for: it holds a checksum of its own,
-    by which `read_tensors` knows damage."""
-    write_tensors(uri, arrays, **{SEAL: _seal(arrays)})
 
 
 def write_parquet(

@@ -23,7 +23,7 @@ from diet_ray.memory.files import ArtifactError
 from diet_ray.running import lease
 from diet_ray.search.finish import FinishedError
 from diet_ray.search.leaderboard import Line
-from diet_ray.training.reference import train_reference
+from diet_ray.training.stream import train_reference
 from tests.made import made_blocks, small_config
 from tests.search.prepared import SPACE, config_at, publish_distilled
 

@@ -22,7 +22,7 @@ from diet_ray.pipeline import (
     validate,
 )
 from diet_ray.search.sweep import SearchError
-from diet_ray.training.reference import train_reference
+from diet_ray.training.stream import train_reference
 from tests.made import made_blocks, small_config
 from tests.search.prepared import config_at, publish_distilled
 from tests.tables import cells

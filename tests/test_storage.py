@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pytest
 
-from diet_ray import storage
+from diet_ray import storage, tensor_files
 from diet_ray.storage import StorageError
 
 ROOT = Path(__file__).parents[1]
@@ -89,22 +89,6 @@ def test_of_many_that_create_a_file_one_succeeds(folder: str) -> None:
     assert storage.read_bytes(uri) == contents[created.index(True)]
 
 
-def test_tensors_come_back(folder: str) -> None:
-    uri = storage.join(folder, "phi.safetensors")
-    arrays = {
-        "embedding": np.arange(12, dtype=np.float32).reshape(3, 4),
-        "transposed": np.arange(6, dtype=np.float64).reshape(2, 3).T,
-        "ids": np.array([2**40], dtype=np.int64),
-        "empty": np.zeros((0, 5), dtype=np.float16),
-    }
-    storage.write_tensors(uri, arrays, stage="1")
-    again = storage.read_tensors(uri)
-    assert again.keys() == arrays.keys()
-    for name, array in arrays.items():
-        assert again[name].dtype == array.dtype
-        np.testing.assert_array_equal(again[name], array)
-
-
 def test_a_table_comes_back(folder: str) -> None:
     uri = storage.join(folder, "part.parquet")
     storage.write_parquet(uri, table(), row_group_rows=300)
@@ -153,7 +137,7 @@ def test_row_groups_that_break_off_are_no_table(folder: str) -> None:
 
 def test_the_same_content_has_the_same_digest(tmp_path: Path) -> None:
     digests = {storage.write_parquet(str(tmp_path / name), table()) for name in "ab"}
-    digests |= {storage.write_tensors(str(tmp_path / name), {"x": np.ones(3)}) for name in "ab"}
+    digests |= {tensor_files.write(str(tmp_path / name), {"x": np.ones(3)}) for name in "ab"}
     assert len(digests) == 2
 
 
@@ -192,7 +176,7 @@ def test_a_fingerprint_tells_that_a_file_changed(folder: str) -> None:
         storage.fingerprint(storage.join(folder, "absent"))
 
 
-@pytest.mark.parametrize("reader", [storage.read_bytes, storage.read_json, storage.read_tensors])
+@pytest.mark.parametrize("reader", [storage.read_bytes, storage.read_json, tensor_files.read])
 def test_what_is_absent_is_not_called_damaged(folder: str, reader: Callable) -> None:
     with pytest.raises(FileNotFoundError, match="absent"):
         reader(storage.join(folder, "absent"))
@@ -322,15 +306,6 @@ def test_an_error_of_the_reader_itself_is_not_blamed_on_the_table(
     with pytest.raises(type(error)) as caught, storage.open_parquet(uri):
         raise error
     assert caught.value is error
-
-
-@pytest.mark.parametrize("damage", [lambda c: c[:-3], lambda c: b"\xff" * 9 + c, lambda _: b""])
-def test_damaged_tensors_are_named_with_the_remedy(tmp_path: Path, damage: Callable) -> None:
-    path = tmp_path / "phi.safetensors"
-    storage.write_tensors(str(path), {"x": np.ones(100)})
-    path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(StorageError, match=r"phi\.safetensors: damaged tensors .* remove it"):
-        storage.read_tensors(str(path))
 
 
 @pytest.mark.parametrize("content", [b"", b'{"a": 1', b"\xff\xfe\x00"])

@@ -27,7 +27,7 @@ from diet_ray.logs.prepare import prepare
 from diet_ray.memory import artifact
 from diet_ray.memory.rows import SyntheticRows
 from diet_ray.memory.update import RowGradients
-from diet_ray.training.reference import train_reference
+from diet_ray.training.stream import train_reference
 
 TARGET_BATCHES = (512, 2_048, 8_192)
 MEANS = (1, 2, 8, 32)  # G of the cosines that are told

@@ -21,7 +21,7 @@ from diet_ray.memory.coordinator import MemoryCoordinator, start_steps
 from diet_ray.memory.files import RowFiles
 from diet_ray.memory.rows import SyntheticRows, unmoved
 from diet_ray.memory.update import RowGradients
-from diet_ray.training.reference import train_reference
+from diet_ray.training.stream import train_reference
 
 HISTORICAL = 1 / 2
 """Of a synthetic log's rows: three days of six."""

@@ -31,12 +31,8 @@ from diet_ray.models.functional import row_losses
 from diet_ray.scoring.alignment import alignment
 from diet_ray.scoring.el2n import EL2NScoring, el2n
 from diet_ray.scoring.scan import scan
-from diet_ray.training.reference import (
-    load_reference,
-    reference_identity,
-    reference_uri,
-    train_reference,
-)
+from diet_ray.training.reference import load_reference, reference_identity, reference_uri
+from diet_ray.training.stream import train_reference
 
 FIRST_ROWS = 8_192
 """Of the block that the scanned reference is trained on, and whose own scan tells the start-up."""

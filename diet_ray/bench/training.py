@@ -28,8 +28,9 @@ from diet_ray.training.candidate import train_through
 from diet_ray.training.cotrain import CompactIds, co_trained
 from diet_ray.training.metrics import measure, taught_auc
 from diet_ray.training.model import Recommender, predict
-from diet_ray.training.reference import reference_uri, train_reference
+from diet_ray.training.reference import reference_uri
 from diet_ray.training.soft_rows import SoftRows
+from diet_ray.training.stream import train_reference
 
 FIRST_ROWS = 1_024
 """Of the block that phi_1 is trained on; phi_2's block is the one that is timed."""

@@ -23,7 +23,8 @@ from diet_ray.logs.prepare import prepare
 from diet_ray.pipeline import distill_logs
 from diet_ray.scoring.el2n import EL2NScoring
 from diet_ray.scoring.scan import scan
-from diet_ray.training.reference import reference_identity, reference_uri, train_reference
+from diet_ray.training.reference import reference_identity, reference_uri
+from diet_ray.training.stream import train_reference
 
 START_ROWS = 30_000
 """Of the log whose phases are nearly all start-up; their seconds are taken off all others'."""

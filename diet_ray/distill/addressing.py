@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diet_ray import storage
+from diet_ray import storage, tensor_files
 from diet_ray.config import ConfigError
 from diet_ray.distill.context import Stage
 from diet_ray.distill.positions import Positions, pick
@@ -57,8 +57,8 @@ def address(stage: Stage, memory: MemoryCoordinator, round_number: int) -> Addre
             targets = found["targets"] = _least_aligned(stage, rows, theta, round_number)
         if distill.active_fraction < 1:
             found["active"] = _most_responsible(stage, rows, theta, targets)
-        storage.write_sealed_tensors(saved, found)
-    arrays = storage.read_tensors(saved)
+        tensor_files.write_sealed(saved, found)
+    arrays = tensor_files.read(saved)
     return Addressed(arrays.get("targets", every_target), arrays.get("active", every_row))
 
 

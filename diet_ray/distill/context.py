@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from diet_ray import runtime
+from diet_ray import devices
 from diet_ray.config import RunConfig
 from diet_ray.distill.proxy import embedding_stage
 from diet_ray.distill.workers import MetaWorkers
@@ -73,6 +73,6 @@ def made_from(config: RunConfig, blocks: Blocks) -> dict[str, Any]:
     return {
         **config.determining(*sections),
         "blocks": blocks.fingerprint,
-        "scoring device": runtime.device_kind(resources.scoring_gpus),
-        **runtime.numerics(resources.meta_worker_gpus),
+        "scoring device": devices.device_kind(resources.scoring_gpus),
+        **devices.numerics(resources.meta_worker_gpus),
     }

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diet_ray import runtime, seeds, whereabouts
+from diet_ray import devices, seeds, whereabouts
 from diet_ray.config import RunConfig
 from diet_ray.distill.inner_loop import inner_batches
 from diet_ray.distill.meta_gradient import MetaGradient, meta_gradient
@@ -91,7 +91,7 @@ class MetaWorker:
     def __init__(self, config: RunConfig) -> None:
         whereabouts.enter(run=config.name)
         self._config = config
-        self._device = runtime.use_device(config.resources.meta_worker_gpus, config.threads)
+        self._device = devices.use_device(config.resources.meta_worker_gpus, config.threads)
         self._reference = lru_cache(maxsize=2)(self._load)  # a stage's own, and the one before it
         self._proxy = lru_cache(maxsize=len(proxy_networks(config)))(self._build)
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from diet_ray import documents, progress, storage
+from diet_ray import documents, progress, storage, tensor_files
 from diet_ray.config import CotrainConfig, NetworkConfig, ProtocolConfig
 from diet_ray.evaluation.methods import REDUCED, REFERENCE_FREE, WITH_HISTORY, Labels, Use
 from diet_ray.evaluation.run import Run
@@ -138,12 +138,12 @@ def read_cell(cell: Cell) -> CellResult | None:
 
 def read_logits(cell: Cell) -> np.ndarray:
     """The cell's logits on the test block, (n, K) float32; of a co-training the mean over seeds."""
-    return storage.read_tensors(cell.uri("safetensors"))["logits"]
+    return tensor_files.read(cell.uri("safetensors"))["logits"]
 
 
 def read_validation_logits(cell: Cell) -> np.ndarray:
     """The cell's logits on the validation block, (seeds, n, K) float32."""
-    found = storage.read_tensors(cell.uri("safetensors"))["validation"]
+    found = tensor_files.read(cell.uri("safetensors"))["validation"]
     return found if cell.use == "cotrain" else found[None]
 
 
@@ -175,7 +175,7 @@ def run_cell(cell: Cell, shared: Shared, rows: SyntheticRows | None) -> CellResu
         "logits": on_test.mean(axis=0),
         "validation": on_validation if cell.use == "cotrain" else on_validation[0],
     }
-    storage.write_sealed_tensors(cell.uri("safetensors"), tensors)
+    tensor_files.write_sealed(cell.uri("safetensors"), tensors)
     documents.write_sealed(cell.uri(), asdict(result))
     return result
 

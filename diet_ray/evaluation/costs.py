@@ -21,7 +21,7 @@ import pandas as pd
 import ray
 import torch
 
-from diet_ray import progress, runtime
+from diet_ray import devices, progress, runtime
 from diet_ray.config import NetworkConfig, ProtocolConfig
 from diet_ray.distill.inner_loop import inner_batches
 from diet_ray.distill.meta_gradient import meta_gradient
@@ -68,7 +68,7 @@ def measure_costs(run: Run, full: ProtocolConfig, distilled: ProtocolConfig) -> 
 
 def _measured(run: Run, prepare: Callable[[Run], Callable[[], object]]) -> dict[str, object]:
     before = _peak_bytes()
-    device = runtime.use_device(0, run.config.threads)
+    device = devices.use_device(0, run.config.threads)
     epoch = prepare(run)
     started = time.monotonic()
     epoch()

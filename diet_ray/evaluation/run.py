@@ -6,16 +6,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from diet_ray import runtime
+from diet_ray import devices
 from diet_ray.config import RunConfig
 from diet_ray.logs.blocks import Blocks
 from diet_ray.memory import artifact
-from diet_ray.training.reference import (
-    Reference,
-    load_reference,
-    reference_identity,
-    reference_uri,
-)
+from diet_ray.training.reference import Reference, load_reference, reference_identity, reference_uri
 
 
 @dataclass(frozen=True)
@@ -59,7 +54,7 @@ class Run:
             "models": self.config.models.model_dump(),
             "seed": self.config.seed,
             "threads": self.config.threads,
-            **runtime.numerics(),
+            **devices.numerics(),
         }
 
     @cached_property

@@ -14,7 +14,7 @@ import torch
 from sklearn.cluster import MiniBatchKMeans
 from sklearn.metrics import pairwise_distances_argmin_min
 
-from diet_ray import progress, storage
+from diet_ray import progress, storage, tensor_files
 from diet_ray.evaluation.run import Run
 from diet_ray.logs.blocks import Block, Blocks, Rows, iterate_batches, read_rows
 from diet_ray.progress import Phase
@@ -53,8 +53,8 @@ def _kept(run: Run, method: str, seed: int) -> dict[str, np.ndarray]:
             block.name: np.sort(select(run, block, stage, count, seed))
             for stage, (block, count) in enumerate(blocks, start=1)
         }
-        storage.write_tensors(uri, chosen)
-    return storage.read_tensors(uri)
+        tensor_files.write(uri, chosen)
+    return tensor_files.read(uri)
 
 
 def selection_key(run: Run, method: str, seed: int) -> dict[str, object]:

@@ -28,7 +28,7 @@ from diet_ray.evaluation.methods import REDUCED
 from diet_ray.evaluation.run import Run
 from diet_ray.evaluation.tuning import Arm, Tuned
 from diet_ray.logs.blocks import Blocks
-from diet_ray.training.reference import train_reference
+from diet_ray.training.stream import train_reference
 
 # What the small studies judge: in runs of their own, and in the base run.
 OF_RUNS = {

@@ -27,7 +27,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import AfterValidator, Field
 
-from diet_ray import documents, storage
+from diet_ray import documents, storage, tensor_files
 from diet_ray.logs.blocks import Rows
 from diet_ray.memory.files import (
     ArtifactError,
@@ -165,7 +165,7 @@ def _publish_ranking(uri: str, ranking: RankingData) -> dict[str, Any]:
         "labels": ranking.rows.labels.astype(np.uint8),
         "taught": ranking.taught.astype(np.float32),
     }
-    checksum = storage.write_tensors(storage.join(uri, _RANKING), tensors)
+    checksum = tensor_files.write(storage.join(uri, _RANKING), tensors)
     counts = {"of": ranking.of, "full_rows": ranking.full_rows}
     return {"validation_rows": len(ranking.rows), **counts, "sha256": checksum}
 
@@ -323,7 +323,7 @@ def read_ranking_data(uri: str) -> RankingData:
         )
     path = storage.join(uri, _RANKING)
     checked_bytes(path, stated.sha256)
-    arrays = storage.read_tensors(path)
+    arrays = tensor_files.read(path)
     ids, labels = arrays["ids"].astype(np.int64), arrays["labels"].astype(np.float32)
     rows = Rows(np.arange(len(ids)), ids, labels)
     return RankingData(rows, arrays["taught"], stated.of, stated.full_rows)

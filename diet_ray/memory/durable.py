@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from diet_ray import documents, storage
+from diet_ray import documents, storage, tensor_files
 from diet_ray.memory.state import Changes
 from diet_ray.memory.update import Learned
 
@@ -44,7 +44,7 @@ def write_changes(folder: str, step: int, first: int, end: int, changes: Changes
         if learned is not None:
             arrays |= {f"{name}.{f.name}": getattr(learned, f.name) for f in fields(Learned)}
     name = f"changes-{step:06d}-{first:012d}-{end:012d}.safetensors"
-    return {name: storage.write_tensors(storage.join(folder, name), arrays)}
+    return {name: tensor_files.write(storage.join(folder, name), arrays)}
 
 
 def read_changes(folder: str, name: str, sha256: str, first: int, end: int) -> Changes | None:
@@ -57,7 +57,7 @@ def read_changes(folder: str, name: str, sha256: str, first: int, end: int) -> C
         return None
     uri = storage.join(folder, name)
     try:
-        arrays = storage.read_tensors(uri, _anew(folder), sha256)
+        arrays = tensor_files.read(uri, _anew(folder), sha256)
     except FileNotFoundError:
         raise storage.StorageError(f"{uri}: no such file; {_anew(folder)}") from None
     inside = slice(*np.searchsorted(arrays["rows"], (first, end)))

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
-from diet_ray.models.embedding import EmbeddingTable
+if TYPE_CHECKING:
+    from diet_ray.models.embedding import EmbeddingTable  # with torch, which a server does without
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,9 @@ class SyntheticRows:
         found[self.moved] = self.deltas
         return found
 
-    @torch.no_grad()
     def embeddings(self, table: EmbeddingTable) -> np.ndarray:
         """E(anchor) + delta of every row, (n, F, d) float32."""
-        found: np.ndarray = table(torch.from_numpy(self.anchors.astype(np.int64))).cpu().numpy()
+        found = table.look_up(self.anchors)
         found[self.moved] += self.deltas
         return found
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -49,6 +50,12 @@ class EmbeddingTable(nn.Module):
     def places(self, ids: Tensor) -> Tensor:
         """Where in `weight` the ids (B, F) lie, int64 (B, F)."""
         return torch.where(ids < self.limits, ids, 0) + self.offsets
+
+    @torch.no_grad()
+    def look_up(self, ids: np.ndarray) -> np.ndarray:
+        """Vectors of ids (n, F) of any integer type, (n, F, d) float32, outside of any graph."""
+        found: np.ndarray = self(torch.from_numpy(ids.astype(np.int64))).cpu().numpy()
+        return found
 
     @torch.no_grad()
     def grow(self, vocabulary_sizes: Mapping[str, int]) -> None:

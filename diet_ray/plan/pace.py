@@ -24,7 +24,7 @@ import ray
 import torch
 from torch import Tensor
 
-from diet_ray import runtime
+from diet_ray import devices, runtime
 from diet_ray.config import CotrainConfig, DistillConfig, NetworkConfig, RunConfig, SyntheticConfig
 from diet_ray.distill.inner_loop import inner_batches
 from diet_ray.distill.meta_gradient import meta_gradient
@@ -66,7 +66,7 @@ class Pace:
     def __init__(self, config: RunConfig, blocks: Blocks) -> None:
         self._config, self._blocks = config, blocks
         self._kept: dict[tuple[object, ...], float] = {}
-        runtime.use_device(0, config.threads)
+        devices.use_device(0, config.threads)
 
     def training(self, network: NetworkConfig, batch_size: int) -> float:
         """Of a row in one epoch on real blocks, table and network."""

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from diet_ray import runtime
+from diet_ray import devices
 from diet_ray.config import AlignmentMode, NetworkConfig
 from diet_ray.logs.blocks import Rows
 from diet_ray.models.functional import FlatNetwork, row_losses
@@ -154,7 +154,7 @@ class AlignmentScoring:
 
         @torch.no_grad()
         def score(rows: Rows) -> Tensor:
-            ids, labels = (runtime.to_device(array, device) for array in (rows.ids, rows.labels))
+            ids, labels = (devices.to_device(array, device) for array in (rows.ids, rows.labels))
             return alignment(network, theta, direction, table(ids), labels, mode=self.mode)
 
         return score

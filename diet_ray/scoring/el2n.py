@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diet_ray import runtime
+from diet_ray import devices
 from diet_ray.config import Precision
 from diet_ray.logs.blocks import Rows
 from diet_ray.training.reference import Reference
@@ -42,7 +42,7 @@ class EL2NScoring:
 
         @torch.no_grad()
         def score(rows: Rows) -> Tensor:
-            ids, labels = (runtime.to_device(array, device) for array in (rows.ids, rows.labels))
+            ids, labels = (devices.to_device(array, device) for array in (rows.ids, rows.labels))
             with torch.autocast(device.type, torch.bfloat16, self.precision == "bfloat16"):
                 logits = model(ids)
             return el2n(logits.float(), labels)

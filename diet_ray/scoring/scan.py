@@ -16,7 +16,7 @@ import torch
 from ray.data import DataContext
 from torch import Tensor
 
-from diet_ray import progress, runtime, seeds, storage, telemetry, whereabouts
+from diet_ray import devices, progress, runtime, seeds, storage, telemetry, whereabouts
 from diet_ray.config import RunConfig
 from diet_ray.errors import UserError
 from diet_ray.logs.blocks import Block, Blocks, Fragment, Rows, read_fragment
@@ -199,7 +199,7 @@ class FragmentScorer:
     def __init__(self, task: ScanTask, scoring: Scoring) -> None:
         whereabouts.enter(run=task.config.name)
         self._task = task
-        self._device = runtime.use_device(task.config.resources.scoring_gpus, task.config.threads)
+        self._device = devices.use_device(task.config.resources.scoring_gpus, task.config.threads)
         self._score = scoring.load(task.reference.open(), self._device)
         self._fragments = {fragment.path: fragment for fragment in task.block.fragments}
 

@@ -25,7 +25,7 @@ import ray
 import torch
 from safetensors.numpy import load as load_safetensors
 
-from diet_ray import documents, progress, runtime, storage
+from diet_ray import devices, documents, progress, runtime, storage, tensor_files
 from diet_ray.config import (
     ConfigError,
     ModelsConfig,
@@ -208,7 +208,7 @@ def train_and_publish(uri: str, cell: Cell, shared: Shared, rows: SyntheticRows)
     }
     arrays = {f"embedding.{name}": v.numpy() for name, v in model.table.by_field().items()}
     arrays |= {f"dense.{name}": v.numpy() for name, v in model.dense.state_dict().items()}
-    checksum = storage.write_tensors(storage.join(uri, _TENSORS), arrays)
+    checksum = tensor_files.write(storage.join(uri, _TENSORS), arrays)
     described = {
         **_what_it_is(cell, model),
         "metrics": judged,
@@ -235,7 +235,7 @@ def _what_it_is(cell: Cell, model: Recommender) -> dict[str, Any]:
         "distilled": cell.run.distilled_files,
         "reference": cell.run.reference_identity,
         "blocks": blocks.fingerprint,
-        "made_with": runtime.numerics(),
+        "made_with": devices.numerics(),
     }
 
 

@@ -12,7 +12,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from diet_ray import documents, progress, runtime, storage
+from diet_ray import devices, documents, progress, storage
 from diet_ray.config import RunConfig
 from diet_ray.logs.blocks import Blocks
 from diet_ray.memory import artifact
@@ -103,7 +103,7 @@ def _made_from(config: RunConfig, blocks: Blocks | None, distilled: str) -> dict
         "tasks": described.tasks,
         "distilled": artifact.checksums(distilled),
         "ranking": artifact.ranking_checksum(distilled),
-        **runtime.numerics(config.resources.trial_gpus),
+        **devices.numerics(config.resources.trial_gpus),
     }
     if config.search.stop != "none":
         # who is stopped depends on the score; and seeds that train in other groups round otherwise

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from ray import tune
 
-from diet_ray import runtime
+from diet_ray import devices
 from diet_ray.config import Score
 from diet_ray.evaluation.shared import warm_up_rows
 from diet_ray.models.candidate import Candidate
@@ -130,7 +130,7 @@ def judge_candidate(candidate: Candidate, shared: SharedData, tell: Tell, report
 
     Seeds count from FIRST_SEED: no training that `--verify` compares with shares one.
     """
-    device = runtime.use_device(shared.gpus, shared.threads)
+    device = devices.use_device(shared.gpus, shared.threads)
     started = time.monotonic()
 
     def timed(outcome: Outcome) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from diet_ray import progress, storage, telemetry
+from diet_ray import progress, storage, telemetry, tensor_files
 from diet_ray.running.draining import leaving_nodes
 from diet_ray.training.model import Epoch
 
@@ -48,7 +48,7 @@ class Partway:
         """Put a fresh epoch where the file left it, if there is one. Raises StorageError."""
         if not storage.exists(self._uri):
             return
-        arrays = storage.read_tensors(self._uri)
+        arrays = tensor_files.read(self._uri)
         if np.array_equal(arrays.pop(KEY), self._key):
             epoch.restore(arrays)
             progress.logger.info("Reference model: goes on after %s rows", f"{epoch.rows:,}")
@@ -56,7 +56,7 @@ class Partway:
     def save_if_due(self, epoch: Epoch) -> None:
         """Write the file when the last one is old enough, or when a further node will leave."""
         if time.monotonic() - self._saved >= self._every or self._further_node_leaves():
-            storage.write_sealed_tensors(self._uri, {**epoch.state(), KEY: self._key})
+            tensor_files.write_sealed(self._uri, {**epoch.state(), KEY: self._key})
             self._saved = time.monotonic()
             telemetry.durable()
 

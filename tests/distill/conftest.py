@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from diet_ray.distill.stream import distill_stream
-from diet_ray.training.reference import train_reference
+from diet_ray.training.stream import train_reference
 from tests.distill.prepared import STAGES, Prepared, run_config
 from tests.made import made_blocks
 

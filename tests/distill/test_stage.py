@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from diet_ray import progress, storage, telemetry
+from diet_ray import progress, telemetry, tensor_files
 from diet_ray.config import RunConfig
 from diet_ray.distill import stage as module
 from diet_ray.distill.boundary import memory_sizes
@@ -282,7 +282,7 @@ def optimise(prepared: Prepared, folder: Path, memory: UnluckyMemory) -> None:
     targets = read_block(stage.blocks, stage.block).row_ids[:5]
     for number in range(stage.config.distill.rounds):
         found = {"targets": targets, "active": np.arange(3)}
-        storage.write_tensors(stage.work(f"round={number}.safetensors"), found)
+        tensor_files.write(stage.work(f"round={number}.safetensors"), found)
     workers: Any = NoMetaGradients(stage.config)
     unlucky: Any = memory
     ended = module._optimise(replace(stage, workers=workers), unlucky)

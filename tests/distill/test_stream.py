@@ -27,7 +27,8 @@ from diet_ray.memory import artifact
 from diet_ray.memory.coordinator import MemoryCoordinator
 from diet_ray.memory.files import ArtifactError
 from diet_ray.runtime import plain_errors
-from diet_ray.training.reference import reference_uri, train_reference
+from diet_ray.training.reference import reference_uri
+from diet_ray.training.stream import train_reference
 from tests.distill.prepared import STAGES, Prepared, run_config
 from tests.networks import small_network
 

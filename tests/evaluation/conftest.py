@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from diet_ray.training.reference import train_reference
+from diet_ray.training.stream import train_reference
 from tests.evaluation.prepared import STAGES, Prepared, config_at, publish_distilled
 from tests.made import made_blocks
 

@@ -10,7 +10,7 @@ import pytest
 
 from diet_ray.config import load_config
 from diet_ray.search.sweep import check_space, sweep
-from diet_ray.training.reference import train_reference
+from diet_ray.training.stream import train_reference
 from tests.made import made_blocks
 from tests.search.prepared import config_at, publish_distilled
 

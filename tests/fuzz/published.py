@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from diet_ray import storage
+from diet_ray import storage, tensor_files
 from diet_ray.documents import write_sealed
 from diet_ray.logs.blocks import Rows
 from diet_ray.memory.artifact import Description, RankingData
@@ -62,7 +62,7 @@ def _publish_reference(uri: str, sizes: dict[str, int], tasks: tuple[str, ...]) 
     description = {
         "format": FORMAT,
         "stage": 1,
-        "identity": storage.write_tensors(storage.join(uri, "model.safetensors"), arrays),
+        "identity": tensor_files.write(storage.join(uri, "model.safetensors"), arrays),
         "fields": list(sizes),
         "tasks": tasks,
         "training_loss": 0.5,

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diet_ray import storage
+from diet_ray import storage, tensor_files
 from diet_ray.logs.blocks import open_blocks, read_block
 from diet_ray.memory import artifact
 from diet_ray.scoring.selection import _read_side_car
@@ -100,7 +100,7 @@ def test_tensors_without_a_checksum(
     path = tmp_path_factory.mktemp("tensors") / "model.safetensors"
     damaged(path, damage, Path(published.phi, "model.safetensors").read_bytes())
     with only_our_errors():
-        storage.read_tensors(str(path))
+        tensor_files.read(str(path))
 
 
 @fuzzed
@@ -109,10 +109,10 @@ def test_sealed_tensors(damage: Any, tmp_path_factory: Any) -> None:
     """Bytes that hold no number may differ."""
     path = tmp_path_factory.mktemp("sealed") / "state.safetensors"
     arrays = {"rows": np.arange(20), "values": np.linspace(0, 1, 60, dtype=np.float32)}
-    storage.write_sealed_tensors(str(path), arrays)
+    tensor_files.write_sealed(str(path), arrays)
     damaged(path, damage, path.read_bytes())
     with only_our_errors():
-        found = storage.read_tensors(str(path))
+        found = tensor_files.read(str(path))
         assert found.keys() == arrays.keys()
         for name, array in arrays.items():
             assert np.array_equal(found[name], array), "damage was not seen"

@@ -14,7 +14,8 @@ import pytest
 
 import diet_ray
 from diet_ray.memory.artifact import Description
-from diet_ray.training.reference import load_reference, train_reference
+from diet_ray.training.reference import load_reference
+from diet_ray.training.stream import train_reference
 from tests.made import FIRST_IDS, made_blocks, small_config
 from tests.sets import publish_set, random_rows
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import ray
 
-from diet_ray import storage
+from diet_ray import storage, tensor_files
 from diet_ray.config import OuterConfig, ResourcesConfig
 from diet_ray.memory import coordinator as module
 from diet_ray.memory.coordinator import (
@@ -358,7 +358,7 @@ def test_what_durable_steps_hold_stays_in_proportion(tmp_path: Path) -> None:
             coordinator.make_durable()
             folder = str(tmp_path / "memory")
             files = read_step(folder, coordinator.step).files
-            rows = [len(storage.read_tensors(storage.join(folder, f))["rows"]) for f in files]
+            rows = [len(tensor_files.read(storage.join(folder, f))["rows"]) for f in files]
             held.append(sum(rows))
             saves.append(len(files))
         learning = len(gradients(0, 0).rows)

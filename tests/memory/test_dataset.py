@@ -24,7 +24,8 @@ from diet_ray.memory.artifact import Description, RankingData
 from diet_ray.memory.dataset import export, load_distilled
 from diet_ray.memory.files import ArtifactError, RowFiles
 from diet_ray.memory.rows import SyntheticRows
-from diet_ray.training.reference import load_reference, train_reference
+from diet_ray.training.reference import load_reference
+from diet_ray.training.stream import train_reference
 from tests.made import FIRST_IDS, made_blocks, small_config
 from tests.sets import publish_set, random_rows
 

@@ -14,7 +14,7 @@ from diet_ray.search.kept import Trials
 from diet_ray.search.proposals import listed
 from diet_ray.search.sweep import open_set
 from diet_ray.search.trial import Outcome
-from diet_ray.training.reference import train_reference
+from diet_ray.training.stream import train_reference
 from tests.made import made_blocks
 from tests.plan.paces import SteadyPace
 from tests.search.prepared import config_at, publish_distilled

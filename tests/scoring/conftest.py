@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from diet_ray.training.reference import load_reference, reference_uri, train_reference
+from diet_ray.training.reference import load_reference, reference_uri
+from diet_ray.training.stream import train_reference
 from tests.made import made_blocks, small_config
 from tests.scoring.prepared import Prepared
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from diet_ray.training.reference import train_reference
+from diet_ray.training.stream import train_reference
 from tests.made import made_blocks
 from tests.search.prepared import config_at, publish_distilled
 

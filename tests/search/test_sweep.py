@@ -27,11 +27,7 @@ from diet_ray.search.proposals import listed
 from diet_ray.search.shared import CoTrained, Inherited, SharedData, load_shared
 from diet_ray.search.sweep import SearchError, sweep
 from diet_ray.search.trial import Outcome
-from diet_ray.training.reference import (
-    CheckpointError,
-    load_reference,
-    reference_uri,
-)
+from diet_ray.training.reference import CheckpointError, load_reference, reference_uri
 from tests.search.prepared import SPACE, config_at, directly, known, publish_distilled
 
 pytestmark = pytest.mark.usefixtures("ray_session")

@@ -11,13 +11,9 @@ import torch
 from diet_ray import runtime, storage
 from diet_ray.errors import UserError
 from diet_ray.logs.blocks import Blocks, read_block
-from diet_ray.training.reference import (
-    CheckpointError,
-    load_reference,
-    reference_uri,
-    train_reference,
-)
+from diet_ray.training.reference import CheckpointError, load_reference, reference_uri
 from diet_ray.training.shared_reference import share_reference
+from diet_ray.training.stream import train_reference
 from tests.made import made_blocks, small_config
 
 pytestmark = pytest.mark.usefixtures("ray_session")
