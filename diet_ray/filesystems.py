@@ -67,10 +67,20 @@ def find(uri: str) -> tuple[pafs.FileSystem, str]:
                 f"{uri}: {error}; use a path, file://, s3://, gs:// or a scheme that fsspec knows"
             ) from None
     try:
-        remote, path = fsspec.core.url_to_fs(uri)
+        # a listing that is kept would hide what other processes write
+        remote, path = fsspec.core.url_to_fs(uri, use_listings_cache=False)
     except ImportError as error:
         raise StorageError(f"{uri}: {error}; see the table of stores in README.md") from None
-    return pafs.PyFileSystem(pafs.FSSpecHandler(remote)), path
+    return pafs.PyFileSystem(Fsspec(remote)), path
+
+
+def known_to_ray(uri: str) -> dict[str, Any]:
+    """A place in the words of Ray Train and Tune: `storage_path`, and `storage_filesystem` for a
+    store of fsspec's, whose URI pyarrow does not know."""
+    found, path = find(uri)
+    if isinstance(found, pafs.PyFileSystem) and isinstance(found.handler, Fsspec):
+        return {"storage_path": path, "storage_filesystem": found}
+    return {"storage_path": uri if "://" in uri else path}
 
 
 def _refuse_secrets(scheme: str, parts: SplitResult) -> None:
@@ -192,6 +202,19 @@ class Persistent(pafs.FileSystemHandler):
 
     def open_append_stream(self, path: str, metadata: Any) -> pa.NativeFile:
         raise NotImplementedError("an object cannot be appended to")
+
+
+class Fsspec(pafs.FSSpecHandler):
+    """A store of fsspec's. pyarrow lists one folder by `find` with a greatest depth, which adlfs
+    does not know: it tells of all that lies deeper, too."""
+
+    def get_file_info_selector(self, selector: pafs.FileSelector) -> list[pafs.FileInfo]:
+        folder = selector.base_dir.rstrip("/")
+        if selector.recursive or not self.fs.isdir(folder):
+            found: list[pafs.FileInfo] = super().get_file_info_selector(selector)
+            return found
+        entries = {entry["name"].rstrip("/"): entry for entry in self.fs.ls(folder, detail=True)}
+        return [self._create_file_info(n, e) for n, e in entries.items() if n != folder]
 
 
 Kind = Literal["look", "list", "read", "write", "remove"]

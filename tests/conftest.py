@@ -121,6 +121,40 @@ def rclone_folder(
     return f"s3://{BUCKET}/{name}"
 
 
+@pytest.fixture(scope="session")
+def google_bucket() -> Iterator[str]:
+    """A bucket of an emulator of Google's storage; the environment points at it meanwhile."""
+    command = (sys.executable, "-m", "gcp_storage_emulator", "start", "--host=127.0.0.1")
+    options = ("--port={port}", "--in-memory", f"--default-bucket={BUCKET}")
+    with _served(*command, *options) as url, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CLOUD_STORAGE_EMULATOR_ENDPOINT", url)
+        yield f"gs://anonymous@{BUCKET}"
+
+
+AZURE_ACCOUNT = "devstoreaccount1"
+AZURE_KEY = (  # known to all: of the emulator's only account
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+)
+
+
+@pytest.fixture(scope="session")
+def azure_container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A container of Azurite, Azure's own emulator; the environment points at it meanwhile."""
+    azurite = shutil.which("azurite-blob")
+    if azurite is None:
+        pytest.skip("no azurite-blob on this machine's PATH: npm install -g azurite")
+    from azure.storage.blob import BlobServiceClient  # noqa: PLC0415
+
+    kept = str(tmp_path_factory.mktemp("azurite"))
+    options = ("--silent", "--skipApiVersionCheck", "--location", kept, "--blobPort", "{port}")
+    with _served(azurite, *options) as url, pytest.MonkeyPatch.context() as patch:
+        access = f"AccountName={AZURE_ACCOUNT};AccountKey={AZURE_KEY}"
+        connection = f"{access};BlobEndpoint={url}/{AZURE_ACCOUNT};"
+        BlobServiceClient.from_connection_string(connection).create_container(BUCKET)
+        patch.setenv("AZURE_STORAGE_CONNECTION_STRING", connection)
+        yield f"az://{BUCKET}"
+
+
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
     """The tests' networks are so small that several threads only get into each other's way."""

@@ -118,6 +118,20 @@ def test_the_quickstart_distils_on_s3(places: tuple[str, str]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(560)
+@pytest.mark.parametrize("store", ["google_bucket", "azure_container"])
+def test_the_quickstart_on_other_stores(request: pytest.FixtureRequest, store: str) -> None:
+    config, output = "configs/quickstart.yaml", f"{request.getfixturevalue(store)}/quickstart"
+    run_job("distill", config, output)
+    assert "published already" in run_job("distill", config, output)
+    dataset = load_distilled(storage.join(output, "distilled/stage=2"))
+    assert len(dataset) == round(LARGEST_RATIO * HISTORICAL_ROWS)
+    run_job("sweep", config, output)
+    lines = storage.read_json(storage.join(output, "search/leaderboard.json"))["lines"]
+    assert len(lines) == SMALL["search.trials"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(560)
 def test_the_whole_quickstart_on_s3(places: tuple[str, str]) -> None:
     config, output = places
     run_job("distill", config, output)
