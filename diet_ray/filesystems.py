@@ -74,15 +74,6 @@ def find(uri: str) -> tuple[pafs.FileSystem, str]:
     return pafs.PyFileSystem(Fsspec(remote)), path
 
 
-def known_to_ray(uri: str) -> dict[str, Any]:
-    """A place in the words of Ray Train and Tune: `storage_path`, and `storage_filesystem` for a
-    store of fsspec's, whose URI pyarrow does not know."""
-    found, path = find(uri)
-    if isinstance(found, pafs.PyFileSystem) and isinstance(found.handler, Fsspec):
-        return {"storage_path": path, "storage_filesystem": found}
-    return {"storage_path": uri if "://" in uri else path}
-
-
 def _refuse_secrets(scheme: str, parts: SplitResult) -> None:
     user = parts.username if scheme in BUCKETS else None  # Azure's container stands there
     if parts.password is not None or user not in (None, ANONYMOUS):

@@ -82,6 +82,15 @@ def local_path(uri: str) -> str | None:
     return path if isinstance(found, pafs.LocalFileSystem) else None
 
 
+def known_to_ray(uri: str) -> dict[str, Any]:
+    """A place in the words of Ray Train and Tune: `storage_path`, and `storage_filesystem` for a
+    store of fsspec's, whose URI pyarrow does not know."""
+    fs, path = filesystem(uri)
+    if isinstance(fs, pafs.PyFileSystem) and isinstance(fs.handler, filesystems.Fsspec):
+        return {"storage_path": path, "storage_filesystem": fs}
+    return {"storage_path": absolute(uri)}
+
+
 def exists(uri: str) -> bool:
     """Whether a file or folder is there."""
     fs, path = filesystem(uri)
@@ -168,9 +177,17 @@ def remove(uri: str) -> None:
 
 def read_bytes(uri: str) -> bytes:
     """A file's content. Raises FileNotFoundError."""
-    fs, path = filesystem(uri)
-    with fs.open_input_file(path) as stream:
+    with _opened(uri) as stream:
         return stream.read()
+
+
+def _opened(uri: str) -> pa.NativeFile:
+    """A file for reading. Raises FileNotFoundError, which names it whatever the store says."""
+    fs, path = filesystem(uri)
+    try:
+        return fs.open_input_file(path)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{uri}: no such file") from None
 
 
 def read_json(uri: str, remedy: str = AGAIN) -> Any:
@@ -185,9 +202,8 @@ def read_json(uri: str, remedy: str = AGAIN) -> Any:
 def open_parquet(uri: str, remedy: str = AGAIN) -> Iterator[pq.ParquetFile]:
     """A Parquet file for reading; pages that have a checksum are held to it. Raises StorageError,
     which ends in `remedy`, if it is truncated or damaged."""
-    fs, path = filesystem(uri)
     try:
-        with fs.open_input_file(path) as stream, _parquet_file(stream) as file:
+        with _opened(uri) as stream, _parquet_file(stream) as file:
             yield file
     except pa.ArrowException as error:
         raise StorageError(f"{uri}: not a whole Parquet file ({error}); {remedy}") from None

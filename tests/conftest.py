@@ -84,11 +84,15 @@ def s3_endpoint() -> Iterator[str]:
         yield url
 
 
+def _name_of(request: pytest.FixtureRequest) -> str:
+    """A test's own, for a folder."""
+    return re.sub(r"\W+", "-", request.node.name).strip("-")
+
+
 @pytest.fixture
 def s3_folder(s3_endpoint: str, request: pytest.FixtureRequest) -> str:
     """An empty folder `s3://bucket/...` of the test's own."""
-    name = re.sub(r"\W+", "-", request.node.name).strip("-")
-    return f"s3://{BUCKET}/{name}"
+    return f"s3://{BUCKET}/{_name_of(request)}"
 
 
 @pytest.fixture(scope="session")
@@ -117,8 +121,7 @@ def rclone_folder(
     }
     for name, value in {**S3_ACCESS, **ours}.items():
         monkeypatch.setenv(name, value)
-    name = re.sub(r"\W+", "-", request.node.name).strip("-")
-    return f"s3://{BUCKET}/{name}"
+    return f"s3://{BUCKET}/{_name_of(request)}"
 
 
 @pytest.fixture(scope="session")
@@ -129,6 +132,12 @@ def google_bucket() -> Iterator[str]:
     with _served(*command, *options) as url, pytest.MonkeyPatch.context() as patch:
         patch.setenv("CLOUD_STORAGE_EMULATOR_ENDPOINT", url)
         yield f"gs://anonymous@{BUCKET}"
+
+
+@pytest.fixture
+def google_folder(google_bucket: str, request: pytest.FixtureRequest) -> str:
+    """An empty folder of the test's own."""
+    return f"{google_bucket}/{_name_of(request)}"
 
 
 AZURE_ACCOUNT = "devstoreaccount1"
@@ -153,6 +162,12 @@ def azure_container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         BlobServiceClient.from_connection_string(connection).create_container(BUCKET)
         patch.setenv("AZURE_STORAGE_CONNECTION_STRING", connection)
         yield f"az://{BUCKET}"
+
+
+@pytest.fixture
+def azure_folder(azure_container: str, request: pytest.FixtureRequest) -> str:
+    """An empty folder of the test's own."""
+    return f"{azure_container}/{_name_of(request)}"
 
 
 @pytest.fixture(autouse=True, scope="session")

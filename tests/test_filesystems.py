@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -84,19 +82,6 @@ def test_options_in_a_uri_are_refused() -> None:
 def test_a_store_that_needs_another_package_says_so() -> None:
     with pytest.raises(StorageError, match=r"oci://bucket/x: .*ocifs.*README"):
         filesystems.find("oci://bucket/x")
-
-
-@pytest.mark.usefixtures("s3_endpoint")
-def test_what_ray_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A URI where pyarrow knows it; else Ray gets the filesystem, which travels to its workers."""
-    monkeypatch.chdir(tmp_path)
-    assert filesystems.known_to_ray("runs") == {"storage_path": str(tmp_path / "runs")}
-    assert filesystems.known_to_ray("s3://bucket/a") == {"storage_path": "s3://bucket/a"}
-    told = filesystems.known_to_ray("memory://a/b")
-    assert told["storage_path"] == "/a/b"
-    storage.write_bytes("memory://a/b/file", b"content")
-    travelled = pickle.loads(pickle.dumps(told["storage_filesystem"]))  # noqa: S301 - as Ray does
-    assert travelled.open_input_file("/a/b/file").read() == b"content"
 
 
 @pytest.mark.parametrize("size", [10, filesystems.ONE_REQUEST_BYTES])

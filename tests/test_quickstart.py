@@ -118,9 +118,9 @@ def test_the_quickstart_distils_on_s3(places: tuple[str, str]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(560)
-@pytest.mark.parametrize("store", ["google_bucket", "azure_container"])
+@pytest.mark.parametrize("store", ["google", "azure"])
 def test_the_quickstart_on_other_stores(request: pytest.FixtureRequest, store: str) -> None:
-    config, output = "configs/quickstart.yaml", f"{request.getfixturevalue(store)}/quickstart"
+    config, output = "configs/quickstart.yaml", request.getfixturevalue(f"{store}_folder")
     run_job("distill", config, output)
     assert "published already" in run_job("distill", config, output)
     dataset = load_distilled(storage.join(output, "distilled/stage=2"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -26,10 +27,13 @@ from diet_ray.storage import StorageError
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(params=["path", "file", "odd names", "s3", "rclone", "memory"])
+STORES = ("s3", "rclone", "google", "azure")
+
+
+@pytest.fixture(params=["path", "file", "odd names", "memory", *STORES])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty folder on each kind of filesystem."""
-    if request.param in ("s3", "rclone"):
+    if request.param in STORES:
         return request.getfixturevalue(f"{request.param}_folder")
     if request.param == "memory":
         return f"memory://{tmp_path.name}"
@@ -154,6 +158,18 @@ def test_folders_are_listed(folder: str) -> None:
     assert storage.size(folder) == 25
 
 
+@pytest.mark.parametrize("folder", ["path", *STORES], indirect=True)
+def test_what_another_process_writes_is_seen(folder: str) -> None:
+    mine, others = (storage.join(folder, name) for name in ("mine", "others"))
+    storage.write_bytes(mine, b"12345")
+    assert storage.list_files(folder) == [mine]
+    program = f"from diet_ray import storage; storage.write_bytes({others!r}, b'123')"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60, cwd=ROOT)
+    assert storage.list_files(folder) == [mine, others]
+    assert storage.sizes(folder) == {"mine": 5, "others": 3}
+    assert storage.read_bytes(others) == b"123"
+
+
 def test_removing_a_file_a_folder_and_nothing(folder: str) -> None:
     one, other = storage.join(folder, "x", "one"), storage.join(folder, "y", "other")
     for uri in (one, other):
@@ -174,6 +190,16 @@ def test_a_fingerprint_tells_that_a_file_changed(folder: str) -> None:
     assert storage.fingerprint(uri) != first
     with pytest.raises(FileNotFoundError, match="absent: no such file"):
         storage.fingerprint(storage.join(folder, "absent"))
+
+
+@pytest.mark.parametrize("folder", ["path", "google", "azure"], indirect=True)
+def test_a_fingerprint_is_not_of_the_size_alone(folder: str) -> None:
+    """S3 tells times by the second: of two files of one size in a second it is the same."""
+    uri = storage.join(folder, "log.csv")
+    storage.write_bytes(uri, b"a,b")
+    first = storage.fingerprint(uri)
+    storage.write_bytes(uri, b"b,a")
+    assert storage.fingerprint(uri) != first
 
 
 @pytest.mark.parametrize("reader", [storage.read_bytes, storage.read_json, tensor_files.read])
@@ -431,3 +457,16 @@ def test_a_place_that_must_not_be_written_is_told(tmp_path: Path) -> None:
     """
     done = in_small_filesystem(tmp_path, f"mount -o remount,ro {tmp_path} &&", code)
     assert "not allowed to write; check its permissions or set output" in done.stdout, done.stderr
+
+
+@pytest.mark.usefixtures("s3_endpoint")
+def test_what_ray_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A URI where pyarrow knows it; else Ray gets the filesystem, which travels to its workers."""
+    monkeypatch.chdir(tmp_path)
+    assert storage.known_to_ray("runs") == {"storage_path": str(tmp_path / "runs")}
+    assert storage.known_to_ray("s3://bucket/a") == {"storage_path": "s3://bucket/a"}
+    told = storage.known_to_ray("memory://a/b")
+    assert told["storage_path"] == "/a/b"
+    storage.write_bytes("memory://a/b/file", b"content")
+    travelled = pickle.loads(pickle.dumps(told["storage_filesystem"]))  # noqa: S301 - as Ray does
+    assert travelled.open_input_file("/a/b/file").read() == b"content"

@@ -23,7 +23,7 @@ from ray.tune.schedulers import (
 )
 from ray.tune.search import Searcher
 
-from diet_ray import filesystems, progress, storage
+from diet_ray import progress, storage
 from diet_ray.config import RunConfig, SearchConfig
 from diet_ray.models.candidate import Candidate
 from diet_ray.models.space import TRIES
@@ -87,7 +87,7 @@ def run_trials(
             ),
             run_config=tune.RunConfig(
                 name="sweep",
-                **filesystems.known_to_ray(scratch),
+                **storage.known_to_ray(scratch),
                 failure_config=tune.FailureConfig(max_failures=LOST_WORKERS),
                 callbacks=[keeper, *callbacks(config)],
                 verbose=0,

@@ -17,7 +17,7 @@ import ray.train
 import torch
 from ray.train.torch import TorchTrainer
 
-from diet_ray import filesystems, progress, storage, whereabouts
+from diet_ray import progress, storage, whereabouts
 from diet_ray.config import ConfigError, RunConfig
 from diet_ray.errors import DivergedError
 from diet_ray.logs.blocks import Block, Blocks, iterate_batches
@@ -80,7 +80,7 @@ def train_reference(config: RunConfig, blocks: Blocks) -> None:
         run_config=ray.train.RunConfig(
             name=f"diet_ray-reference-{config.name}",
             # below the output wherever phi_t lies: this run's own state, of use to no other
-            **filesystems.known_to_ray(config.place("reference", "ray_train")),
+            **storage.known_to_ray(config.place("reference", "ray_train")),
             failure_config=ray.train.FailureConfig(max_failures=3),
         ),
     )
