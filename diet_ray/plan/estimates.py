@@ -22,8 +22,10 @@ from diet_ray.plan.steps import PUBLISHED, Step
 from diet_ray.training import reference
 from diet_ray.training.reference import CheckpointError
 
-PIPELINE_START = 7.0
-"""Seconds until the first task of a Ray Data pipeline runs."""
+PIPELINE_START = 3.0
+"""Seconds until the first task of a Ray Data pipeline runs in a process of its own."""
+SCAN_START = 0.5
+"""Seconds until the first fragment of a scan is read, by a process that is there already."""
 PROCESS_START = 5.0
 """Seconds until a new process has imported what it needs."""
 PASSES = 2
@@ -97,11 +99,11 @@ def _scans(config: RunConfig, block: Block, pace: Pace) -> float:
     seconds = 0.0
     if config.memory.new_rows == "boundary":
         a_row = pace.prediction(config.reference.network)
-        seconds += PIPELINE_START + block.rows * a_row / workers
+        seconds += SCAN_START + block.rows * a_row / workers
     if distill.candidate_fraction < 1 or distill.hard_fraction < 1:
         a_row = pace.alignment(proxy, config.scoring.batch_rows)
         scored = distill.candidate_fraction * block.rows
-        seconds += distill.rounds * (PIPELINE_START + scored * a_row / workers)
+        seconds += distill.rounds * (SCAN_START + scored * a_row / workers)
     return seconds
 
 

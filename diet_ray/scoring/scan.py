@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Protocol
 
 import numpy as np
@@ -188,6 +188,20 @@ def score_fragments(batch: Batch, task: ScanTask, scoring: Scoring) -> Batch:
     return FragmentScorer(task, scoring)(batch)
 
 
+# Threads stay with the process from task to task: what the allocator keeps for one that has ended
+# is not used again by the next, and a process would grow with every scan.
+@cache
+def _scoring_thread(torch_threads: int) -> Executor:
+    """That scores; torch counts threads for each thread that calls it."""
+    return ThreadPoolExecutor(1, "scorer", torch.set_num_threads, (torch_threads,))
+
+
+@cache
+def _fragment_threads() -> Executor:
+    """That read and write."""
+    return ThreadPoolExecutor(FRAGMENTS_AT_ONCE, "fragment")
+
+
 class FragmentScorer:
     """Reads its own Parquet, writes scores and ledger entries, returns only counts.
 
@@ -205,11 +219,8 @@ class FragmentScorer:
 
     def __call__(self, batch: Batch) -> Batch:
         fragments = [self._fragments[str(path)] for path in batch["fragments"][0]]
-        threads = self._task.config.threads
-        # torch counts threads for each thread that calls it
-        scoring = ThreadPoolExecutor(1, "scorer", torch.set_num_threads, (threads,))
-        with scoring as scorer, ThreadPoolExecutor(FRAGMENTS_AT_ONCE, "fragment") as pool:
-            list(pool.map(partial(self._score_fragment, scorer), fragments))
+        scorer = _scoring_thread(self._task.config.threads)
+        list(_fragment_threads().map(partial(self._score_fragment, scorer), fragments))
         return {"rows": np.array([sum(fragment.rows for fragment in fragments)])}
 
     def _score_fragment(self, scorer: Executor, fragment: Fragment) -> None:

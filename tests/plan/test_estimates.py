@@ -10,7 +10,7 @@ from diet_ray import storage
 from diet_ray.config import CotrainConfig, NetworkConfig
 from diet_ray.evaluation.cells import Cell
 from diet_ray.plan import estimates
-from diet_ray.plan.estimates import PIPELINE_START, PROCESS_START
+from diet_ray.plan.estimates import PIPELINE_START, PROCESS_START, SCAN_START
 from diet_ray.plan.expected import blocks_of
 from diet_ray.plan.steps import PUBLISHED
 from tests.evaluation.prepared import STAGES, Prepared, made_cell, run_here
@@ -56,8 +56,8 @@ def test_a_distillation_is_gradients_and_scans(prepared: Prepared) -> None:
     distill = config.distill
     step = estimates.distillation(config, prepared.blocks, SteadyPace())
     gradients = distill.rounds * distill.outer_steps * distill.logical_shards / 2
-    boundary = PIPELINE_START + ROWS
-    targets = distill.rounds * (PIPELINE_START + ROWS)
+    boundary = SCAN_START + ROWS
+    targets = distill.rounds * (SCAN_START + ROWS)
     stage = PROCESS_START + gradients + boundary + targets
     assert step.seconds == pytest.approx(2 * PROCESS_START + STAGES * stage)
     plain = config.model_copy(
