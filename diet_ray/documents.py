@@ -42,14 +42,19 @@ def write_sealed(uri: str, content: dict[str, Any]) -> None:
     storage.write_json(uri, {**content, SEAL: _seal(content)})
 
 
-def read_sealed(uri: str, remedy: str = storage.AGAIN) -> dict[str, Any]:
-    """A mapping as it was written; one from before there were seals is taken as it is.
+def read_sealed(
+    uri: str, remedy: str = storage.AGAIN, *, seal_required: bool = False
+) -> dict[str, Any]:
+    """A mapping as it was written; one from before there were seals is taken as it is, unless its
+    seal is required.
 
     Raises FileNotFoundError, StorageError.
     """
     content = read_mapping(uri, remedy)
     key = SEAL if SEAL in content else FORMER_SEAL
     stated = content.pop(key) if isinstance(content.get(key), str) else None
+    if stated is None and seal_required:
+        raise storage.StorageError(f"{uri}: damaged: it has no {SEAL}; {remedy}")
     if stated is not None and stated != _seal(content):
         raise storage.StorageError(f"{uri}: damaged: not what its {SEAL} vouches for; {remedy}")
     return content

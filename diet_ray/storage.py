@@ -86,9 +86,15 @@ def known_to_ray(uri: str) -> dict[str, Any]:
     """A place in the words of Ray Train and Tune: `storage_path`, and `storage_filesystem` for a
     store of fsspec's, whose URI pyarrow does not know."""
     fs, path = filesystem(uri)
-    if isinstance(fs, pafs.PyFileSystem) and isinstance(fs.handler, filesystems.Fsspec):
+    if _fsspec(fs) is not None:
         return {"storage_path": path, "storage_filesystem": fs}
     return {"storage_path": absolute(uri)}
+
+
+def _fsspec(fs: pafs.FileSystem) -> Any:
+    """fsspec's own filesystem, of a store of fsspec's; None of any other."""
+    is_one = isinstance(fs, pafs.PyFileSystem) and isinstance(fs.handler, filesystems.Fsspec)
+    return fs.handler.fs if is_one else None
 
 
 def exists(uri: str) -> bool:
@@ -157,9 +163,9 @@ def fingerprint(uri: str) -> str:
     info = fs.get_file_info(path)
     if info.type != pafs.FileType.File:
         raise FileNotFoundError(f"{uri}: no such file")
-    changed = info.mtime_ns
-    if changed is None and isinstance(fs, pafs.PyFileSystem):
-        changed = fs.handler.fs.ukey(path)
+    changed, remote = info.mtime_ns, _fsspec(fs)
+    if changed is None and remote is not None:
+        changed = remote.ukey(path)
     return f"{info.size}-{changed}"
 
 
@@ -316,8 +322,9 @@ def create(uri: str, content: bytes) -> bool:
                 _to_disk(stream)
             _folder_to_disk(os.path.dirname(path))
             return True
-        if isinstance(fs, pafs.PyFileSystem) and isinstance(fs.handler, pafs.FSSpecHandler):
-            fs.handler.fs.pipe_file(path, content, mode="create")
+        remote = _fsspec(fs)
+        if remote is not None:
+            remote.pipe_file(path, content, mode="create")
             return True
     except FileExistsError:
         return False

@@ -95,8 +95,8 @@ def read_entries(
 
 def _read_entry(uri: str) -> Entry | None:
     try:
-        # its seal comes first: the sketches' library does not survive damaged bytes
-        return documents.read_document(uri, Entry)
+        # the sketches' library does not survive damaged bytes
+        return documents.parsed(documents.read_sealed(uri, seal_required=True), Entry, uri)
     except FileNotFoundError:
         return None
     except StorageError:

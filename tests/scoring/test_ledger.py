@@ -91,6 +91,12 @@ def with_another_key(content: bytes) -> bytes:
     return json.dumps(stored).encode()
 
 
+def without_seal(content: bytes) -> bytes:
+    stored = json.loads(content)
+    del stored["seal"]
+    return json.dumps(stored).encode()
+
+
 def with_another_count(content: bytes) -> bytes:
     return content.replace(b'"rows": 7', b'"rows": 8')
 
@@ -108,6 +114,7 @@ def with_another_sketch(content: bytes) -> bytes:
         truncated,
         without_rows,
         with_another_key,
+        without_seal,
         with_another_count,
         with_another_sketch,
         lambda _: b"[]",
