@@ -20,8 +20,9 @@ import ray
 from diet_ray import storage
 from diet_ray.logs.cells import Cell, read_cells, write_cells
 from diet_ray.logs.encoder import Index, IndexPart, load_index
+from diet_ray.logs.staged_log import StagedLog
 from diet_ray.logs.staged_values import Range, ranges, read_values
-from diet_ray.logs.staging import STAGING, Ledger
+from diet_ray.logs.staging import STAGING
 from diet_ray.logs.vocabulary import grow, write_vocabulary
 from diet_ray.progress import phase
 from diet_ray.runtime import plain_errors
@@ -48,19 +49,18 @@ class Extended:
 
 
 def extend_vocabularies(
-    uri: str, fields: Sequence[str], blocks: Sequence[str], ledgers: Sequence[Ledger]
+    uri: str, fields: Sequence[str], blocks: Sequence[str], staged: StagedLog
 ) -> dict[str, Extended]:
     """Publish the vocabulary of each of these fields.
 
     blocks: those that add values, in stream order, as the first of the log's windows.
     """
-    files = ray.put([name for ledger in ledgers for name in ledger.value_files])
+    files = ray.put(staged.value_files)
     begun: dict[str, ray.ObjectRefGenerator] = {}
     for field in fields:
-        marks = itertools.chain.from_iterable(ledger.marks[field] for ledger in ledgers)
         counts = [
             _grow_range.remote(uri, field, number, within, files, len(blocks))
-            for number, within in enumerate(ranges(marks))
+            for number, within in enumerate(ranges(staged.marks[field]))
         ]
         begun[field] = _join_ranges.remote(uri, field, blocks, *counts)
     extended: dict[str, Extended] = {}

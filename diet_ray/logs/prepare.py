@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import ray
 from ray.data import Dataset
 
@@ -43,13 +42,13 @@ from diet_ray.logs.fragments import (
     plan_block,
     unseen_rows,
 )
-from diet_ray.logs.quality import check_no_block_is_empty, check_rows, total
+from diet_ray.logs.quality import check_no_block_is_empty, check_rows
 from diet_ray.logs.sources import LogsError, Part, Source, open_source
+from diet_ray.logs.staged_log import StagedLog, staged_log, total
 from diet_ray.logs.staging import (
     QUARANTINE,
     STAGING,
     STAGING_FORMAT,
-    Ledger,
     StagedFile,
     Stager,
     Window,
@@ -101,24 +100,24 @@ def prepare(config: RunConfig) -> Blocks:
 
 def _publish(work: _Work, fingerprint: str) -> Blocks:
     _begin(work, fingerprint)
-    ledgers = _stage(work)
-    check_rows(work.logs, work.uri, ledgers)
-    check_no_block_is_empty(work.logs, ledgers)
-    extended = _extend(work, ledgers)
+    staged = _stage(work)
+    check_rows(work.logs, work.uri, staged)
+    check_no_block_is_empty(work.logs, staged)
+    extended = _extend(work, staged)
     vocabulary_sizes = _sizes(work, extended)
-    plans = _plan(work, ledgers)
+    plans = _plan(work, staged)
     indexes = {field: vocabulary.index for field, vocabulary in extended.items()}
-    _write(work, plans, ledgers, _known(work, vocabulary_sizes), indexes)
+    _write(work, plans, staged.files, _known(work, vocabulary_sizes), indexes)
     blocks = Blocks(
         uri=work.uri,
         fields=work.source.fields,
         tasks=work.source.tasks,
-        blocks=_describe(work, plans, ledgers, vocabulary_sizes),
+        blocks=_describe(work, plans, staged, vocabulary_sizes),
         row_group_rows=work.logs.row_group_rows,
         fingerprint=fingerprint,
         source_bytes=work.source.source_bytes(),
-        quarantined=total([ledger.quarantined for ledger in ledgers]),
-        outside_intervals=sum(ledger.outside for ledger in ledgers),
+        quarantined=staged.quarantined,
+        outside_intervals=staged.outside,
     )
     blocks.save()
     storage.remove(storage.join(work.uri, STAGING))
@@ -179,7 +178,7 @@ def _begin(work: _Work, fingerprint: str) -> None:
     storage.write_json(place, begun)
 
 
-def _stage(work: _Work) -> list[Ledger]:
+def _stage(work: _Work) -> StagedLog:
     numbers = range(len(work.source.parts()))
     waiting = [number for number in numbers if not is_staged(work.uri, number)]
     with phase("checking and staging the log", len(numbers), "parts") as progress:
@@ -189,7 +188,7 @@ def _stage(work: _Work) -> list[Ledger]:
             dataset = one_task_each([{"part": number} for number in waiting])
             for _ in _results(dataset.map(_stage_one, fn_args=(work, work.source.parts(), shared))):
                 progress.advance()
-        return [read_ledger(work.uri, number) for number in numbers]
+        return staged_log(read_ledger(work.uri, number) for number in numbers)
 
 
 class _Shared:
@@ -217,11 +216,11 @@ def _results(dataset: Dataset) -> Iterator[dict[str, Any]]:
         yield from dataset.iter_rows()
 
 
-def _extend(work: _Work, ledgers: list[Ledger]) -> dict[str, Extended]:
+def _extend(work: _Work, staged: StagedLog) -> dict[str, Extended]:
     """field -> its vocabulary; hashed fields have none."""
     growing = [window.block for window in work.windows if window.block not in JUDGING]
     fields = [field for field in work.source.fields if field not in work.logs.hash_buckets]
-    return extend_vocabularies(work.uri, fields, growing, ledgers)
+    return extend_vocabularies(work.uri, fields, growing, staged)
 
 
 def _sizes(work: _Work, extended: dict[str, Extended]) -> dict[str, dict[str, int]]:
@@ -238,11 +237,10 @@ def _sizes(work: _Work, extended: dict[str, Extended]) -> dict[str, dict[str, in
     return sizes
 
 
-def _plan(work: _Work, ledgers: list[Ledger]) -> list[Plan]:
+def _plan(work: _Work, staged: StagedLog) -> list[Plan]:
     plans: list[Plan] = []
     for window in work.windows:
-        found = [ledger.histograms.get(window.block) for ledger in ledgers]
-        histogram = np.sum([bins for bins in found if bins is not None], axis=0)
+        histogram = staged.histograms[window.block]
         first = plans[-1].first_row_id + plans[-1].rows if plans else 0
         most = fragment_limit(work.logs, int(histogram.sum()))
         plans += plan_block(window, histogram, most, first)
@@ -263,7 +261,7 @@ def _known(work: _Work, vocabulary_sizes: dict[str, dict[str, int]]) -> dict[str
 def _write(
     work: _Work,
     plans: list[Plan],
-    ledgers: list[Ledger],
+    files: list[StagedFile],
     known: dict[str, dict[str, int]],
     indexes: dict[str, SharedIndex],
 ) -> None:
@@ -274,7 +272,6 @@ def _write(
         tasks=work.source.tasks,
         row_group_rows=work.logs.row_group_rows,
     )
-    files = [file for ledger in ledgers for file in ledger.files]
     with phase("writing encoded blocks", sum(plan.rows for plan in plans)) as progress:
         progress.skip(sum(plan.rows for plan in set(plans) - set(waiting)))
         if waiting:
@@ -299,14 +296,14 @@ def _write_one(
 def _describe(
     work: _Work,
     plans: list[Plan],
-    ledgers: list[Ledger],
+    staged: StagedLog,
     vocabulary_sizes: dict[str, dict[str, int]],
 ) -> tuple[Block, ...]:
     blocks = []
     for name, interval in work.logs.intervals.named():
         own = [plan for plan in plans if plan.block == name]
         rows = sum(plan.rows for plan in own)
-        ones = total([ledger.label_sums.get(name, {}) for ledger in ledgers])
+        ones = staged.label_sums[name]
         unseen = total([unseen_rows(plan, work.uri) for plan in own])
         blocks.append(
             Block(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Sequence
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
@@ -15,7 +13,8 @@ from diet_ray.config import LogsConfig
 from diet_ray.errors import LONGEST_VALUE, shortened
 from diet_ray.logs.cleaning import NO_TIME, bad_label
 from diet_ray.logs.sources import LogsError
-from diet_ray.logs.staging import QUARANTINE, Ledger
+from diet_ray.logs.staged_log import StagedLog
+from diet_ray.logs.staging import QUARANTINE
 
 logger = logging.getLogger("diet_ray")
 
@@ -23,21 +22,13 @@ MISREAD = 0.5
 """Share of unusable rows from which on they are not bad, but misread."""
 
 
-def total(counts: Sequence[dict[str, int]]) -> dict[str, int]:
-    """By reason, block or task, the sum over all parts."""
-    summed: Counter[str] = Counter()
-    for count in counts:
-        summed.update(count)
-    return dict(sorted(summed.items()))
-
-
-def check_rows(logs: LogsConfig, uri: str, ledgers: Sequence[Ledger]) -> None:
+def check_rows(logs: LogsConfig, uri: str, staged: StagedLog) -> None:
     """Whether few enough rows are unusable; those are told. Raises LogsError.
 
     uri: of the blocks folder.
     """
-    reasons = total([ledger.quarantined for ledger in ledgers])
-    bad, rows = sum(reasons.values()), sum(ledger.rows for ledger in ledgers)
+    reasons, rows = staged.quarantined, staged.rows
+    bad = sum(reasons.values())
     telemetry.QUARANTINED_ROWS.set(bad)
     if not bad:
         return
@@ -46,7 +37,8 @@ def check_rows(logs: LogsConfig, uri: str, ledgers: Sequence[Ledger]) -> None:
     logger.info("quarantined %s of %s rows in %s: %s", f"{bad:,}", f"{rows:,}", place, told)
     limit = logs.bad_rows_limit
     if bad > limit * rows:
-        first = next(ledger.first_bad for ledger in ledgers if ledger.first_bad)
+        first = staged.first_bad
+        assert first is not None
         raise LogsError(
             f"{bad:,} of {rows:,} rows cannot be used, more than logs.bad_rows_limit={limit:g} "
             f"allows: {told}. The first is row {first['row']} of "
@@ -78,18 +70,16 @@ def _remedy(logs: LogsConfig, reasons: dict[str, int], share: float) -> str:
     return "set logs.table.delimiter to what separates the values, or repair the log"
 
 
-def check_no_block_is_empty(logs: LogsConfig, ledgers: Sequence[Ledger]) -> None:
+def check_no_block_is_empty(logs: LogsConfig, staged: StagedLog) -> None:
     """Whether every interval has rows. Raises LogsError, which tells the times of the log."""
-    rows = total([ledger.block_rows for ledger in ledgers])
-    empty = [f"{name} ({i})" for name, i in logs.intervals.named() if not rows.get(name)]
+    intervals = logs.intervals.named()
+    empty = [f"{name} ({i})" for name, i in intervals if not staged.block_rows.get(name)]
     if not empty:
         return
-    firsts = [ledger.first_ms for ledger in ledgers if ledger.first_ms is not None]
-    lasts = [ledger.last_ms for ledger in ledgers if ledger.last_ms is not None]
-    if not firsts:
+    if staged.first_ms is None or staged.last_ms is None:
         raise LogsError(f"{logs.path}: the log has no usable row")
     zone = ZoneInfo(logs.timezone)
-    first, last = (_told(ms, zone) for ms in (min(firsts), max(lasts)))
+    first, last = (_told(ms, zone) for ms in (staged.first_ms, staged.last_ms))
     raise LogsError(
         f"logs.intervals: no row in {', '.join(empty)}; the log goes from {first} to {last} "
         f"({logs.timezone}): move the interval, or check the time column's unit and logs.timezone"

@@ -9,7 +9,8 @@ from diet_ray.config import LogsConfig
 from diet_ray.logs import staged_values, staging
 from diet_ray.logs.extending import extend_vocabularies
 from diet_ray.logs.sources import open_source
-from diet_ray.logs.staging import Ledger, Stager, Window
+from diet_ray.logs.staged_log import StagedLog, staged_log
+from diet_ray.logs.staging import Stager, Window
 from diet_ray.logs.vocabulary import vocabulary_uri
 
 WINDOWS = tuple(Window(f"b{t}", 100 * t, 100 * (t + 1)) for t in range(4))
@@ -34,7 +35,7 @@ def made_log(rows: int = 400) -> pd.DataFrame:
     )
 
 
-def stage(folder: Path, log: pd.DataFrame) -> list[Ledger]:
+def stage(folder: Path, log: pd.DataFrame) -> StagedLog:
     """The log as two files, in several runs each."""
     raw = folder / "raw"
     raw.mkdir()
@@ -45,10 +46,10 @@ def stage(folder: Path, log: pd.DataFrame) -> list[Ledger]:
     table = {"format": "csv", "time_column": "at", "fields": ["few", "many"], "tasks": {"y": "y"}}
     content = {"source": "table", "path": str(raw), "intervals": intervals, "table": table}
     source = open_source(LogsConfig.model_validate(content), 0)
-    return [
+    return staged_log(
         Stager(source, part, number, str(folder), WINDOWS).stage(None)
         for number, part in enumerate(source.parts())
-    ]
+    )
 
 
 @pytest.mark.parametrize("range_marks", [1, staged_values.RANGE_MARKS])
@@ -59,8 +60,8 @@ def test_vocabularies_are_the_obvious_ones_however_they_are_cut(
     monkeypatch.setattr(staged_values, "CELL_VALUES", 8)
     monkeypatch.setattr(staged_values, "RANGE_MARKS", range_marks)
     log = made_log()
-    ledgers = stage(tmp_path, log)
-    extended = extend_vocabularies(str(tmp_path), ["few", "many"], GROWING, ledgers)
+    staged = stage(tmp_path, log)
+    extended = extend_vocabularies(str(tmp_path), ["few", "many"], GROWING, staged)
     pieces = list((tmp_path / "staging" / "vocabulary").glob("many-*.arrow"))
     assert (len(pieces) > 10) == (range_marks == 1)
     for field, vocabulary in extended.items():
