@@ -8,6 +8,7 @@ joins that cluster; else it starts one on this machine. Before long work starts,
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import socket
@@ -211,14 +212,23 @@ def room_for_meta_workers(asked: ResourcesConfig) -> int:
     fewest, most = asked.range_of_meta_workers
     if fewest == most:
         return most
-    beside, limits = _beside_meta_workers(asked), _limits(asked)
+    return min(max(_meta_workers_within(_limits(asked), asked), fewest), most)
+
+
+def room_for_meta_workers_now(asked: ResourcesConfig) -> int:
+    """How many leave the rest of a stage its room on the nodes that are there; maybe none."""
+    return max(_meta_workers_within(_present(), asked), 0)
+
+
+def _meta_workers_within(limits: dict[str, float], asked: ResourcesConfig) -> int:
+    beside = _beside_meta_workers(asked)
     needs = {"CPU": asked.meta_worker_cpus, "GPU": asked.meta_worker_gpus}
     room = min(
         round((limits[resource] - beside[resource]) / need, 6)  # .3 / .1 is less than 3
         for resource, need in needs.items()
         if need
     )
-    return min(max(int(room), fewest), most)
+    return math.floor(room)
 
 
 def _beside_meta_workers(asked: ResourcesConfig) -> dict[str, float]:
@@ -230,9 +240,12 @@ def _beside_meta_workers(asked: ResourcesConfig) -> dict[str, float]:
 
 def _limits(asked: ResourcesConfig) -> dict[str, float]:
     """What the nodes that stay have, or what the cluster can grow to."""
-    leaving, grown = leaving_nodes(), asked.cluster_limit
+    grown = asked.cluster_limit
+    return {kind: max(amount, grown.get(kind, 0.0)) for kind, amount in _present().items()}
+
+
+def _present() -> dict[str, float]:
+    """What the nodes that stay have."""
+    leaving = leaving_nodes()
     nodes = [n["Resources"] for n in ray.nodes() if n["Alive"] and n["NodeID"] not in leaving]
-    return {
-        kind: max(sum(node.get(kind, 0.0) for node in nodes), grown.get(kind, 0.0))
-        for kind in ("CPU", "GPU")
-    }
+    return {kind: sum(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU")}

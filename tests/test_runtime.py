@@ -186,9 +186,12 @@ def test_meta_workers_leave_room_for_the_rest_of_a_stage(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runtime, "_limits", lambda _: has)
+        patch.setattr(runtime, "_present", lambda: has)
         found = runtime.room_for_meta_workers(asked)
+        now = runtime.room_for_meta_workers_now(asked)
     fewest, most = workers
     assert found == max([fewest, *filter(fit, range(fewest, most + 1))])
+    assert now == max([0, *filter(fit, range(200))])
 
 
 def test_what_a_cluster_can_never_run_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,6 +93,7 @@ def _least_aligned(
     path = ("hard target candidates", stage.number, round_number)
     sample = Sample(distill.candidate_fraction, config.seed, path)
     folder = stage.scores(f"alignment-round={round_number}")
+    stage.workers.make_room()
     scores = scan(config, stage.blocks, block, scoring, folder, sample)
     count = round(distill.hard_fraction * sum(scores.group_rows.values()))
     if count == 0:

@@ -57,6 +57,7 @@ def new_rows(stage: Stage, count: int) -> np.ndarray:
     uri = reference_uri(stage.config, stage.number)
     precision = stage.config.scoring.el2n_precision
     scoring = EL2NScoring(uri, stage.reference.identity, precision)
+    stage.workers.make_room()
     scores = scan(stage.config, stage.blocks, block, scoring, stage.scores("el2n"))
     shares = group_shares(scores.group_rows, count, memory.group_alpha)
     ranks = bands(scores.group_rows, shares, memory.percentile)

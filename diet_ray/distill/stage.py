@@ -49,6 +49,7 @@ def _distil(stage: Stage) -> None:
     config = stage.config
     start = _initialise(stage)
     learns_embeddings = config.distill.outer.embedding_step > 0
+    stage.workers.make_room()
     memory = MemoryCoordinator(
         folder=stage.work("memory"),
         start=start,
@@ -143,7 +144,7 @@ def _optimise(stage: Stage, memory: MemoryCoordinator) -> Ended:
             except ServerLostError:
                 telemetry.RETRIES.add(1, what="memory rollback")
                 reached = memory.step
-                stage.workers.adapt()  # so that they take no room that a server needs
+                stage.workers.make_room()
                 memory.rollback()
                 phase.skip(memory.step - reached)
                 losses = losses + 1 if memory.step == durable else 1

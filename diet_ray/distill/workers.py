@@ -6,7 +6,9 @@ for while the others work. A task whose worker died is given to another. Ray res
 worker meanwhile; it gets work again once it answers. An error that is the task's own is raised.
 
 Before each list of tasks the pool takes the size that the cluster has room for, and its workers
-leave the nodes that are about to go (`draining.py`).
+leave the nodes that are about to go (`draining.py`). A cluster that can grow has room for more
+workers than its nodes have now; those that wait take whatever is free, so some are given up
+(`make_room`) before anything else is to start.
 """
 
 from __future__ import annotations
@@ -63,7 +65,15 @@ class MetaWorkers:
     def adapt(self) -> None:
         """Start what the cluster has room for, give up what there is none for any more, and have
         those on a node that will leave start elsewhere. Only while none of them works."""
-        wanted = runtime.room_for_meta_workers(self._config.resources)
+        self._resize(runtime.room_for_meta_workers(self._config.resources))
+
+    def make_room(self) -> None:
+        """Give up those beside which a scan and the servers find no room on the nodes that are
+        there; the next tasks ask for them again. Only while none of them works."""
+        now = runtime.room_for_meta_workers_now(self._config.resources)
+        self._resize(min(now, len(self._workers)))
+
+    def _resize(self, wanted: int) -> None:
         while len(self._workers) < wanted:
             self._start()
         leaving = on_leaving_nodes(self._workers)

@@ -69,8 +69,8 @@ class LocalWorkers:
         self.inner_start, self.taught = self._worker.inner_start, self._worker.taught
         self.real_rows = self._worker.real_rows
 
-    def adapt(self) -> None:
-        """There is no other node."""
+    def make_room(self) -> None:
+        """They take none."""
 
     def write_start(
         self,

@@ -143,6 +143,33 @@ def test_the_pool_has_the_size_that_there_is_room_for(prepared: Prepared) -> Non
         pool.close()
 
 
+@pytest.mark.parametrize("asked", [[1, 99], 2])
+def test_workers_that_wait_for_nodes_leave_room_for_a_scan(
+    prepared: Prepared, asked: int | list[int]
+) -> None:
+    """Those that a cluster would hold if it grew take every CPU of the nodes that are there."""
+    room = ray.cluster_resources()["CPU"]
+    resources = {
+        "meta_workers": asked,
+        "meta_worker_cpus": room / 2,
+        "scoring_cpus": room / 4,
+        "cluster_limit": {"CPU": 20 * room},
+    }
+    other = ray.remote(num_cpus=room / 4)(pid_after)
+    pool = MetaWorkers(run_config(prepared.folder, resources=resources))
+    try:
+        two = [task(partial(pid_after, 0.1))] * 2
+        wait_until(lambda: len({*pool.run(two)}) == 2, "workers on all CPUs")
+        waiting = other.remote(0.0)
+        assert not ray.wait([waiting], timeout=1)[0]
+        pool.make_room()
+        assert len(pool._workers) == 1
+        assert ray.wait([waiting], timeout=30)[0]
+        wait_until(lambda: len({*pool.run(two)}) == 2, "workers on all CPUs again")
+    finally:
+        pool.close()
+
+
 def test_workers_leave_a_node_between_tasks(
     prepared: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
