@@ -24,8 +24,8 @@ from diet_ray import runtime, storage
 from diet_ray.bench.made import BYTES_PER_ROW, Dense, dense, made_blocks, network_names, run_config
 from diet_ray.bench.measure import BenchError, Figure, Found, Goal, Measure, Needs, size
 from diet_ray.bench.peaks import in_child, own_ray, rise, watched
-from diet_ray.bench.timing import by_turns, one_thread, ratio, seconds_of
-from diet_ray.config import RunConfig, ScoringConfig
+from diet_ray.bench.timing import Ratio, by_turns, one_thread, ratio, seconds_of
+from diet_ray.config import AlignmentMode, RunConfig, ScoringConfig
 from diet_ray.logs.blocks import ROW_ID, Block, Blocks
 from diet_ray.models.functional import row_losses
 from diet_ray.scoring.alignment import alignment
@@ -214,50 +214,57 @@ def plain_uri(folder: str, path: str) -> str:
 
 @dataclass(frozen=True)
 class Alignment(Measure):
-    """Alignment of a batch by one JVP over a plain forward pass, in CPU time on one thread."""
+    """Alignment of a batch over a plain forward pass, in CPU time on one thread: exactly, by one
+    JVP, and by a central difference (`scoring.alignment: difference`)."""
 
     name: ClassVar[str] = "alignment"
-    goals: ClassVar[dict[str, Goal]] = {"dcn": Goal(high=3), "wukong": Goal(high=4)}
+    exact: ClassVar[dict[str, Goal]] = {"dcn": Goal(high=3), "wukong": Goal(high=4)}
+    difference: ClassVar[Goal] = Goal(high=2.2)
     batch_rows: int = size(ScoringConfig().batch_rows, "rows of the batch")
-    repeats: int = size(15, "times that both run, by turns")
+    repeats: int = size(15, "times that each runs, by turns")
 
     def needs(self) -> Needs:
         return Needs(PROCESS_BYTES + JVP_BYTES_PER_ROW * self.batch_rows)
 
     def run(self, folder: str) -> Found:  # noqa: ARG002 - nothing is written
         with one_thread(), torch.no_grad():
-            return Found([self._figure(name) for name in network_names()])
+            return Found([f for name in network_names() for f in self._figures(name)])
 
-    def _figure(self, name: str) -> Figure:
+    def _figures(self, name: str) -> list[Figure]:
         case = dense(name, self.batch_rows)
-        actions = {
+        actions: dict[str, Callable[[], object]] = {
             "alignment": lambda: aligned(case),
+            "by difference": lambda: aligned(case, "difference"),
             "forward": lambda: case.flat(case.theta, case.embeddings),
         }
         timed = {k: partial(seconds_of, action, time.process_time) for k, action in actions.items()}
         by_turns(timed, 1)  # what only a first call pays
         taken = by_turns(timed, self.repeats)
-        found = ratio(taken["alignment"], taken["forward"])
-        return Figure(
-            f"alignment / forward, CPU time, {name}, {self.batch_rows:,} rows",
-            found.median,
-            self.goals.get(name),
-            parts={
-                "alignment ms": 1e3 * found.over,
-                "forward ms": 1e3 * found.under,
-                "lowest": found.low,
-                "highest": found.high,
-            },
-        )
+        goals = {"alignment": self.exact.get(name), "by difference": self.difference}
+        of = f"forward, CPU time, {name}, {self.batch_rows:,} rows"
+        return [
+            self._figure(f"{way} / {of}", ratio(taken[way], taken["forward"]), goal)
+            for way, goal in goals.items()
+        ]
+
+    def _figure(self, compared: str, found: Ratio, goal: Goal | None) -> Figure:
+        parts = {
+            "alignment ms": 1e3 * found.over,
+            "forward ms": 1e3 * found.under,
+            "lowest": found.low,
+            "highest": found.high,
+        }
+        return Figure(compared, found.median, goal, parts=parts)
 
 
 JVP_BYTES_PER_ROW = 100_000
 """More than the activations and tangents of a row take in either network."""
 
 
-def aligned(case: Dense) -> Tensor:
-    """The alignment of every row with the direction, (B,), by our JVP."""
-    return alignment(case.flat, case.theta, case.direction, case.embeddings, case.labels)
+def aligned(case: Dense, mode: AlignmentMode = "jvp") -> Tensor:
+    """The alignment of every row with the direction, (B,), by our JVP or difference."""
+    rows = case.embeddings, case.labels
+    return alignment(case.flat, case.theta, case.direction, *rows, mode=mode)
 
 
 def aligned_per_sample(case: Dense) -> Tensor:

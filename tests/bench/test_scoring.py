@@ -80,9 +80,10 @@ def test_both_ways_align_alike(name: str) -> None:
         torch.testing.assert_close(aligned(case), aligned_per_sample(case))
 
 
-def test_alignment_is_measured_for_each_network() -> None:
+def test_alignment_is_measured_for_each_network_exactly_and_by_difference() -> None:
     figures = Alignment(batch_rows=16, repeats=1).run("").figures
-    assert len(figures) == len(network_names())
+    ways = [figure.compared.partition(" / ")[0] for figure in figures]
+    assert ways == ["alignment", "by difference"] * len(network_names())
     assert all(figure.goal and figure.value > 0 for figure in figures)
 
 
