@@ -98,12 +98,11 @@ class Scan(Measure):
         parts = {
             "scan rows/s": self.rows / apart.under,
             "plain rows/s": self.rows / apart.over,
-            "lowest": apart.low,
-            "highest": apart.high,
+            **apart.ends,
         }
         starting = {"pipeline start s": starts, "ray.init s": ray_start}
         most = ratio(taken["plain"], taken["side by side"])
-        without = {"rows/s": self.rows / most.under, "lowest": most.low, "highest": most.high}
+        without = {"rows/s": self.rows / most.under, **most.ends}
         beside = f"{self.workers} plain threads side by side / one, {self.rows:,} rows"
         return Found(
             [
@@ -251,8 +250,7 @@ class Alignment(Measure):
         parts = {
             "alignment ms": 1e3 * found.over,
             "forward ms": 1e3 * found.under,
-            "lowest": found.low,
-            "highest": found.high,
+            **found.ends,
         }
         return Figure(compared, found.median, goal, parts=parts)
 

@@ -54,6 +54,11 @@ class Ratio:
     low: float
     high: float
 
+    @property
+    def ends(self) -> dict[str, float]:
+        """The lowest and the highest of the ratios, as parts of a figure."""
+        return {"lowest": self.low, "highest": self.high}
+
 
 def ratio(over: list[float], under: list[float]) -> Ratio:
     """over / under of each turn; the two lists are of equal length."""

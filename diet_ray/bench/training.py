@@ -119,8 +119,7 @@ class ReferenceTrainer(Measure):
             parts={
                 "ours rows/s": found.over,
                 "FuxiCTR rows/s": found.under,
-                "lowest": found.low,
-                "highest": found.high,
+                **found.ends,
             },
         )
 
@@ -196,8 +195,7 @@ class ReferenceIds(Measure):
         parts = {
             "many ms": 1e3 * found.over / self.steps,
             "few ms": 1e3 * found.under / self.steps,
-            "lowest": found.low,
-            "highest": found.high,
+            **found.ends,
         }
         return Found([Figure(of, found.median, Goal(high=1.2), parts=parts)])
 
