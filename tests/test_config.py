@@ -20,6 +20,7 @@ from diet_ray.config import (
     load_config,
     make_config,
 )
+from diet_ray.config.section import FORMER
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -204,6 +205,13 @@ def test_an_unknown_key_names_the_nearest_known_one(write: Any, key: str, neares
 def test_an_unknown_key_in_a_list_names_the_nearest_known_one(write: Any) -> None:
     message = refusal(write(changed("evaluation.candidates", [{"name": "dcn", "labl": "big"}])))
     assert "evaluation.candidates.0.labl: unknown key; did you mean 'label'?" in message
+
+
+@pytest.mark.parametrize(("key", "now"), FORMER.items())
+def test_a_key_of_an_earlier_version_names_what_it_is_now(write: Any, key: str, now: str) -> None:
+    told = f": {key}: unknown key, of an earlier version; now it is {now!r}"
+    assert told in refusal(write(changed(key, 1)))
+    assert f" {now}: unknown key" not in refusal(write(changed(now, "no such value")))
 
 
 def test_an_unknown_key_like_no_other_lists_the_known_ones(write: Any) -> None:

@@ -95,6 +95,22 @@ class Section(BaseModel):
     )
 
 
+FORMER = {
+    "benchmark.fidelity_seeds": "benchmark.fidelity.full_seeds",
+    "benchmark.settings": "benchmark.fidelity.settings",
+    "benchmark.space": "benchmark.fidelity.space",
+    "distill.outer.clip_memory": "distill.outer.clip_window",
+    "evaluation.batch_size": "evaluation.protocol.batch_size",
+    "evaluation.cotrain.passes": "evaluation.cotrain.steps",
+    "evaluation.epochs": "evaluation.protocol.epochs",
+    "evaluation.learning_rate": "evaluation.protocol.learning_rate",
+    "evaluation.warm_up_batch_size": "evaluation.protocol.warm_up_batch_size",
+    "resources.scoring_actors": "resources.scoring_workers",
+    "search.seeds": "evaluation.cotrain.seeds",
+}
+"""Keys of earlier versions: what says the same now."""
+
+
 def describe_errors(
     error: ValidationError, schema: type[BaseModel], where: str | Callable[[str], str]
 ) -> str:
@@ -118,6 +134,9 @@ def describe_errors(
 
 
 def _nearest(schema: type[BaseModel], location: tuple[int | str, ...]) -> str:
+    now = FORMER.get(".".join(map(str, location)))
+    if now:
+        return f", of an earlier version; now it is {now!r}"
     for part in location[:-1]:
         if isinstance(part, str) and part in schema.model_fields:
             inner = section_in(schema.model_fields[part].annotation)
