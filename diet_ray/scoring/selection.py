@@ -1,10 +1,12 @@
 """Exact selection by rank from a scan, without bringing its scores together.
 
-The merged sketches bracket the scores at the wanted ranks; one pass over the side-cars counts
-what lies below the bracket and collects what lies in it; a sort of the collected rows makes the
-cut. Equal scores are ordered by row id, so the result is that of sorting all rows in memory. A
-sketch that misses (its error is probabilistic) only widens the bracket and repeats the pass. That
-ends: a bracket of all scores holds every rank, as each side-car is held against its ledger entry.
+The merged sketches bracket the score of the first wanted rank and that of the last. One pass over
+the side-cars counts what lies below both brackets, collects the row ids of what lies between them,
+which is wanted, and row ids and scores of what lies in them; a sort of the latter makes the cuts.
+So the driver holds little more than the row ids that it returns. Equal scores are ordered by row
+id, so the result is that of sorting all rows in memory. A sketch that misses (its error is
+probabilistic) only widens the brackets and repeats the pass. That ends: brackets of all scores hold
+every rank, as each side-car is held against its ledger entry.
 """
 
 from __future__ import annotations
@@ -27,6 +29,18 @@ from diet_ray.scoring.scan import Scan
 Ranks = dict[int, tuple[int, int]]  # label group -> first and one-past-last rank, 0 the smallest
 
 ALL_GROUPS = -1
+
+
+FOUND = pa.schema(
+    {
+        "group": pa.int32(),
+        "below": pa.int64(),
+        "between": pa.list_(pa.int64()),
+        "inside": pa.list_(pa.int64()),
+        "scores": pa.list_(pa.float32()),
+    }
+)
+"""What a pass tells of a side-car's label group."""
 
 
 class SelectionError(UserError, ValueError):
@@ -86,19 +100,18 @@ def select_ranks(scan: Scan, ranks: Ranks) -> np.ndarray:
         _check_ranks(scan, group, wanted)
     ranks = {group: (first, end) for group, (first, end) in ranks.items() if end > first}
     margin = 1.0
-    selected: dict[int, np.ndarray] = {}
+    selected: dict[int, list[np.ndarray]] = {}
     while len(selected) < len(ranks):
         missing = {group: ranks[group] for group in ranks if group not in selected}
-        brackets = {group: _bracket(scan, group, r, margin) for group, r in missing.items()}
-        below, inside = _collect(scan, brackets)
-        for group, (first, end) in missing.items():
-            rows = inside[group]
-            if below[group] <= first and end <= below[group] + len(rows.row_ids):
-                order = np.lexsort((rows.row_ids, rows.scores))
-                cut = order[first - below[group] : end - below[group]]
-                selected[group] = rows.row_ids[cut]
+        brackets = {group: _brackets(scan, group, r, margin) for group, r in missing.items()}
+        for group, found in _collect(scan, brackets).items():
+            if found.decides(*ranks[group]):
+                selected[group] = [*found.between, found.cut(*ranks[group])]
         margin *= 4
-    return np.sort(np.concatenate([np.zeros(0, dtype=np.int64), *selected.values()]))
+    parts = [part for of_group in selected.values() for part in of_group]
+    row_ids = np.concatenate([np.zeros(0, dtype=np.int64), *parts])
+    row_ids.sort()
+    return row_ids
 
 
 def _check_ranks(scan: Scan, group: int, ranks: tuple[int, int]) -> None:
@@ -118,30 +131,70 @@ def smallest(scan: Scan, count: int) -> np.ndarray:
     return select_ranks(scan, {ALL_GROUPS: (0, count)})
 
 
-def _bracket(scan: Scan, group: int, ranks: tuple[int, int], margin: float) -> tuple[float, float]:
+@dataclass(frozen=True)
+class _Brackets:
+    """Scores, ends included, that hold the first wanted row and the last; one where they meet."""
+
+    first: tuple[float, float]
+    last: tuple[float, float]
+
+    def masks(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Which scores are below both brackets, in one of them, between them."""
+        in_first = (scores >= self.first[0]) & (scores <= self.first[1])
+        in_last = (scores >= self.last[0]) & (scores <= self.last[1])
+        between = (scores > self.first[1]) & (scores < self.last[0])
+        return scores < self.first[0], in_first | in_last, between
+
+
+def _brackets(scan: Scan, group: int, ranks: tuple[int, int], margin: float) -> _Brackets:
     groups = _members(scan, group)
     sketch = merged_sketch(scan.entries, next(iter(groups)))
     for other in list(groups)[1:]:
         sketch.merge(merged_sketch(scan.entries, other))
     rows = sum(groups.values())
     error = margin * sketch.normalized_rank_error(False)
-    low, high = ranks[0] / rows - error, ranks[1] / rows + error
-    return (
-        sketch.get_quantile(low) if low > 0 else -np.inf,
-        sketch.get_quantile(high) if high < 1 else np.inf,
-    )
+
+    def score(share: float) -> float:
+        if share <= 0:
+            return -np.inf
+        return np.inf if share >= 1 else sketch.get_quantile(share)
+
+    first, last = ((score(r / rows - error), score(r / rows + error)) for r in ranks)
+    if ranks[0] == 0:
+        first = -np.inf, -np.inf
+    if ranks[1] == rows:
+        last = np.inf, np.inf
+    if last[0] <= first[1]:
+        first = last = first[0], last[1]
+    return _Brackets(first, last)
 
 
 @dataclass(frozen=True)
-class _Inside:
-    row_ids: np.ndarray
-    scores: np.ndarray
+class _Found:
+    """What one pass found of a label group."""
+
+    below: int  # rows below both brackets
+    between: list[np.ndarray]  # row ids of those between them
+    row_ids: np.ndarray  # of those in a bracket, by score and row id
+    in_first: int  # so many of which are in the first bracket
+
+    def decides(self, first: int, end: int) -> bool:
+        """Whether both cuts are in a bracket, so that all rows between the brackets are wanted."""
+        between = sum(map(len, self.between))
+        starts = self.below <= first
+        ends = end <= self.below + between + len(self.row_ids)
+        if not between:
+            return starts and ends
+        return starts and first <= self.below + self.in_first <= end - between and ends
+
+    def cut(self, first: int, end: int) -> np.ndarray:
+        """Of the rows in brackets those at the ranks from first until before end."""
+        between = sum(map(len, self.between))
+        return self.row_ids[first - self.below : end - self.below - between]
 
 
-def _collect(
-    scan: Scan, brackets: dict[int, tuple[float, float]]
-) -> tuple[dict[int, int], dict[int, _Inside]]:
-    """Rows below each group's bracket, counted, and rows inside it, collected."""
+def _collect(scan: Scan, brackets: dict[int, _Brackets]) -> dict[int, _Found]:
+    """What lies where, of each group."""
     side_cars = [
         {
             "uri": storage.join(scan.uri, entry.fragment),
@@ -150,44 +203,55 @@ def _collect(
         }
         for entry in scan.entries
     ]
-    found = runtime.one_task_each(side_cars).map_batches(
-        _read_bracket,
+    read = runtime.one_task_each(side_cars).map_batches(
+        _read_brackets,
         fn_args=(brackets,),
         batch_size=1,
         batch_format="pyarrow",
         num_cpus=scan.cpus,
     )
     with runtime.plain_errors():
-        table = pa.concat_tables(ray.get(found.to_arrow_refs()))
-    group = table["group"].to_numpy()
-    row_ids, scores = table["row_id"].to_numpy(), table["score"].to_numpy()
-    is_below = table["is_below"].to_numpy(zero_copy_only=False)
-    below = {g: int(row_ids[(group == g) & is_below].sum()) for g in brackets}
-    inside = {}
-    for g in brackets:
-        mask = (group == g) & ~is_below
-        inside[g] = _Inside(row_ids[mask], scores[mask])
-    return below, inside
+        table = pa.concat_tables(ray.get(read.to_arrow_refs()))
+    group_of = table["group"].to_numpy()
+    return {
+        group: _found(table, np.flatnonzero(group_of == group), of)
+        for group, of in brackets.items()
+    }
 
 
-def _read_bracket(batch: pa.Table, brackets: dict[int, tuple[float, float]]) -> pa.Table:
-    """Per group one row that counts (`is_below`, the count as row_id), then the rows inside."""
-    columns: dict[str, list[Any]] = {"group": [], "row_id": [], "score": [], "is_below": []}
+def _found(table: pa.Table, rows: np.ndarray, brackets: _Brackets) -> _Found:
+    """rows: those of one group, of all side-cars. Nothing is copied but what lies in a bracket."""
+    between, inside, scores = (
+        [table[name][row].values.to_numpy() for row in rows.tolist()]
+        for name in ("between", "inside", "scores")
+    )
+    row_ids, sorted_by = np.concatenate(inside), np.concatenate(scores)
+    return _Found(
+        below=int(table["below"].to_numpy()[rows].sum()),
+        between=between,
+        row_ids=row_ids[np.lexsort((row_ids, sorted_by))],
+        in_first=int((sorted_by <= brackets.first[1]).sum()),
+    )
+
+
+def _read_brackets(batch: pa.Table, brackets: dict[int, _Brackets]) -> pa.Table:
+    """A row per side-car and group: how many rows are below, row ids between, row ids and scores
+    inside."""
+    columns: dict[str, list[Any]] = {name: [] for name in FOUND.names}
     for entry in batch.to_pylist():
         told = {int(g): rows for g, rows in json.loads(entry["told"]).items()}
         table = _read_side_car(entry["uri"], entry["sha256"], told)
         row_ids, scores = table["row_id"].to_numpy(), table["score"].to_numpy()
         groups = table["group"].to_numpy()
-        for group, (low, high) in brackets.items():
+        for group, of in brackets.items():
             member = np.ones(len(groups), bool) if group == ALL_GROUPS else groups == group
-            inside = member & (scores >= low) & (scores <= high)
-            below = int((member & (scores < low)).sum())
-            count = int(inside.sum())
-            columns["group"].append(np.full(count + 1, group, dtype=np.int32))
-            columns["row_id"].append(np.concatenate([[below], row_ids[inside]]).astype(np.int64))
-            columns["score"].append(np.concatenate([[0], scores[inside]]).astype(np.float32))
-            columns["is_below"].append(np.arange(count + 1) == 0)
-    return pa.table({name: np.concatenate(parts) for name, parts in columns.items()})
+            below, inside, between = (member & mask for mask in of.masks(scores))
+            columns["group"].append(group)
+            columns["below"].append(int(below.sum()))
+            columns["between"].append(row_ids[between])
+            columns["inside"].append(row_ids[inside])
+            columns["scores"].append(scores[inside])
+    return pa.table(columns, FOUND)
 
 
 def _read_side_car(uri: str, sha256: str, told: dict[int, int]) -> pa.Table:

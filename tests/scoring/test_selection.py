@@ -19,7 +19,10 @@ from diet_ray.logs.blocks import Fragment
 from diet_ray.scoring.ledger import Entry, side_car_uri, sketch
 from diet_ray.scoring.scan import Scan
 from diet_ray.scoring.selection import (
+    ALL_GROUPS,
     SelectionError,
+    _brackets,
+    _collect,
     bands,
     group_shares,
     select_ranks,
@@ -169,6 +172,32 @@ def test_a_sketch_that_misses_only_costs_another_pass(tmp_path: Path, told: floa
     found = made_scan(str(tmp_path), scores, groups, k=200, told=told)
     ranks = {0: (700, 720), 1: (5, 6)}
     assert select_ranks(found, ranks).tolist() == sorted_cut(scores, groups, ranks)
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("told", [0.0, 0.02, -0.02, 1.0])
+@pytest.mark.parametrize("distinct", [None, 9], ids=["no ties", "many ties"])
+def test_wide_bands_equal_sorting_whatever_the_sketches_say(
+    tmp_path: Path, told: float, distinct: int | None
+) -> None:
+    scores, groups = drawn(4_000, seed=4, distinct=distinct)
+    found = made_scan(str(tmp_path), scores, groups, k=200, told=told)
+    rows = found.group_rows
+    ranks = {0: (300, 2_100), 1: (0, rows[1] // 2), 3: (7, rows[3])}
+    assert select_ranks(found, ranks).tolist() == sorted_cut(scores, groups, ranks)
+    every = {group: (0, count) for group, count in rows.items()}
+    assert select_ranks(found, every).tolist() == list(range(4_000))
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_the_driver_gets_scores_only_near_the_cuts(tmp_path: Path) -> None:
+    scores, groups = drawn(40_000, seed=6, distinct=None)
+    found = made_scan(str(tmp_path), scores, groups, k=400)
+    brackets = _brackets(found, ALL_GROUPS, (10_000, 30_000), 1.0)
+    (collected,) = _collect(found, {ALL_GROUPS: brackets}).values()
+    assert collected.decides(10_000, 30_000)
+    assert 0 < len(collected.row_ids) < 2_000
+    assert sum(map(len, collected.between)) > 18_000
 
 
 def loses_rows(side_car: str) -> None:
