@@ -52,7 +52,7 @@ PHASES = (
 # Of all requests that reach the store in a phase; docs/object_storage.md tells what they are.
 MOST = {
     "start and plan": 60,
-    "preparation": 230,
+    "preparation": 200,
     "reference": 50,
     "stage 1": 110,
     "stage 2": 110,

@@ -66,15 +66,24 @@ def plan_block(window: Window, histogram: np.ndarray, most: int, first_row_id: i
     return plans
 
 
-def finished(plan: Plan, uri: str, row_group_rows: int) -> Fragment:
-    """The manifest's entry for a written fragment."""
+def finished(plan: Plan, size: int, row_group_rows: int) -> Fragment:
+    """The manifest's entry for a written fragment of so many bytes."""
     return Fragment(
         path=plan.path,
         rows=plan.rows,
         first_row_id=plan.first_row_id,
         row_groups=math.ceil(plan.rows / row_group_rows),
-        bytes=storage.size(storage.join(uri, plan.path)),
+        bytes=size,
     )
+
+
+def written_sizes(plans: Sequence[Plan], uri: str) -> dict[str, int]:
+    """Path -> bytes of the planned fragments that are there, by one listing a block."""
+    found: dict[str, int] = {}
+    for block in {plan.block for plan in plans}:
+        sizes = storage.sizes(storage.join(uri, block))
+        found |= {f"{block}/{name}": size for name, size in sizes.items()}
+    return {plan.path: found[plan.path] for plan in plans if plan.path in found}
 
 
 def unseen_rows(plan: Plan, uri: str) -> dict[str, int]:
@@ -111,8 +120,9 @@ class FragmentWriter:
         self.row_group_rows = encoding.row_group_rows
         self.encoder = encoder
 
-    def write(self, plan: Plan) -> Fragment:
-        """Write one planned fragment. Raises LogsError if the staged rows are not the planned."""
+    def write(self, plan: Plan) -> dict[str, int]:
+        """Write one planned fragment; returns what `unseen_rows` finds in it. Raises LogsError if
+        the staged rows are not the planned."""
         rows = pa.concat_tables(list(self._staged(plan)))
         if rows.num_rows != plan.rows:
             raise LogsError(
@@ -134,7 +144,7 @@ class FragmentWriter:
         place = storage.join(self.uri, plan.path)
         table = pa.table(columns).replace_schema_metadata({UNSEEN: json.dumps(unseen)})
         write_fragment(place, table, self.row_group_rows)
-        return finished(plan, self.uri, self.row_group_rows)
+        return unseen
 
     def _staged(self, plan: Plan) -> Iterator[pa.Table]:
         for file in self.files:

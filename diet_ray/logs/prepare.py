@@ -41,6 +41,7 @@ from diet_ray.logs.fragments import (
     fragment_limit,
     plan_block,
     unseen_rows,
+    written_sizes,
 )
 from diet_ray.logs.quality import check_no_block_is_empty, check_rows
 from diet_ray.logs.sources import LogsError, Part, Source, open_source
@@ -107,12 +108,12 @@ def _publish(work: _Work, fingerprint: str) -> Blocks:
     vocabulary_sizes = _sizes(work, extended)
     plans = _plan(work, staged)
     indexes = {field: vocabulary.index for field, vocabulary in extended.items()}
-    _write(work, plans, staged.files, _known(work, vocabulary_sizes), indexes)
+    unseen = _write(work, plans, staged.files, _known(work, vocabulary_sizes), indexes)
     blocks = Blocks(
         uri=work.uri,
         fields=work.source.fields,
         tasks=work.source.tasks,
-        blocks=_describe(work, plans, staged, vocabulary_sizes),
+        blocks=_describe(work, plans, staged, vocabulary_sizes, unseen),
         row_group_rows=work.logs.row_group_rows,
         fingerprint=fingerprint,
         source_bytes=work.source.source_bytes(),
@@ -264,8 +265,11 @@ def _write(
     files: list[StagedFile],
     known: dict[str, dict[str, int]],
     indexes: dict[str, SharedIndex],
-) -> None:
-    waiting = [plan for plan in plans if not storage.exists(storage.join(work.uri, plan.path))]
+) -> dict[str, dict[str, int]]:
+    """Path of a fragment -> field -> rows whose value earlier history lacks."""
+    there = written_sizes(plans, work.uri)
+    waiting = [plan for plan in plans if plan.path not in there]
+    unseen = {plan.path: unseen_rows(plan, work.uri) for plan in plans if plan.path in there}
     encoding = Encoding(
         uri=work.uri,
         fields=work.source.fields,
@@ -278,7 +282,9 @@ def _write(
             arguments = (encoding, files, known, indexes, work.logs.hash_buckets)
             dataset = one_task_each([asdict(plan) for plan in waiting])
             for written in _results(dataset.map(_write_one, fn_args=arguments)):
+                unseen[written["path"]] = json.loads(written["unseen"])
                 progress.advance(int(written["rows"]))
+    return unseen
 
 
 def _write_one(
@@ -290,7 +296,9 @@ def _write_one(
     hash_buckets: dict[str, int],
 ) -> dict[str, Any]:
     encoder = Encoder({field: index.open() for field, index in indexes.items()}, hash_buckets)
-    return {"rows": FragmentWriter(encoding, files, known, encoder).write(Plan(**row)).rows}
+    plan = Plan(**row)
+    unseen = FragmentWriter(encoding, files, known, encoder).write(plan)
+    return {"path": plan.path, "rows": plan.rows, "unseen": json.dumps(unseen)}
 
 
 def _describe(
@@ -298,13 +306,14 @@ def _describe(
     plans: list[Plan],
     staged: StagedLog,
     vocabulary_sizes: dict[str, dict[str, int]],
+    unseen: dict[str, dict[str, int]],
 ) -> tuple[Block, ...]:
-    blocks = []
+    blocks, sizes = [], written_sizes(plans, work.uri)
     for name, interval in work.logs.intervals.named():
         own = [plan for plan in plans if plan.block == name]
         rows = sum(plan.rows for plan in own)
         ones = staged.label_sums[name]
-        unseen = total([unseen_rows(plan, work.uri) for plan in own])
+        unseen_values = total(unseen[plan.path] for plan in own)
         blocks.append(
             Block(
                 name=name,
@@ -313,8 +322,10 @@ def _describe(
                 rows=rows,
                 vocabulary_sizes=vocabulary_sizes[name],
                 label_rates={task: ones[task] / rows for task in work.source.tasks},
-                fragments=tuple(finished(p, work.uri, work.logs.row_group_rows) for p in own),
-                unseen={field: count / rows for field, count in unseen.items()},
+                fragments=tuple(
+                    finished(p, sizes.get(p.path, 0), work.logs.row_group_rows) for p in own
+                ),
+                unseen={field: count / rows for field, count in unseen_values.items()},
             )
         )
     return tuple(blocks)

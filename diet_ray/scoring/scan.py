@@ -25,6 +25,7 @@ from diet_ray.training.reference import Reference
 from diet_ray.training.shared_reference import SharedReference, share_reference
 
 SIDE_CAR_ENCODINGS = {"row_id": "DELTA_BINARY_PACKED", "score": "PLAIN"}
+LOOKS_AT_ONCE = 16  # at files, for each of which a store wants a request
 FRAGMENTS_AT_ONCE = 2  # that a process holds: one is scored while the other is read or written
 MOST_FRAGMENTS = 8
 """Of a task: few enough that progress is told every few seconds; Ray Data lets a worker wait for
@@ -106,7 +107,9 @@ def scan(
     """Score `block` into the folder `uri`; fragments that its ledger holds are not scored again."""
     fragments = {f.path: f for f in block.fragments}
     identity = f"{scoring.identity}-{sample}"
-    keys = {path: _key(blocks, fragment, identity) for path, fragment in fragments.items()}
+    with ThreadPoolExecutor(LOOKS_AT_ONCE) as pool:
+        found = pool.map(lambda fragment: _key(blocks, fragment, identity), fragments.values())
+        keys = dict(zip(fragments, found, strict=True))
     done = {entry.fragment for entry in read_entries(uri, fragments, keys)}
     waiting = [fragment for path, fragment in fragments.items() if path not in done]
     title = f"Scan of {block.name} ({scoring.identity.partition('-')[0]})"
