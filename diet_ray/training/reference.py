@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from diet_ray import devices, documents, progress, storage, telemetry, tensor_files
 from diet_ray.config import ModelsConfig, NetworkConfig, RunConfig
@@ -42,6 +42,9 @@ def _with_head(models: ModelsConfig) -> ModelsConfig:
     return models
 
 
+_Names = Annotated[tuple[str, ...], Field(min_length=1)]
+
+
 @dataclass(frozen=True)
 class _Description:
     """What ``reference.json`` holds."""
@@ -49,8 +52,8 @@ class _Description:
     format: int
     stage: int
     identity: str
-    fields: tuple[str, ...]
-    tasks: tuple[str, ...]
+    fields: _Names
+    tasks: _Names
     training_loss: float
     standard_deviation: float
     network: NetworkConfig

@@ -123,6 +123,7 @@ def test_a_tensor_of_another_shape_is_named(trained: RunConfig, tmp_path: Path, 
             "models: {'embedding_dim': 4}: Value error, states no mm",
         ),
         ({"made_from": {}}, "made_from: {}: Value error, states no seed"),
+        ({"fields": []}, "fields: .*at least 1 item"),
         ({"more": 1}, "more: unknown"),
     ],
 )
