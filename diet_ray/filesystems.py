@@ -47,6 +47,8 @@ LOCAL = pafs.LocalFileSystem()
 
 def find(uri: str) -> tuple[pafs.FileSystem, str]:
     """The filesystem of a URI and the path within it. Raises StorageError for a bad URI."""
+    if "\0" in uri:
+        raise StorageError(f"{uri!r}: a name holds no NUL character; name another")
     scheme, separator, _ = uri.partition("://")
     if not separator:
         return LOCAL, os.path.abspath(uri)

@@ -108,3 +108,9 @@ def test_a_small_table_is_read_by_one_request(
             groups = [file.read_row_group(group) for group in range(file.num_row_groups)]
         assert pa.concat_tables(groups).equals(table)
         assert proxy.requests["GET"] <= gets
+
+
+def test_a_nul_character_is_refused() -> None:
+    for uri in ("/data/a\0b", "s3://bucket/\0"):
+        with pytest.raises(StorageError, match="holds no NUL character; name another"):
+            filesystems.find(uri)

@@ -28,6 +28,7 @@ import numpy as np
 from pydantic import AfterValidator, Field
 
 from diet_ray import documents, storage, tensor_files
+from diet_ray.config import NetworkSize
 from diet_ray.logs.blocks import Rows
 from diet_ray.memory.files import (
     ArtifactError,
@@ -43,6 +44,8 @@ from diet_ray.version import __version__
 FORMAT = 7
 _MANIFEST = "_manifest.json"
 _RANKING = "_ranking.safetensors"
+MOST_ROWS = 10**13
+"""Of a set; a manifest that states more is damaged."""
 _LIBRARIES = ("torch", "ray", "pyarrow", "numpy")
 
 
@@ -79,11 +82,11 @@ class _Manifest:
     format: int
     summary: str
     stage: int
-    rows: Annotated[int, Field(ge=0)]
-    rows_per_file: Annotated[int, Field(gt=0)]
+    rows: Annotated[int, Field(ge=0, le=MOST_ROWS)]
+    rows_per_file: Annotated[int, Field(gt=0, le=MOST_ROWS)]
     fields: tuple[str, ...]
     tasks: tuple[str, ...]
-    embedding_dim: Annotated[int, Field(gt=0)]
+    embedding_dim: NetworkSize
     reference: str
     reference_folder: str
     made_from: Annotated[dict[str, Any], AfterValidator(_with_ratio)]
