@@ -21,6 +21,9 @@ from diet_ray import documents, progress, storage
 from diet_ray.errors import StorageError
 from diet_ray.logs.blocks import Fragment
 
+LOOKS_AT_ONCE = 16
+"""At files, for each of which a store wants a request."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -89,7 +92,7 @@ def read_entries(
             return None
         return entry
 
-    with ThreadPoolExecutor(max_workers=16) as pool:
+    with ThreadPoolExecutor(LOOKS_AT_ONCE) as pool:
         return [entry for entry in pool.map(read, fragments) if entry is not None]
 
 

@@ -20,12 +20,18 @@ from diet_ray import devices, progress, runtime, seeds, storage, telemetry, wher
 from diet_ray.config import RunConfig
 from diet_ray.errors import UserError
 from diet_ray.logs.blocks import Block, Blocks, Fragment, Rows, read_fragment
-from diet_ray.scoring.ledger import Entry, read_entries, side_car_uri, sketch, write_entry
+from diet_ray.scoring.ledger import (
+    LOOKS_AT_ONCE,
+    Entry,
+    read_entries,
+    side_car_uri,
+    sketch,
+    write_entry,
+)
 from diet_ray.training.reference import Reference
 from diet_ray.training.shared_reference import SharedReference, share_reference
 
 SIDE_CAR_ENCODINGS = {"row_id": "DELTA_BINARY_PACKED", "score": "PLAIN"}
-LOOKS_AT_ONCE = 16  # at files, for each of which a store wants a request
 FRAGMENTS_AT_ONCE = 2  # that a process holds: one is scored while the other is read or written
 MOST_FRAGMENTS = 8
 """Of a task: few enough that progress is told every few seconds; Ray Data lets a worker wait for

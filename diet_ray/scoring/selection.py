@@ -178,9 +178,14 @@ class _Found:
     row_ids: np.ndarray  # of those in a bracket, by score and row id
     in_first: int  # so many of which are in the first bracket
 
+    @property
+    def rows_between(self) -> int:
+        """How many lie between the brackets."""
+        return sum(map(len, self.between))
+
     def decides(self, first: int, end: int) -> bool:
         """Whether both cuts are in a bracket, so that all rows between the brackets are wanted."""
-        between = sum(map(len, self.between))
+        between = self.rows_between
         starts = self.below <= first
         ends = end <= self.below + between + len(self.row_ids)
         if not between:
@@ -189,8 +194,7 @@ class _Found:
 
     def cut(self, first: int, end: int) -> np.ndarray:
         """Of the rows in brackets those at the ranks from first until before end."""
-        between = sum(map(len, self.between))
-        return self.row_ids[first - self.below : end - self.below - between]
+        return self.row_ids[first - self.below : end - self.below - self.rows_between]
 
 
 def _collect(scan: Scan, brackets: dict[int, _Brackets]) -> dict[int, _Found]:
